@@ -1,0 +1,49 @@
+"""Learning algorithms. Each file here without a leading underscore is one, found by its name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+from coterie.algorithms._base import Algorithm
+from coterie.types import UsageError
+
+__all__ = ["Algorithm", "algorithms", "find", "make"]
+
+
+def algorithms() -> dict[str, type[Algorithm]]:
+    """Every algorithm of this package by its name, which is its file's name."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return {name: find(name) for name in names}
+
+
+def find(name: str) -> type[Algorithm]:
+    """The algorithm's class; UsageError naming the nearest otherwise."""
+    known = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"there is no algorithm {name!r}{hint} (known: {', '.join(sorted(known))})"
+        )
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, Algorithm) and c.__module__ == module.__name__
+    )
+
+
+def make(name: str, **settings: Any) -> Algorithm:
+    """The algorithm with these settings; UsageError for an unknown name or setting."""
+    cls = find(name)
+    known = list(cls.__dataclass_fields__)
+    for setting in settings:
+        if setting not in known:
+            near = difflib.get_close_matches(setting, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{name} has no setting {setting!r}{hint}")
+    return cls(**settings)

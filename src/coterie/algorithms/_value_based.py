@@ -1,0 +1,379 @@
+"""What IDQN, VDN and QMIX share: replay, ε-greedy behaviour, the temporal-difference update."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie import replay
+from coterie.algorithms._base import Algorithm
+from coterie.envs.views import Game, learner_rewards
+from coterie.networks import Groups, PerAgent, sharing_index
+from coterie.ops.exploration import epsilon_greedy, masked_max, greedy
+from coterie.ops.losses import one_step_target, summed_mean
+from coterie.ops.moments import Moments
+from coterie.types import PRNGKey, PyTree, Transition, UsageError
+
+
+class Experience(eqx.Module):
+    """What replay keeps of a sequence; leaves [..., L, N, ·], z without the agent axis.
+
+    Flags of the joint step (``terminated``, ``start``) are repeated for each agent, so that
+    agents can be given their own minibatch. ``memory`` is the one before the first step (L = 1).
+    """
+
+    memory: Float[Array, "*S one N H"]
+    observations: Float[Array, "*S L N O"]
+    alive: Bool[Array, "*S L N"]
+    start: Bool[Array, "*S L N"]
+    actions: Int[Array, "*S L N"]
+    rewards: Float[Array, "*S L N"]
+    terminated: Bool[Array, "*S L N"]
+    next_observations: Float[Array, "*S L N O"]
+    next_action_mask: Bool[Array, "*S L N A"]
+    next_alive: Bool[Array, "*S L N"]
+    central: Float[Array, "*S L Z"]
+    next_central: Float[Array, "*S L Z"]
+
+
+class Values(eqx.Module):
+    """Parameters θ: the utilities Q(h_i, a_i; θ_i), and the mixer where there is one."""
+
+    utility: PerAgent
+    mixer: Any
+
+
+class Learner(eqx.Module):
+    """θ, target θ̄, the optimiser's state, replay D, reward moments."""
+
+    values: Values
+    target: Values
+    optimiser: PyTree
+    replay: Experience
+    moments: Moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueBased(Algorithm):
+    """Base of the value-based algorithms; a final class says how the joint value is formed."""
+
+    own_minibatch: ClassVar[bool]
+    """Each agent samples its own minibatch (separate buffers D_i) instead of a joint one."""
+
+    gamma: float = 0.99
+    """Discount factor γ."""
+    lr: float = 3e-4
+    """Learning rate of Adam."""
+    batch_size: int = 128
+    """Sequences in a minibatch, B; a sequence is one transition unless recurrent."""
+    buffer_size: int = 500_000
+    """Transitions kept in replay D, over all environments."""
+    environments: int = 16
+    """Parallel environments K that fill replay."""
+    update_ratio: float = 1 / 16
+    """Gradient updates per environment step, whatever K is."""
+    learning_starts: int = 10_000
+    """Environment steps collected before the first update."""
+    epsilon_start: float = 1.0
+    """Exploration probability ε at the start."""
+    epsilon_end: float = 0.05
+    """ε from ``epsilon_steps`` on."""
+    epsilon_steps: int | None = None
+    """Environment steps over which ε falls linearly; half of the run unless given."""
+    target_interval: int = 200
+    """Updates between two copies of θ to the target θ̄."""
+    target_tau: float | None = None
+    """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
+    double_q: bool = False
+    """Select the target's action with θ and value it with θ̄ (double Q-learning)."""
+    standardise_rewards: bool = False
+    """Learn from (r - mean)/std of all rewards seen so far; values are then in those units."""
+    max_grad_norm: float | None = 10.0
+    """Clip gradients to this norm, each independent loss by itself; None for no clipping."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden layer sizes of the utility networks (ReLU)."""
+    recurrent: bool = False
+    """Put a GRU before the last layer: utilities of histories instead of observations."""
+    sequence_length: int = 16
+    """Steps L of a replayed sequence when recurrent."""
+    sharing: Literal["own", "shared"] = "own"
+    """Each agent its own parameters, or one set with the agent's id appended."""
+    groups: Groups = ()
+    """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
+
+    def __post_init__(self) -> None:
+        positive = {
+            name: getattr(self, name)
+            for name in ("lr", "batch_size", "buffer_size", "environments", "update_ratio",
+                         "target_interval", "sequence_length")
+        }  # fmt: skip
+        for name, value in positive.items():
+            if not value > 0:
+                raise UsageError(f"{name} must be positive; got {value}")
+        for name in ("gamma", "epsilon_start", "epsilon_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+        if self.target_tau is not None and not 0 < self.target_tau <= 1:
+            raise UsageError(f"target_tau must lie in (0, 1]; got {self.target_tau}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UsageError(f"hidden must be positive layer sizes; got {self.hidden}")
+        if self.groups and self.sharing == "shared":
+            raise UsageError("sharing shared and groups contradict each other: give one of them")
+        if self._capacity() < 1:
+            raise UsageError(
+                f"buffer_size {self.buffer_size} is smaller than one rollout "
+                f"({self.environments} environments x {self.rollout_shape()[0]} steps)"
+            )
+
+    # What a final class says -----------------------------------------------------------------
+
+    def make_mixer(self, key: PRNGKey, game: Game) -> Any:
+        """Parameters of the joint value beside the utilities; none by default."""
+        del key, game
+
+    @abc.abstractmethod
+    def joint(
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+    ) -> Float[Array, "*S M"]:
+        """The values that are learned: one per agent (M = N) or the team's (M = 1)."""
+
+    # Time ------------------------------------------------------------------------------------
+
+    @property
+    def _length(self) -> int:
+        return self.sequence_length if self.recurrent else 1
+
+    @property
+    def _ratio(self) -> Fraction:
+        return Fraction(self.update_ratio).limit_denominator(100_000)
+
+    def rollout_shape(self) -> tuple[int, int]:
+        """The shortest rollout after which a whole number of updates is due."""
+        per_step = self._ratio * self.environments
+        return lcm(per_step.denominator, self._length), self.environments
+
+    def _updates(self) -> int:
+        steps, environments = self.rollout_shape()
+        return int(self._ratio * steps * environments)
+
+    def _items(self) -> int:
+        steps, environments = self.rollout_shape()
+        return steps // self._length * environments
+
+    def _capacity(self) -> int:
+        """Items replay holds: a whole number of rollouts, so that writes never wrap."""
+        return self.buffer_size // self._length // self._items() * self._items()
+
+    def resolve(self, steps: int) -> ValueBased:
+        if self.epsilon_steps is not None:
+            return self
+        return dataclasses.replace(self, epsilon_steps=max(1, steps // 2))
+
+    def _first(self) -> int:
+        """The first iteration at whose end ``learning_starts`` steps are collected."""
+        steps, environments = self.rollout_shape()
+        return max(-(-self.learning_starts // (steps * environments)) - 1, 0)
+
+    def updates(self, iterations: int) -> int:
+        return max(iterations - self._first(), 0) * self._updates()
+
+    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+        steps, environments = self.rollout_shape()
+        before = iterations * (steps * environments)
+        done = np.maximum(iterations - self._first(), 0) * self._updates()
+        fall = np.clip(before / (self.epsilon_steps or 1), 0, 1)
+        epsilon = self.epsilon_start + fall * (self.epsilon_end - self.epsilon_start)
+        stored = (iterations + 1) * self._items()
+        return {
+            "epsilon": epsilon.astype(np.float32),
+            "slot": (iterations * self._items() % self._capacity()).astype(np.int32),
+            "stored": np.minimum(stored, self._capacity()).astype(np.int32),
+            "updates": np.where(iterations >= self._first(), self._updates(), 0).astype(np.int32),
+            "since_copy": (done % self.target_interval).astype(np.int32),
+        }
+
+    # The learner -----------------------------------------------------------------------------
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.lr)
+
+    def init(self, key: PRNGKey, game: Game) -> Learner:
+        utility_key, mixer_key = jax.random.split(key)
+        spec = game.spec
+        utility = PerAgent(
+            sharing_index(spec, self.sharing, self.groups),
+            spec.observation_size,
+            spec.action_count,
+            self.hidden,
+            utility_key,
+            self.recurrent,
+        )
+        values = Values(utility, self.make_mixer(mixer_key, game))
+        return Learner(
+            values=values,
+            target=values,
+            optimiser=self._optimiser().init(eqx.filter(values, eqx.is_array)),
+            replay=replay.init(self._item(game, utility.memory_size), self._capacity()),
+            moments=Moments.empty(),
+        )
+
+    def _item(self, game: Game, memory: int) -> Experience:
+        n, o, a = game.spec.n_agents, game.spec.observation_size, game.spec.action_count
+        z, length = game.central_size, self._length
+
+        def shape(*dims: int, dtype: Any = jnp.float32) -> Any:
+            return jax.ShapeDtypeStruct(dims, dtype)
+
+        flag = shape(length, n, dtype=bool)
+        seen, centre = shape(length, n, o), shape(length, z)
+        return jax.tree.unflatten(
+            jax.tree.structure(Experience(*[0] * 12)),  # type: ignore[arg-type]
+            [shape(1, n, memory), seen, flag, flag, shape(length, n, dtype=jnp.int32),
+             shape(length, n), flag, seen, shape(length, n, a, dtype=bool), flag, centre, centre],
+        )  # fmt: skip
+
+    def policy(self, learner: Learner) -> PerAgent:
+        return learner.values.utility
+
+    def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
+        return jax.random.uniform(key, (*shape, 2, game.spec.n_agents))
+
+    def act(
+        self,
+        scores: Float[Array, "B N A"],
+        mask: Bool[Array, "B N A"],
+        noise: PyTree,
+        clock: dict[str, Array],
+    ) -> Int[Array, "B N"]:
+        return epsilon_greedy(scores, mask, clock["epsilon"], noise[:, 0], noise[:, 1])
+
+    # Learning --------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        game: Game,
+        learner: Learner,
+        rollout: Transition,
+        key: PRNGKey,
+        clock: dict[str, Array],
+    ) -> tuple[Learner, dict[str, Array]]:
+        rewards = learner_rewards(rollout.rewards, game.reward)
+        moments = learner.moments.update(rewards, rollout.alive)
+        experience = self._sequences(rollout, rewards)
+        ring = replay.add(learner.replay, experience, clock["slot"])
+        shape = (self._updates(), self.batch_size)
+        if self.own_minibatch:
+            shape = (*shape, game.spec.n_agents)
+        index = jax.random.randint(key, shape, 0, clock["stored"])
+
+        def update(u: Array, carry: tuple[Values, Values, PyTree, Array]) -> Any:
+            values, target, optimiser, total = carry
+            batch = self._minibatch(ring, index[u])
+            if self.standardise_rewards:
+                batch = eqx.tree_at(lambda b: b.rewards, batch, moments.standardise(batch.rewards))
+            loss, grads = eqx.filter_value_and_grad(self.loss)(values, target, batch)
+            step, optimiser = self._optimiser().update(self._clip(grads), optimiser)
+            values = eqx.apply_updates(values, step)
+            target = self._follow(target, values, (clock["since_copy"] + u + 1))
+            return values, target, optimiser, total + loss
+
+        carry = (learner.values, learner.target, learner.optimiser, jnp.zeros(()))
+        values, target, optimiser, total = jax.lax.fori_loop(0, clock["updates"], update, carry)
+        metrics = {"loss": total, "updates": clock["updates"].astype(jnp.float32)}
+        return Learner(values, target, optimiser, ring, moments), metrics
+
+    def loss(self, values: Values, target: Values, batch: Experience) -> Float[Array, ""]:
+        """Mean over the minibatch of Σ (y − Q)², summed over agents where each has its own."""
+        memory = batch.memory[0]
+        q, memories = values.utility.unroll(memory, batch.observations, batch.start)
+        chosen = jnp.take_along_axis(q, batch.actions[..., None], axis=-1)[..., 0]
+
+        _, target_memories = target.utility.unroll(memory, batch.observations, batch.start)
+        fresh = jnp.zeros_like(batch.start)
+        next_q, _ = target.utility.step(target_memories, batch.next_observations, fresh)
+        best = masked_max(next_q, batch.next_action_mask)
+        if self.double_q:
+            online, _ = values.utility.step(memories, batch.next_observations, fresh)
+            selected = greedy(online, batch.next_action_mask)
+            best = jnp.take_along_axis(next_q, selected[..., None], axis=-1)[..., 0]
+
+        joint = self.joint(values.mixer, jnp.where(batch.alive, chosen, 0.0), batch.central)
+        best = jnp.where(batch.next_alive, best, 0.0)
+        next_joint = self.joint(target.mixer, best, batch.next_central)
+        m = joint.shape[-1]
+        y = one_step_target(
+            batch.rewards[..., :m], batch.terminated[..., :m], next_joint, self.gamma
+        )
+        counts = batch.alive if m > 1 else jnp.any(batch.alive, axis=-1, keepdims=True)
+        return summed_mean((y - joint) ** 2, counts.astype(joint.dtype))
+
+    def _sequences(self, rollout: Transition, rewards: Float[Array, "T B N"]) -> Experience:
+        """Cuts a rollout [T, B, ·] into items [T/L·B, L, ·]."""
+        length = self._length
+
+        def cut(x: Array) -> Array:
+            x = x.reshape(x.shape[0] // length, length, *x.shape[1:])
+            x = jnp.moveaxis(x, 2, 1)
+            return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+        def each(flag: Bool[Array, "T B"]) -> Bool[Array, "T B N"]:
+            return jnp.broadcast_to(flag[..., None], rewards.shape)
+
+        return Experience(
+            memory=cut(rollout.memory)[:, :1],
+            observations=cut(rollout.observations),
+            alive=cut(rollout.alive),
+            start=cut(each(rollout.start)),
+            actions=cut(rollout.actions),
+            rewards=cut(rewards),
+            terminated=cut(each(rollout.terminated)),
+            next_observations=cut(rollout.next_observations),
+            next_action_mask=cut(rollout.next_action_mask),
+            next_alive=cut(rollout.next_alive),
+            central=cut(rollout.central),
+            next_central=cut(rollout.next_central),
+        )
+
+    def _minibatch(self, ring: Experience, index: Int[Array, "M *N"]) -> Experience:
+        """The sampled sequences, time-major: leaves [L, M, N, ·]."""
+        if not self.own_minibatch:
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), replay.sample(ring, index))
+        agents = jnp.arange(index.shape[-1])
+
+        def own(x: Array) -> Array:
+            picked = x.at[index, :, agents].get(mode="promise_in_bounds")
+            return jnp.moveaxis(picked, 2, 0)
+
+        centre = jnp.zeros((self._length, index.shape[0], 0))
+        joint = (lambda e: (e.central, e.next_central))
+        per_agent = jax.tree.map(own, eqx.tree_at(joint, ring, (None, None)))
+        return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
+
+    def _clip(self, grads: Values) -> Values:
+        if self.max_grad_norm is None:
+            return grads
+        clip = optax.clip_by_global_norm(self.max_grad_norm).update
+        one = lambda g: clip(g, optax.EmptyState())[0]  # noqa: E731
+        if self.own_minibatch:
+            return jax.vmap(one)(grads)
+        return one(grads)
+
+    def _follow(self, target: Values, values: Values, count: Array) -> Values:
+        """θ̄ after an update: a copy at every interval, or a step of size τ towards θ."""
+        if self.target_tau is None:
+            copy = count % self.target_interval == 0
+            blend = lambda t, v: jnp.where(copy, v, t)  # noqa: E731
+        else:
+            blend = lambda t, v: t + self.target_tau * (v - t)  # noqa: E731
+        return jax.tree.map(lambda t, v: blend(t, v) if eqx.is_array(t) else t, target, values)

@@ -1,0 +1,28 @@
+"""Independent deep Q-networks (lecture, "Independent Deep Q-Networks"; book algorithm 17)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Array, Float
+
+from coterie.algorithms._base import Mode
+from coterie.algorithms._value_based import ValueBased
+
+
+@dataclass(frozen=True, kw_only=True)
+class IDQN(ValueBased):
+    """Each agent learns Q(h_i, a_i; θ_i) from its own reward and its own minibatch.
+
+    y_i = r_i + γ (1 − terminated) max_a' Q(h_i', a'; θ̄_i), loss (y_i − Q(h_i, a_i; θ_i))².
+    """
+
+    mode: ClassVar[Mode] = "decentralised training and execution"
+    common_reward: ClassVar[bool] = False
+    own_minibatch: ClassVar[bool] = True
+
+    def joint(
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+    ) -> Float[Array, "*S N"]:
+        return utilities

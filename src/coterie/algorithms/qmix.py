@@ -1,0 +1,46 @@
+"""QMIX (lecture, "Monotonic Value Decomposition"; Rashid et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Array, Float
+
+from coterie.algorithms._base import Mode
+from coterie.algorithms._value_based import ValueBased
+from coterie.envs.views import Game
+from coterie.networks import MonotonicMixer
+from coterie.types import PRNGKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class QMIX(ValueBased):
+    """Decomposes the team's value monotonically, the mixing weights made from z.
+
+    Q(h, z, a) = f_mix(Q(h_1, a_1; θ_1), ..., Q(h_n, a_n; θ_n); z), ∂Q/∂Q_i ≥ 0, and
+    y = r + γ (1 − terminated) f̄_mix(max_a' Q(h_1', a'; θ̄_1), ...; z').
+    """
+
+    mode: ClassVar[Mode] = "centralised training, decentralised execution"
+    common_reward: ClassVar[bool] = True
+    central: ClassVar[bool] = True
+    own_minibatch: ClassVar[bool] = False
+
+    mixer_embedding: int = 32
+    """Width E of the mixing network."""
+    hyper_hidden: int = 64
+    """Width of the hypernetworks' hidden layers."""
+
+    def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
+        return MonotonicMixer(
+            game.spec.n_agents, game.central_size, self.mixer_embedding, self.hyper_hidden, key
+        )
+
+    def joint(
+        self,
+        mixer: MonotonicMixer,
+        utilities: Float[Array, "*S N"],
+        central: Float[Array, "*S Z"],
+    ) -> Float[Array, "*S 1"]:
+        return mixer(utilities, central)[..., None]

@@ -1,0 +1,29 @@
+"""Value decomposition networks (lecture, "Value Decomposition Networks"; Sunehag et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from coterie.algorithms._base import Mode
+from coterie.algorithms._value_based import ValueBased
+
+
+@dataclass(frozen=True, kw_only=True)
+class VDN(ValueBased):
+    """Decomposes the team's value into a sum of utilities, learned from the common reward.
+
+    Q(h, z, a) = Σ_i Q(h_i, a_i; θ_i), y = r + γ (1 − terminated) Σ_i max_a' Q(h_i', a'; θ̄_i).
+    """
+
+    mode: ClassVar[Mode] = "centralised training, decentralised execution"
+    common_reward: ClassVar[bool] = True
+    own_minibatch: ClassVar[bool] = False
+
+    def joint(
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+    ) -> Float[Array, "*S 1"]:
+        return jnp.sum(utilities, axis=-1, keepdims=True)

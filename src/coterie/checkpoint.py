@@ -1,0 +1,486 @@
+"""Checkpoints: one PyTree of arrays and a few JSON words in one safetensors file, with digests.
+
+The format is in ``docs/formats.md``. Nothing in a file names code, and nothing is unpickled.
+A file takes its name only when all of it is on the disk; every byte is covered by a digest, so
+what ``read_tree`` returns is what ``write_tree`` was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coterie.types import PyTree, UsageError
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointMismatch",
+    "Restored",
+    "latest",
+    "read_arrays",
+    "read_tree",
+    "save",
+    "write_tree",
+]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(jnp.bfloat16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "F32": np.dtype(np.float32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F64": np.dtype(np.float64),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_VERSION = "1"
+_NO_DIGEST = "0" * 64
+# The header's digest stands at a fixed place, so a header is verified before it is parsed.
+_OPENING = b'{"__metadata__":{"digest":"'
+_HEADER_LIMIT = 100_000_000  # what the safetensors library itself accepts
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or cannot be trusted; the message says which and why."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The file is whole, but holds another tree than the one asked for."""
+
+
+class Restored(NamedTuple):
+    """What ``latest`` found."""
+
+    step: int
+    tree: PyTree
+    meta: dict[str, Any]
+
+
+class _Tensor(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    """From the start of the data, not of the file."""
+    digest: str = _NO_DIGEST
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class _Layout(NamedTuple):
+    """A header: where each tensor lies, which of them are PRNG keys, and the metadata."""
+
+    tensors: dict[str, _Tensor]
+    keys: dict[str, str]
+    meta: dict[str, Any]
+
+
+def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
+    """Writes the array leaves of ``tree`` and ``meta`` to ``path``, all or nothing.
+
+    Typed PRNG keys are stored as their words and the name of their implementation. Leaves that
+    are not arrays (functions, Python numbers) are the template's business and are not written.
+    At most one leaf at a time is copied to the host; on a CPU none is.
+
+    Args:
+        path: the file; an existing one is replaced only when the new one is on the disk.
+        meta: what ``json.dumps`` takes.
+
+    Raises:
+        CheckpointError: two leaves share a name, a dtype has no safetensors code, or the disk
+            refuses.
+    """
+    leaves = _array_leaves(tree)
+    # Wide types first: every tensor then starts at a multiple of its item size.
+    stored = sorted(
+        ((name, *_stored(leaf)) for name, leaf in leaves.items()), key=lambda x: -x[1].itemsize
+    )
+    tensors: dict[str, _Tensor] = {}
+    end = 0
+    for name, dtype, shape in stored:
+        if dtype not in _CODES:
+            raise CheckpointError(f"cannot write {path}: {name} has dtype {dtype}, not storable")
+        tensors[name] = _Tensor(dtype, shape, end)
+        end += tensors[name].nbytes
+    keys = {name: str(jax.random.key_impl(x)) for name, x in leaves.items() if _is_key(x)}
+    layout = _Layout(tensors, keys, meta)
+    with _replacing(path) as file:
+        file.write(_header(layout))
+        for name, tensor in tensors.items():
+            data = _bytes_of(leaves[name])
+            tensors[name] = tensor._replace(digest=hashlib.sha256(data).hexdigest())
+            file.write(data)
+        # Digests have a fixed length, so the header now known falls into the same place.
+        file.seek(0)
+        file.write(_header(layout))
+        file.flush()
+        _verify(path, file)
+
+
+def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """The tree and metadata of ``write_tree``, verified.
+
+    Args:
+        like: a tree of the same structure, of arrays or ``jax.ShapeDtypeStruct``. NumPy leaves
+            come back as NumPy, all others on JAX's default device; leaves that are not arrays
+            are passed through.
+
+    Raises:
+        CheckpointMismatch: names, shapes or dtypes are not those of ``like``.
+        CheckpointError: no such file, or a damaged one.
+    """
+    wanted = _array_leaves(like)
+    with _opened(path) as file:
+        layout, start = _read_layout(path, file)
+        _match(path, layout, wanted)
+
+        def restore(key_path: Any, leaf: Any) -> Any:
+            if not _is_array(leaf):
+                return leaf
+            name = _name(key_path)
+            data = _read_tensor(path, file, start, name, layout.tensors[name])
+            return _as_leaf(path, name, data, leaf, layout.keys.get(name))
+
+        tree = jax.tree_util.tree_map_with_path(restore, like)
+    return tree, layout.meta
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All tensors by name, as NumPy arrays (PRNG keys as their words), and the metadata.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    with _opened(path) as file:
+        layout, start = _read_layout(path, file)
+        arrays = {
+            name: _read_tensor(path, file, start, name, tensor)
+            for name, tensor in layout.tensors.items()
+        }
+    return arrays, layout.meta
+
+
+def save(run_dir: Path, step: int, tree: PyTree, meta: dict[str, Any], keep: int = 2) -> Path:
+    """Writes ``checkpoints/<step>/state.safetensors``, then removes older checkpoints.
+
+    The newest ``keep`` checkpoints up to ``step`` whose header and length are sound stay; later
+    steps, left by a damaged file that a resume went behind, are not touched.
+
+    Returns:
+        The file written.
+    """
+    if keep < 2:
+        raise UsageError(f"keep must be at least 2 checkpoints, one to fall back on; got {keep}")
+    path = _state_path(run_dir, step)
+    _make_directory(path.parent)
+    write_tree(path, tree, meta)
+    earlier = [s for s in _steps(run_dir) if s <= step]
+    sound = [s for s in earlier if _is_sound(_state_path(run_dir, s))]
+    for old in earlier:
+        if len(sound) >= keep and old < sound[keep - 1]:
+            _remove(_state_path(run_dir, old))
+    return path
+
+
+def latest(run_dir: Path, like: PyTree, warn: Callable[[str], None] = logger.warning) -> Restored:
+    """The newest good checkpoint; ``warn`` is told of every damaged one passed over.
+
+    A step without a state file is a save that never finished, and is passed over silently.
+
+    Raises:
+        CheckpointMismatch: the newest good checkpoint holds another tree than ``like``.
+        CheckpointError: there is none, or none is good.
+    """
+    steps = [s for s in _steps(run_dir) if _state_path(run_dir, s).exists()]
+    reasons = []
+    for step in steps:
+        try:
+            return Restored(step, *read_tree(_state_path(run_dir, step), like))
+        except CheckpointMismatch:
+            raise
+        except CheckpointError as error:
+            warn(f"{error}; trying the checkpoint before it")
+            reasons.append(str(error))
+    if not reasons:
+        raise CheckpointError(f"there is no checkpoint in {run_dir}")
+    raise CheckpointError(f"no checkpoint in {run_dir} is good: {'; '.join(reasons)}")
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_dtype(impl: str | None) -> Any:
+    """The dtype of typed PRNG keys of an implementation; ``None`` for no key, or none known."""
+    with contextlib.suppress(ValueError):
+        return impl and jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype
+    return None
+
+
+def _name(key_path: Any) -> str:
+    return jax.tree_util.keystr(key_path, simple=True, separator="/") or "value"
+
+
+def _array_leaves(tree: PyTree) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = _name(key_path)
+        if not _is_array(leaf):
+            continue
+        if name in leaves or name == "__metadata__":
+            raise CheckpointError(f"two leaves of the tree, or one and the header, are {name!r}")
+        leaves[name] = leaf
+    return leaves
+
+
+def _stored(leaf: Any) -> tuple[np.dtype, tuple[int, ...]]:
+    """Dtype and shape in the file: a typed PRNG key is stored as its words."""
+    raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return np.dtype(raw.dtype), tuple(raw.shape)
+
+
+def _bytes_of(leaf: Any) -> memoryview:
+    """The bytes of a leaf, without a copy where it already lies in order on the host."""
+    raw = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return np.ascontiguousarray(raw).reshape(-1).view(np.uint8).data
+
+
+def _as_leaf(path: Path, name: str, data: np.ndarray, like: Any, impl: str | None) -> Any:
+    if isinstance(like, np.generic):
+        return data[()]
+    if isinstance(like, np.ndarray):
+        return data
+    if impl is not None:
+        return jax.random.wrap_key_data(jnp.asarray(data), impl=impl)
+    leaf = jnp.asarray(data)
+    if leaf.dtype != like.dtype:
+        raise CheckpointMismatch(f"{path}: {name} is {data.dtype}, which needs JAX_ENABLE_X64=1")
+    return leaf
+
+
+def _match(path: Path, layout: _Layout, wanted: dict[str, Any]) -> None:
+    for word, names in (
+        ("lacks", [n for n in wanted if n not in layout.tensors]),
+        ("has an unexpected", [n for n in layout.tensors if n not in wanted]),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointMismatch(f"{path} {word} {names[0]}{more}: it is of another run")
+    for name, leaf in wanted.items():
+        tensor, (dtype, shape) = layout.tensors[name], _stored(leaf)
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise CheckpointMismatch(
+                f"{path}: {name} is {tensor.dtype} {list(tensor.shape)}, "
+                f"where {dtype} {list(shape)} is expected"
+            )
+        if _key_dtype(layout.keys.get(name)) != (leaf.dtype if _is_key(leaf) else None):
+            raise CheckpointMismatch(
+                f"{path}: {name} is a PRNG key of {layout.keys.get(name)}, "
+                f"where {leaf.dtype} is expected"
+            )
+
+
+def _header(layout: _Layout) -> bytes:
+    """Length and JSON of the header; its digest is of itself with zeros in the digest's place."""
+    metadata = {
+        "digest": _NO_DIGEST,
+        "format": f"coterie {_VERSION}",
+        "digests": json.dumps({name: t.digest for name, t in layout.tensors.items()}),
+        "keys": json.dumps(layout.keys),
+        "meta": json.dumps(layout.meta),
+    }
+    tensors = {
+        name: {
+            "dtype": _CODES[t.dtype],
+            "shape": list(t.shape),
+            "data_offsets": [t.offset, t.offset + t.nbytes],
+        }
+        for name, t in layout.tensors.items()
+    }
+    text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    text = text.replace(_NO_DIGEST.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _read_layout(path: Path, file: BufferedIOBase) -> tuple[_Layout, int]:
+    """The verified header and where the data starts; allocates no more than the file holds."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+        raise CheckpointError(f"{path} is damaged: {size} bytes cannot hold its header")
+    text = file.read(length)
+    digest, rest = text[len(_OPENING) :][:64], text[len(_OPENING) + 64 :]
+    if not text.startswith(_OPENING):
+        raise CheckpointError(f"{path} is no checkpoint of Coterie, or its header is damaged")
+    if hashlib.sha256(_OPENING + _NO_DIGEST.encode() + rest).hexdigest().encode() != digest:
+        raise CheckpointError(f"{path} is damaged: its header differs from its digest")
+    try:
+        layout = _parse(text, size - 8 - length)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its header is malformed ({error})") from error
+    return layout, 8 + length
+
+
+def _parse(text: bytes, room: int) -> _Layout:
+    """The header's tensors, which must fill ``room`` bytes exactly and without gaps."""
+    entries = json.loads(text)
+    metadata = entries.pop("__metadata__")
+    if metadata["format"] != f"coterie {_VERSION}":
+        raise ValueError(f"format {metadata['format']!r}, this version reads {_VERSION}")
+    digests, keys, meta = (json.loads(metadata[k]) for k in ("digests", "keys", "meta"))
+    tensors: dict[str, _Tensor] = {}
+    end = 0
+    for name, entry in entries.items():
+        shape = tuple(entry["shape"])
+        # NumPy's limits: 64 axes, and 2^63 bytes even where one axis is empty.
+        natural = len(shape) <= 64 and all(type(n) is int and 0 <= n < 2**48 for n in shape)
+        if not natural or math.prod(max(n, 1) for n in shape) >= 2**56:
+            raise ValueError(f"{name} has an impossible shape")
+        tensors[name] = _Tensor(_DTYPES[entry["dtype"]], shape, end, digests.pop(name))
+        end += tensors[name].nbytes
+        if entry["data_offsets"] != [tensors[name].offset, end]:
+            raise ValueError(f"{name} lies outside its place")
+    if end != room:
+        raise ValueError(f"{room} bytes of data, {end} expected")
+    if digests or not keys.keys() <= tensors.keys():
+        raise ValueError("metadata of other tensors")
+    if not isinstance(meta, dict) or not all(isinstance(impl, str) for impl in keys.values()):
+        raise ValueError("metadata of another kind")
+    return _Layout(tensors, keys, meta)
+
+
+def _read_tensor(
+    path: Path, file: BufferedIOBase, start: int, name: str, tensor: _Tensor
+) -> np.ndarray:
+    raw = np.empty(tensor.nbytes, np.uint8)
+    file.seek(start + tensor.offset)
+    count = file.readinto(raw.data)
+    if count != raw.size or hashlib.sha256(raw.data).hexdigest() != tensor.digest:
+        raise CheckpointError(f"{path} is damaged: {name} differs from its digest")
+    return raw.view(tensor.dtype).reshape(tensor.shape)
+
+
+# Below: every operation on files. A crash can fall between any two of them.
+
+
+def _state_path(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / str(step) / "state.safetensors"
+
+
+def _steps(run_dir: Path) -> list[int]:
+    """Steps with a directory, finished or not, newest first."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(run_dir / "checkpoints")
+        return sorted((int(n) for n in names if n.isdecimal() and str(int(n)) == n), reverse=True)
+    return []
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BufferedIOBase]:
+    """A file to fill, which takes the name ``path`` when its bytes are on the disk."""
+    # One fixed name: what a killed run left behind is overwritten, not collected.
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+def _verify(path: Path, file: BufferedIOBase) -> None:
+    """Reads a file again, in small pieces, and compares it with its digests."""
+    file.seek(0)
+    layout, _ = _read_layout(path, file)
+    buffer = memoryview(bytearray(2**20))
+    for name, tensor in layout.tensors.items():
+        digest, left = hashlib.sha256(), tensor.nbytes
+        while left and (count := file.readinto(buffer[: min(left, len(buffer))])):
+            digest.update(buffer[:count])
+            left -= count
+        if digest.hexdigest() != tensor.digest:
+            raise CheckpointError(f"cannot write {path}: {name} reads back changed")
+
+
+def _is_sound(path: Path) -> bool:
+    """Header and length are good; the tensors are not read."""
+    try:
+        with _opened(path) as file:
+            _read_layout(path, file)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _make_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_directory(directory.parent)
+    try:
+        directory.mkdir(exist_ok=True)
+        _sync_directory(directory.parent)
+    except OSError as error:
+        raise CheckpointError(f"cannot create {directory}: {error.strerror or error}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a name in a directory survive a power cut (where directories can be opened)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(state: Path) -> None:
+    try:
+        # First, so that a half-removed checkpoint is never taken for a good one.
+        state.unlink(missing_ok=True)
+        shutil.rmtree(state.parent)
+    except OSError as error:
+        logger.warning("cannot remove the old checkpoint %s: %s", state.parent, error)

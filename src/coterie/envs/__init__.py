@@ -1,0 +1,60 @@
+"""Environments. Each file here that names a ``FAMILY`` is found by that name.
+
+A family is a module with
+
+* ``FAMILY``: the part of the name before the slash,
+* ``EXAMPLES``: variants worth listing,
+* ``Options``: a frozen dataclass, the ``--env.*`` settings with their defaults,
+* ``make(variant, options)``: the environment, or ``UsageError`` with one clear sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from coterie.envs.base import Environment
+from coterie.types import UsageError
+
+__all__ = ["Environment", "families", "make"]
+
+
+def families() -> dict[str, ModuleType]:
+    """Every environment family of this package, by name."""
+    modules = (
+        importlib.import_module(f"{__name__}.{m.name}")
+        for m in pkgutil.iter_modules(__path__)
+        if not m.name.startswith("_")
+    )
+    return {m.FAMILY: m for m in modules if hasattr(m, "FAMILY")}
+
+
+def family(name: str) -> ModuleType:
+    """The family module of ``family/variant``; UsageError naming the nearest otherwise."""
+    known = families()
+    head = name.partition("/")[0]
+    if head not in known:
+        examples = [f"{f}/{v}" for f, m in known.items() for v in m.EXAMPLES]
+        near = difflib.get_close_matches(name, [*examples, *known], n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no environment {name!r}{hint} (coterie list shows all)")
+    return known[head]
+
+
+def make(name: str, **options: Any) -> Environment:
+    """The native environment ``family/variant``, with the family's options by keyword.
+
+    Raises:
+        UsageError: unknown family, variant or option.
+    """
+    module = family(name)
+    known = [f for f in module.Options.__dataclass_fields__]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
+            raise UsageError(f"{name} has no option {option!r}{hint}")
+    return module.make(name.partition("/")[2], module.Options(**options))

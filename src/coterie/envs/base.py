@@ -1,0 +1,37 @@
+"""The contract of a native (compiled) environment."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from jaxtyping import Array, Int
+
+from coterie.types import EnvSpec, PRNGKey, TimeStep
+
+
+class Environment(abc.ABC):
+    """A multi-agent environment written in JAX: three pure functions.
+
+    ``reset`` and ``step`` see one environment (no batch axis) and are traced, so they must be
+    pure and shape-stable. Time limit, padding, missing masks, automatic reset and common reward
+    are not the environment's business: ``envs/views.py`` adds them from the ``spec``.
+
+    ``agents`` are the agents' names in the order of the agent axis N.
+    """
+
+    agents: tuple[str, ...]
+
+    @abc.abstractmethod
+    def spec(self) -> EnvSpec:
+        """Sizes, time limit, customary reward."""
+
+    @abc.abstractmethod
+    def reset(self, key: PRNGKey) -> tuple[Any, TimeStep]:
+        """Draws a start: the state (any PyTree of arrays) and its first time step."""
+
+    @abc.abstractmethod
+    def step(
+        self, key: PRNGKey, state: Any, actions: Int[Array, " N"]
+    ) -> tuple[Any, TimeStep]:
+        """One joint action; ``truncated`` stays False unless the game itself cuts episodes."""

@@ -1,0 +1,430 @@
+"""Level-based foraging (LBF), equal step for step to ``lbforaging`` 2.0.0.
+
+Players of some level walk on a grid and load food of some level; food goes when the players that
+load it together are strong enough. The game is played on short lists of entities, never on a
+grid. Rules, quirks and names: ``docs/environments-lbf.md``.
+
+An entity is (row, column, level); foods stand first, row-major, missing ones (-1, -1, 0) last.
+In shapes, E = F + N entities (F foods, N players) and *b is any further axes, a batch included.
+
+Source: Albrecht and Ramamoorthy, AAMAS 2013; Papoudakis et al., NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from coterie.envs.base import Environment
+from coterie.types import (
+    Array,
+    Bool,
+    EnvSpec,
+    Float,
+    Int,
+    PRNGKey,
+    TimeStep,
+    UInt,
+    UsageError,
+)
+
+FAMILY = "lbf"
+EXAMPLES = (
+    "8x8-2p-3f",
+    "8x8-2p-2f-coop",
+    "8x8-2p-2f-coop-2s",
+    "10x10-3p-3f",
+    "15x15-4p-5f",
+)
+
+Levels = Literal["v3", "v2"]
+
+NONE, NORTH, SOUTH, WEST, EAST, LOAD = range(6)
+MISSING = (-1.0, -1.0, 0.0)
+PENALTY = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the family.
+
+    Attributes:
+        levels: food levels are U{1..S} ("v3") or U{1..S-1} ("v2", the book's figure), where S is
+            the sum of the three lowest player levels.
+        time_limit: steps after which an episode is truncated.
+    """
+
+    levels: Levels = "v3"
+    time_limit: int = 50
+
+
+class State(eqx.Module):
+    """The whole game.
+
+    Attributes:
+        entities: (row, column, level) of each food, then of each player.
+        spawned: the sum of all food levels at the start.
+    """
+
+    entities: Float[Array, "E 3"]
+    spawned: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Foraging(Environment):
+    """Level-based foraging.
+
+    Attributes:
+        rows, cols: size of the grid.
+        players: number of agents n.
+        food: number of foods at the start (fewer where no more fit).
+        coop: every food needs the three weakest players (or all, if fewer) together.
+        sight: how far a player sees; ``None`` for the whole grid.
+        penalty: what each loader pays when a load fails.
+        levels: the rule of food levels (see ``Options``).
+        time_limit: steps in an episode at most.
+    """
+
+    rows: int
+    cols: int
+    players: int
+    food: int
+    coop: bool = False
+    sight: int | None = None
+    penalty: float = 0.0
+    levels: str = "v3"
+    time_limit: int = 50
+
+    def __post_init__(self) -> None:
+        cells = self.rows * self.cols
+        if min(self.rows, self.cols) < 3:
+            raise UsageError(
+                f"a {self.rows}x{self.cols} grid has no room for food, which never lies on the "
+                "border; use at least 3x3"
+            )
+        if not 1 <= self.players <= cells:
+            raise UsageError(f"{self.players} players: need between 1 and {cells}, one a cell")
+        if self.food < 1:
+            raise UsageError("0 foods: need at least 1")
+        if self.sight is not None and self.sight < 1:
+            raise UsageError("a sight of 0 cells: need at least 1")
+        if self.levels not in get_args(Levels):
+            raise UsageError(f"levels must be v3 or v2; got {self.levels!r}")
+        if self.time_limit < 1:
+            raise UsageError(f"time_limit must be at least 1 step; got {self.time_limit}")
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        return tuple(f"agent_{i}" for i in range(self.players))
+
+    def spec(self) -> EnvSpec:
+        size = 3 * (self.food + self.players)
+        return EnvSpec(
+            agents=self.agents,
+            observation_sizes=(size,) * self.players,
+            action_counts=(6,) * self.players,
+            central_size=size,
+            time_limit=self.time_limit,
+            reward="sum",
+        )
+
+    def reset(self, key: PRNGKey) -> tuple[State, TimeStep]:
+        interior = (self.rows - 2) * (self.cols - 2)
+        sizes = np.cumsum([self.players, self.players, self.food])
+        cells, levels, amounts, priorities = jnp.split(
+            jax.random.bits(key, (sizes[-1] + interior,)), sizes
+        )
+        players = self._spawn_players(cells, levels)
+        foods = self._spawn_foods(amounts, priorities, players)
+        state = State(jnp.concatenate([foods, players]), jnp.sum(foods[:, 2]))
+        rewards, terminated = jnp.zeros(self.players), jnp.zeros((), bool)
+        observations = _batch_last(self._observe)(state.entities)
+        return state, self._time_step(state, observations, rewards, terminated)
+
+    def step(
+        self, key: PRNGKey, state: State, actions: Int[Array, " N"]
+    ) -> tuple[State, TimeStep]:
+        entities, observations, rewards, terminated = _batch_last(self._advance)(
+            state.entities, state.spawned, actions
+        )
+        state = State(entities, state.spawned)
+        return state, self._time_step(state, observations, rewards, terminated)
+
+    def _time_step(
+        self,
+        state: State,
+        observations: Float[Array, "N O"],
+        rewards: Float[Array, " N"],
+        terminated: Bool[Array, ""],
+    ) -> TimeStep:
+        return TimeStep(
+            observations=observations,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=jnp.zeros((), bool),
+            central=state.entities.reshape(-1),
+        )
+
+    def _advance(
+        self,
+        entities: Float[Array, "E 3 *b"],
+        spawned: Float[Array, "*b"],
+        actions: Int[Array, "N *b"],
+    ) -> tuple[
+        Float[Array, "E 3 *b"], Float[Array, "N O *b"], Float[Array, "N *b"], Bool[Array, "*b"]
+    ]:
+        """One step: entities, observations, rewards, whether all food is gone."""
+        foods, players = entities[: self.food], entities[self.food :]
+        rewards, eaten = self._load(foods, players, spawned, actions)
+        players = self._move(foods, players, actions)
+        left = (foods[:, 2] > 0) & ~eaten
+        entities = jnp.concatenate([_compact(foods, left), players])
+        return entities, self._observe(entities), rewards, ~jnp.any(left, 0)
+
+    def _cells(self, entities: Float[Array, "M 3 *b"]) -> Float[Array, "M *b"]:
+        """A number for each position; neighbours, and only they, differ by 1 or ``cols + 1``."""
+        return entities[:, 0] * (self.cols + 1) + entities[:, 1]
+
+    def _load(
+        self,
+        foods: Float[Array, "F 3 *b"],
+        players: Float[Array, "N 3 *b"],
+        spawned: Float[Array, "*b"],
+        actions: Int[Array, "N *b"],
+    ) -> tuple[Float[Array, "N *b"], Bool[Array, "F *b"]]:
+        """Rewards, and the foods that were loaded.
+
+        r_i = level_i · food / (Σ_j level_j · spawned) over the loaders j of the food. Foods are
+        spawned so far apart that no cell touches two of them.
+        """
+        distance = jnp.abs(self._cells(players)[:, None] - self._cells(foods))
+        loading = ((distance == 1) | (distance == self.cols + 1)) & (actions == LOAD)[:, None]
+        level = players[:, 2]
+        power = jnp.sum(jnp.where(loading, level[:, None], 0.0), 0)
+        eaten = (power > 0) & (power >= foods[:, 2])
+        share = jnp.where(eaten, foods[:, 2] / jnp.maximum(power * spawned, 1.0), 0.0)
+        rewards = jnp.sum(jnp.where(loading, share * level[:, None], 0.0), 1)
+        if self.penalty:
+            rewards -= self.penalty * jnp.sum(loading & ~eaten, 1)
+        return rewards, eaten
+
+    def _move(
+        self,
+        foods: Float[Array, "F 3 *b"],
+        players: Float[Array, "N 3 *b"],
+        actions: Int[Array, "N *b"],
+    ) -> Float[Array, "N 3 *b"]:
+        """Everybody claims a cell, the own one unless walking; a sole claimant gets it.
+
+        Walls and food forbid a walk, other players do not: two may swap places, and one may
+        step onto a player whose own walk failed.
+        """
+        cells = self._cells(players)
+        down = jnp.where(actions == SOUTH, 1.0, jnp.where(actions == NORTH, -1.0, 0.0))
+        right = jnp.where(actions == EAST, 1.0, jnp.where(actions == WEST, -1.0, 0.0))
+        row, col = players[:, 0] + down, players[:, 1] + right
+        target = cells + down * (self.cols + 1) + right
+        inside = (row >= 0) & (row < self.rows) & (col >= 0) & (col < self.cols)
+        walks = inside & ~jnp.any(target[:, None] == self._cells(foods), 1)
+        claim = jnp.where(walks, target, cells)
+        walks &= jnp.sum(claim[:, None] == claim, 1) == 1
+        return jnp.stack(
+            [
+                jnp.where(walks, row, players[:, 0]),
+                jnp.where(walks, col, players[:, 1]),
+                players[:, 2],
+            ],
+            1,
+        )
+
+    def _observe(self, entities: Float[Array, "E 3 *b"]) -> Float[Array, "N O *b"]:
+        """What each player sees: foods row-major, itself, the others; unseen ones missing last."""
+        foods, players = entities[: self.food], entities[self.food :]
+        orders = [[i, *(j for j in range(self.players) if j != i)] for i in range(self.players)]
+        ordered = jnp.stack([jnp.stack([players[j] for j in order]) for order in orders], 2)
+        around = jnp.broadcast_to(foods[:, :, None], (*foods.shape[:2], *ordered.shape[2:]))
+        if self.sight is not None and self.sight < max(self.rows, self.cols) - 1:
+            ordered, around = self._window(ordered, around)
+        seen = jnp.moveaxis(jnp.concatenate([around, ordered]), 2, 0)
+        return seen.reshape(self.players, -1, *seen.shape[3:])
+
+    def _window(
+        self, players: Float[Array, "N 3 N *b"], foods: Float[Array, "F 3 N *b"]
+    ) -> tuple[Float[Array, "N 3 N *b"], Float[Array, "F 3 N *b"]]:
+        """Positions within each looker's window, which the walls clip; looker on axis 2.
+
+        As in the original, food is seen up to ``sight`` away, but a player up to coordinate
+        ``2 * sight`` of the window, which at a wall is farther.
+        """
+        centre = players[0, :2]
+        corner = jnp.maximum(centre - self.sight, 0.0)
+        offset = jnp.concatenate([corner, jnp.zeros_like(corner[:1])])
+        near = jnp.all(jnp.abs(foods[:, :2] - centre) <= self.sight, 1) & (foods[:, 2] > 0)
+        players, foods = players - offset, foods - offset
+        place = players[:, :2]
+        within = jnp.all((place >= 0) & (place <= 2 * self.sight), 1)
+        return _compact(players, within), _compact(foods, near)
+
+    def _spawn_players(
+        self, cells: UInt[Array, " N"], levels: UInt[Array, " N"]
+    ) -> Float[Array, "N 3"]:
+        """Distinct cells, uniform, and levels U{1, 2}, from random bits."""
+        chosen = jnp.stack(_distinct(cells, self.rows * self.cols))
+        columns = [chosen // self.cols, chosen % self.cols, 1 + levels % 2]
+        return jnp.stack(columns, 1).astype(jnp.float32)
+
+    def _spawn_foods(
+        self,
+        amounts: UInt[Array, " F"],
+        priorities: UInt[Array, " C"],
+        players: Float[Array, "N 3"],
+    ) -> Float[Array, "F 3"]:
+        """Foods one after the other, each uniform over the C interior cells still allowed.
+
+        The allowed cell of highest priority is a uniform draw, also after earlier ones: they
+        only removed cells. The cell's number in the low bits makes priorities distinct.
+        """
+        row, col = (x.reshape(-1) for x in np.mgrid[1 : self.rows - 1, 1 : self.cols - 1])
+        number = np.arange(1, row.size + 1, dtype=np.uint32)
+        width = row.size.bit_length()
+        priorities = (priorities >> width << width) | number
+        taken = (row == players[:, :1]) & (col == players[:, 1:2])
+        allowed = ~jnp.any(taken, 0)
+        level = self._food_levels(amounts, players[:, 2])
+        foods = []
+        for f in range(self.food):
+            best = jnp.max(jnp.where(allowed, priorities, 0))
+            cell = (best & (2**width - 1)).astype(jnp.int32) - 1
+            r, c = 1 + cell // (self.cols - 2), 1 + cell % (self.cols - 2)
+            found = jnp.stack([r, c, level[f]]).astype(jnp.float32)
+            foods.append(jnp.where(best > 0, found, np.float32(MISSING)))
+            allowed &= (row - r) ** 2 + (col - c) ** 2 > 4
+        return _row_major(jnp.stack(foods))
+
+    def _food_levels(
+        self, bits: UInt[Array, " F"], players: Float[Array, " N"]
+    ) -> UInt[Array, " F"]:
+        """S in a cooperative task, else uniform from 1 to S or (v2) S - 1, but at least 1."""
+        weakest = min(self.players, 3)
+        ones = jnp.minimum(jnp.sum(players == 1), weakest)
+        highest = (2 * weakest - ones).astype(jnp.uint32)
+        if self.coop:
+            return jnp.broadcast_to(highest, bits.shape)
+        if self.levels == "v2":
+            highest = jnp.maximum(highest - 1, 1)
+        return 1 + bits % highest
+
+
+def make(variant: str, options: Options) -> Foraging:
+    """The task ``<rows>x<cols>-<players>p-<food>f`` with ``-coop``, ``-<k>s``, ``-pen``.
+
+    Raises:
+        UsageError: not of that form, or impossible.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)-(\d+)p-(\d+)f((?:-\w+)*)", variant)
+    if match is None:
+        raise _bad(variant, "not the name of a task")
+    *sizes, tail = match.groups()
+    suffixes: dict[str, bool | int | float] = {}
+    for suffix in tail.split("-")[1:]:
+        setting = _suffix(suffix)
+        if setting is None:
+            raise _bad(variant, f"unknown suffix -{suffix}")
+        if setting.keys() & suffixes.keys():
+            raise _bad(variant, f"-{suffix} comes on top of the same setting")
+        suffixes |= setting
+    try:
+        env = Foraging(*map(int, sizes), levels=options.levels, time_limit=options.time_limit)
+        return replace(env, **suffixes)
+    except UsageError as error:
+        raise UsageError(f"lbf/{variant}: {error}") from None
+
+
+def _suffix(text: str) -> dict[str, bool | int | float] | None:
+    if text == "coop":
+        return {"coop": True}
+    if text == "pen":
+        return {"penalty": PENALTY}
+    if re.fullmatch(r"\d+s", text):
+        return {"sight": int(text[:-1])}
+    return None
+
+
+def _bad(variant: str, problem: str) -> UsageError:
+    return UsageError(
+        f"lbf/{variant}: {problem}; write lbf/<rows>x<cols>-<players>p-<food>f and then at most "
+        f"once each -coop, -<sight>s, -pen, such as lbf/8x8-2p-2f-coop-2s"
+    )
+
+
+def _distinct(bits: UInt[Array, " N"], n: int) -> list[UInt[Array, ""]]:
+    """Numbers below n, one for each word of random bits, every ordered choice equally likely."""
+    chosen, ascending = [], []
+    for k in range(bits.shape[0]):
+        number = bits[k] % (n - k)
+        number = reduce(lambda x, earlier: x + (x >= earlier), ascending, number)
+        chosen.append(number)
+        last = number
+        for i, earlier in enumerate(ascending):
+            ascending[i], last = jnp.minimum(earlier, last), jnp.maximum(earlier, last)
+        ascending.append(last)
+    return chosen
+
+
+def _place(
+    rows: Float[Array, "M 3 *b"], keep: Bool[Array, "M *b"], slots: Int[Array, "M *b"]
+) -> Float[Array, "M 3 *b"]:
+    """The kept rows, each in its slot; missing ones elsewhere."""
+    trailing = (1,) * (rows.ndim - 2)
+    slot = np.arange(rows.shape[0]).reshape(-1, 1, *trailing)
+    missing = np.asarray(MISSING, np.float32).reshape(3, *trailing)
+    here = keep & (slots == slot)
+    return jnp.sum(jnp.where(here[:, :, None], rows - missing, 0.0), 1) + missing
+
+
+def _compact(
+    rows: Float[Array, "M 3 *b"], keep: Bool[Array, "M *b"]
+) -> Float[Array, "M 3 *b"]:
+    """The kept rows first, in their order."""
+    m = rows.shape[0]
+    before = np.tri(m, k=-1, dtype=bool).reshape(m, m, *(1,) * (rows.ndim - 2))
+    return _place(rows, keep, jnp.sum(keep & before, 1))
+
+
+def _row_major(foods: Float[Array, "F 3"]) -> Float[Array, "F 3"]:
+    """Foods in row-major order; missing ones last."""
+    exists = foods[:, 2] > 0
+    row, col = foods[:, 0], foods[:, 1]
+    smaller = (row < row[:, None]) | ((row == row[:, None]) & (col < col[:, None]))
+    return _place(foods, exists, jnp.sum(smaller & exists, 1))
+
+
+def _batch_last(function: Callable) -> Callable:
+    """``function``, which under ``vmap`` then sees the batch as the last axis, not the first.
+
+    The entity axes are two or three long, so XLA's loops run best along the batch (measured on
+    a CPU at 1,024 environments: 2.6 times as fast).
+    """
+    call = custom_vmap(function)
+
+    @call.def_vmap
+    def rule(size, batched, *args):
+        def last(x, is_batched):
+            x = jnp.moveaxis(x, 0, -1) if is_batched else x[..., None]
+            return jnp.broadcast_to(x, (*x.shape[:-1], size))
+
+        out = function(*map(last, args, batched))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out), jax.tree.map(
+            lambda _: True, out
+        )
+
+    return call

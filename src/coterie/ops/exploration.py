@@ -1,0 +1,50 @@
+"""Choosing actions: masked arg max, per-agent ε-greedy."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+ILLEGAL = -1e30
+"""Stands in for -∞ where an action is illegal: arithmetic on it stays finite."""
+
+
+def mask_scores(
+    scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]
+) -> Float[Array, "*S A"]:
+    """Scores with illegal actions at -1e30; a row without any legal action is left as it is."""
+    usable = mask | ~jnp.any(mask, axis=-1, keepdims=True)
+    return jnp.where(usable, scores, ILLEGAL)
+
+
+def greedy(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Int[Array, "*S"]:
+    """arg max over the legal actions; the first of equals, action 0 where none is legal."""
+    return jnp.argmax(jnp.where(mask, scores, -jnp.inf), axis=-1).astype(jnp.int32)
+
+
+def masked_max(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S"]:
+    """max over the legal actions; 0 where none is legal (a dead agent's value)."""
+    best = jnp.max(jnp.where(mask, scores, ILLEGAL), axis=-1)
+    return jnp.where(jnp.any(mask, axis=-1), best, 0.0)
+
+
+def random_action(u: Float[Array, "*S"], mask: Bool[Array, "*S A"]) -> Int[Array, "*S"]:
+    """The legal action that a uniform draw u in [0, 1) selects; action 0 where none is legal."""
+    count = jnp.cumsum(mask, axis=-1)
+    wanted = jnp.floor(u * count[..., -1]) + 1
+    return jnp.argmax(count >= wanted[..., None], axis=-1).astype(jnp.int32)
+
+
+def epsilon_greedy(
+    scores: Float[Array, "*S N A"],
+    mask: Bool[Array, "*S N A"],
+    epsilon: Float[Array, ""],
+    coin: Float[Array, "*S N"],
+    draw: Float[Array, "*S N"],
+) -> Int[Array, "*S N"]:
+    """ε-greedy actions, book §9.3: each agent tosses its own coin (lecture, IDQN lines 6-8).
+
+    Args:
+        coin, draw: independent uniforms in [0, 1): whether to explore, and which action then.
+    """
+    return jnp.where(coin < epsilon, random_action(draw, mask), greedy(scores, mask))

@@ -1,0 +1,158 @@
+"""What is executed: the actors alone, saved as plain arrays, loaded as a team that acts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from coterie.checkpoint import read_tree, write_tree
+from coterie.networks import PerAgent
+from coterie.ops.exploration import greedy
+from coterie.types import EnvSpec, PyTree, UsageError
+
+FORMAT = "coterie-policy"
+WHICH = ("best", "last")
+
+
+def describe(policy: PerAgent, spec: EnvSpec, algorithm: str) -> dict[str, Any]:
+    """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "algorithm": algorithm,
+        "agents": list(spec.agents),
+        "observation_sizes": list(spec.observation_sizes),
+        "action_counts": list(spec.action_counts),
+        "network_of_agent": list(policy.index),
+        "hidden": list(policy.hidden),
+        "recurrent": policy.memory_size > 0,
+        "activation": policy.activation,
+        "chosen": "greedy",
+    }
+
+
+def save_policies(run: Path, which: str, policies: PyTree) -> None:
+    """Writes the policies of all seeds [S, ...] to ``policy/seed-<k>/<which>.safetensors``."""
+    arrays = jax.tree.map(np.asarray, policies)
+    for k in range(jax.tree.leaves(arrays)[0].shape[0]):
+        folder = run / "policy" / f"seed-{k}"
+        folder.mkdir(parents=True, exist_ok=True)
+        one = jax.tree.map(lambda x, k=k: x[k], arrays)
+        write_tree(folder / f"{which}.safetensors", one, {"format": FORMAT, "seed": k})
+
+
+def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, Any]]:
+    """The policy of one seed and its description.
+
+    Raises:
+        UsageError: no run there, no such seed, no such policy.
+        CheckpointError: the file is damaged.
+    """
+    if which not in WHICH:
+        raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
+    about = run / "policy" / "policy.json"
+    if not about.is_file():
+        raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
+    d = json.loads(about.read_text())
+    if d.get("format") != FORMAT:
+        raise UsageError(f"{about} is not a Coterie policy")
+    path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
+    if not path.is_file():
+        have = sorted(int(p.name[5:]) for p in (run / "policy").glob("seed-*"))
+        raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
+    template = eqx.filter_eval_shape(
+        PerAgent,
+        tuple(d["network_of_agent"]),
+        max(d["observation_sizes"]),
+        max(d["action_counts"]),
+        tuple(d["hidden"]),
+        jax.random.key(0),
+        d["recurrent"],
+        d["activation"],
+    )
+    policy, _ = read_tree(path, template)
+    return policy, d
+
+
+@dataclass
+class Team:
+    """A trained team, executed decentrally: each agent acts on its own observations.
+
+    Attributes:
+        agents: names, in the order of lists of observations and actions.
+        policy: the networks.
+    """
+
+    agents: tuple[str, ...]
+    observation_sizes: tuple[int, ...]
+    action_counts: tuple[int, ...]
+    policy: PerAgent
+
+    def __post_init__(self) -> None:
+        self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
+        self._act = jax.jit(self._greedy)
+
+    def initial_memory(self) -> Float[Array, "N H"]:
+        """Memory before the first observation; give it anew at every episode's start."""
+        return self.policy.initial_memory()
+
+    def act(self, observations: Any, memory: Any, action_masks: Any = None) -> tuple[Any, Any]:
+        """One greedy action for each agent.
+
+        Args:
+            observations: one vector per agent, as a list or as a dict by agent name.
+            memory: what the last call returned, or ``initial_memory()``.
+            action_masks: legal actions per agent in the same form; all are legal without it.
+
+        Returns:
+            the actions in the form of the observations (list of int, or dict), and the memory.
+        """
+        named = isinstance(observations, Mapping)
+        rows = self._rows(observations, "observations")
+        sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
+        if tuple(sizes) != self.observation_sizes:
+            raise UsageError(
+                f"observations must have sizes {list(self.observation_sizes)}; got {sizes}"
+            )
+        padded = np.zeros((len(self.agents), self._spec.observation_size), np.float32)
+        masks = self._spec.available_actions
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        if action_masks is not None:
+            for i, row in enumerate(self._rows(action_masks, "action_masks")):
+                masks[i, : len(row)] = row
+        actions, memory = self._act(memory, padded, masks)
+        chosen = np.asarray(actions).tolist()
+        return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), memory
+
+    def _rows(self, given: Any, word: str) -> list[np.ndarray]:
+        if isinstance(given, Mapping):
+            missing = [a for a in self.agents if a not in given]
+            if missing:
+                raise UsageError(f"{word} lack {', '.join(missing)}")
+            given = [given[a] for a in self.agents]
+        if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(self.agents):
+            raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
+        return [np.asarray(row, np.float32) for row in given]
+
+    def _greedy(self, memory: Any, observations: Any, mask: Any) -> tuple[Array, Array]:
+        never = jnp.zeros(len(self.agents), bool)
+        scores, memory = self.policy.step(memory, observations, never)
+        return greedy(scores, mask), memory
+
+
+def load(run: str | Path, seed: int = 0, which: str = "best") -> Team:
+    """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``."""
+    policy, d = load_policy(Path(run), seed, which)
+    return Team(
+        tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]), policy
+    )

@@ -1,0 +1,80 @@
+"""Collecting transitions: K environments, T steps, one compiled scan."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from coterie.algorithms._base import Algorithm
+from coterie.envs.views import Game, VectorState, refill, step_vector
+from coterie.networks import PerAgent
+from coterie.types import PRNGKey, Transition
+
+
+class Episodes(eqx.Module):
+    """Totals over the episodes that ended: their number, returns [N] and lengths."""
+
+    count: Float[Array, ""]
+    returns: Float[Array, " N"]
+    lengths: Float[Array, ""]
+
+
+def scan_rollout(
+    algorithm: Algorithm,
+    game: Game,
+    policy: PerAgent,
+    vector: VectorState,
+    memory: Float[Array, "B N H"],
+    key: PRNGKey,
+    clock: dict[str, Array],
+) -> tuple[VectorState, Float[Array, "B N H"], Transition, Episodes]:
+    """Acts for T steps in all K environments, exploring.
+
+    Returns:
+        the environments and the memory to go on from, the transitions [T, B, ...], and the
+        totals of the episodes that ended on the way.
+    """
+    steps, environments = algorithm.rollout_shape()
+    noise_key, step_key = jax.random.split(key)
+    noise = algorithm.noise(noise_key, game, (steps, environments))
+    step_keys = jax.random.split(step_key, (steps, environments))
+    vector = refill(game, vector, steps * environments)
+    # The pool is read, never written, on the way: kept out of the scan's carry.
+    pool = vector.pool
+    vector = eqx.tree_at(lambda v: v.pool, vector, None)
+
+    def step(carry, xs):
+        vector, memory = carry
+        noise, keys = xs
+        seen, fresh = vector.shown, vector.fresh
+        starts = jax.numpy.broadcast_to(fresh[:, None], seen.alive.shape)
+        scores, next_memory = policy.step(memory, seen.observations, starts)
+        actions = algorithm.act(scores, seen.action_mask, noise, clock)
+        full = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
+        vector, led_to = step_vector(game, full, keys, actions)
+        transition = Transition(
+            observations=seen.observations,
+            action_mask=seen.action_mask,
+            alive=seen.alive,
+            central=seen.central,
+            memory=memory,
+            start=fresh,
+            actions=actions,
+            rewards=led_to.rewards,
+            terminated=led_to.terminated,
+            truncated=led_to.truncated,
+            next_observations=led_to.observations,
+            next_action_mask=led_to.action_mask,
+            next_alive=led_to.alive,
+            next_central=led_to.central,
+        )
+        ended = vector.fresh.astype(memory.dtype)
+        totals = Episodes(ended.sum(), ended @ vector.returns, ended @ vector.lengths)
+        return (eqx.tree_at(lambda v: v.pool, vector, None), next_memory), (transition, totals)
+
+    (vector, memory), (rollout, totals) = jax.lax.scan(
+        step, (vector, memory), (noise, step_keys)
+    )
+    vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
+    return vector, memory, rollout, jax.tree.map(lambda x: x.sum(0), totals)

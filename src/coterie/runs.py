@@ -1,0 +1,524 @@
+"""A run from the user's side: ``train`` one, ``Run.evaluate`` it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import coterie.checkpoint as checkpoints
+from coterie import envs
+from coterie.algorithms import Algorithm
+from coterie.algorithms import make as make_algorithm
+from coterie.analysis.statistics import summarise
+from coterie.envs.base import Environment
+from coterie.envs.views import Central, Game
+from coterie.evaluate import play, return_metrics
+from coterie.networks import PerAgent
+from coterie.policy import describe, load_policy, save_policies
+from coterie.tracking import EvaluationFile, RunDirectory, versions
+from coterie.training import Program, TrainState, clear_totals
+from coterie.types import PyTree, Reward, UsageError
+
+LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
+"""Per run, unless told otherwise."""
+EPISODES, FINAL_EPISODES = 32, 320
+"""At each evaluation point, and for the absolute metric at the end (SPEC §8)."""
+
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass
+class Run:
+    """A trained run: its settings, and the policies of all its seeds.
+
+    Attributes:
+        config: what ``config.json`` holds.
+        game: the environment as the learner saw it.
+        policies: ``best`` and ``last``, each with a leading axis of seeds.
+        path: the run directory, if there is one.
+        steps: environment steps done, per seed.
+        metrics: the last evaluation's summary over seeds.
+    """
+
+    config: dict[str, Any]
+    game: Game
+    policies: dict[str, PyTree]
+    path: Path | None
+    steps: int
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def evaluate(
+        self,
+        episodes: int = FINAL_EPISODES,
+        which: str = "best",
+        environment: str | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Greedy returns of every seed's team, summarised over seeds.
+
+        Args:
+            environment: play here instead, in a hosted environment for example.
+            seed: of the episodes' starts.
+
+        Returns:
+            {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}
+        """
+        if episodes < 1:
+            raise UsageError(f"episodes must be at least 1; got {episodes}")
+        if environment is not None and is_hosted(environment):
+            returns, lengths = self._play_hosted(environment, which, episodes, seed)
+        else:
+            game = self.game
+            if environment is not None:
+                game = Game(envs.make(environment))
+                check_fits(self.game, game.spec, environment)
+            returns, lengths = evaluate_native(game, self.policies[which], episodes, seed)
+        return summary(self.game.spec.agents, returns, lengths)
+
+    def _play_hosted(self, name: str, which: str, episodes: int, seed: int) -> Any:
+        from coterie.envs.hosted import make_hosted
+        from coterie.evaluate import play_hosted
+
+        env = make_hosted(name)()
+        try:
+            check_fits(self.game, env.spec, name)
+            seeds = jax.tree.leaves(self.policies[which])[0].shape[0]
+            played = [
+                play_hosted(env, jax.tree.map(lambda x: x[k], self.policies[which]), episodes, seed)  # noqa: B023
+                for k in range(seeds)
+            ]
+        finally:
+            env.close()
+        returns, lengths = zip(*played, strict=True)
+        return np.stack(returns), np.stack(lengths)
+
+
+def evaluate_native(game: Game, policies: PyTree, episodes: int, seed: int) -> Any:
+    """Returns [S, E, N] and lengths [S, E] of every seed's greedy team."""
+    seeds = jax.tree.leaves(policies)[0].shape[0]
+    keys = jax.random.split(jax.random.key(seed), seeds)
+    run = jax.jit(jax.vmap(lambda p, k: play(game, p, k, episodes)))
+    return jax.tree.map(np.asarray, run(policies, keys))
+
+
+def summary(agents: tuple[str, ...], returns: Any, lengths: Any) -> dict[str, Any]:
+    """Statistics over seeds of each metric; returns [S, E, N], lengths [S, E].
+
+    ``ci95_episodes`` is the normal 95% interval of the mean over all episodes of these teams: how
+    well these teams' return is known, not how much training runs differ (that is ``ci95``).
+    """
+    per_seed = [
+        return_metrics("eval", agents, r, n) for r, n in zip(returns, lengths, strict=True)
+    ]
+    result = {name: summarise([m[name] for m in per_seed]) for name in per_seed[0]}
+    team = np.asarray(returns, np.float64).sum(-1)
+    half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
+    mean = team.mean()
+    result["eval/return/team_sum"]["ci95_episodes"] = [float(mean - half), float(mean + half)]
+    return result
+
+
+def is_hosted(name: str) -> bool:
+    """Whether a name means a Python environment outside this package."""
+    return name.startswith(("gymnasium:", "pettingzoo:"))
+
+
+def check_fits(game: Game, spec: Any, name: str) -> None:
+    """UsageError unless a team trained on ``game`` can act where ``spec`` holds."""
+    own = game.spec
+    for word, a, b in (
+        ("observation sizes", own.observation_sizes, spec.observation_sizes),
+        ("action counts", own.action_counts, spec.action_counts),
+    ):
+        if tuple(a) != tuple(b):
+            raise UsageError(f"the team has {word} {list(a)}, but {name} has {list(b)}")
+
+
+def open_environment(
+    environment: str | Environment | Callable[[], Environment], options: dict[str, Any]
+) -> tuple[Environment, str]:
+    """An environment and the name it is recorded under.
+
+    ``family/variant`` is native; ``package.module:callable`` is imported and called.
+    """
+    if isinstance(environment, Environment):
+        return environment, f"{type(environment).__module__}:{type(environment).__qualname__}"
+    if callable(environment):
+        made = environment()
+        name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
+    elif is_hosted(environment):
+        raise UsageError(
+            f"{environment} can be evaluated on, not yet trained on; train on the native one"
+        )
+    elif ":" in environment:
+        made, name = _import_callable(environment)(**options), environment
+    else:
+        return envs.make(environment, **options), environment
+    if not isinstance(made, Environment):
+        raise UsageError(f"{name} made {type(made).__name__}, not a coterie.Environment")
+    return made, name
+
+
+def _import_callable(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise UsageError(f"cannot import {module!r} for environment {name!r}: {error}") from None
+    except AttributeError:
+        raise UsageError(f"module {module!r} has no {attribute!r} (environment {name!r})") from None
+
+
+def make_game(
+    algorithm: Algorithm,
+    environment: Environment,
+    name: str,
+    reward: Reward | None,
+    central: Literal["auto", "state", "joint"],
+) -> Game:
+    """The environment as this algorithm sees it; refuses what does not fit together."""
+    spec = environment.spec()
+    reward = reward or spec.reward
+    if algorithm.common_reward and reward == "individual":
+        raise UsageError(
+            f"{algorithm.name} needs a common reward, but {name} pays each agent its own: "
+            "name how to make one, --reward sum or --reward mean"
+        )
+    z: Central = "none"
+    if algorithm.central:
+        z = ("state" if spec.central_size else "joint") if central == "auto" else central
+        if z == "state" and not spec.central_size:
+            raise UsageError(f"{name} offers no state for z; use --central joint")
+    return Game(environment, z, reward)
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that are free, where the system tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def train(
+    algorithm: Algorithm,
+    environment: str | Environment | Callable[[], Environment],
+    steps: int,
+    *,
+    seeds: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    reward: Reward | None = None,
+    central: Literal["auto", "state", "joint"] = "auto",
+    options: dict[str, Any] | None = None,
+    evaluations: int = EVALUATIONS,
+    final_episodes: int = FINAL_EPISODES,
+    report: Report | None = None,
+    command: str | None = None,
+) -> Run:
+    """Trains ``seeds`` teams side by side, each for ``steps`` environment steps.
+
+    Args:
+        environment: a name, a native environment, or a callable that makes one.
+        seed: the first seed; the others follow it.
+        out: a new run directory; without it nothing is written.
+        reward: what learners are paid; the environment's custom unless given.
+        central: what z is, for algorithms that use it: the environment's state where it offers
+            one, else the joint observation.
+        options: the environment's options.
+        evaluations: greedy evaluations along the way, 32 episodes each.
+        report: called with an event's name and its facts, for a progress display.
+
+    Raises:
+        UsageError: anything asked for that cannot be done, in one sentence.
+    """
+    for word, number in (("steps", steps), ("seeds", seeds), ("evaluations", evaluations)):
+        if number < 1:
+            raise UsageError(f"{word} must be at least 1; got {number}")
+    env, name = open_environment(environment, options or {})
+    algorithm = algorithm.resolve(steps)
+    game = make_game(algorithm, env, name, reward, central)
+    program = Program(algorithm, game, seeds, EPISODES)
+    config = {
+        "coterie": versions()["coterie"],
+        "command": command,
+        "algorithm": algorithm.name,
+        "settings": algorithm.settings(),
+        "environment": name,
+        "environment_options": options or {},
+        "reward": game.reward,
+        "central": game.central,
+        "steps": steps,
+        "seeds": seeds,
+        "seed": seed,
+        "evaluations": evaluations,
+        "final_episodes": final_episodes,
+        "versions": versions(),
+    }
+    report = report or (lambda event, facts: None)
+    needed, free = program.bytes(), available_memory()
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+    if free is not None and needed > 0.9 * free:
+        raise UsageError(
+            f"this run needs {needed / 1e9:.1f} GB ({seeds} seeds, mostly replay), but only "
+            f"{free / 1e9:.1f} GB of memory are free: lower --buffer-size or --seeds"
+        )
+    directory = RunDirectory.create(Path(out)) if out is not None else None
+    if directory:
+        directory.write_json("config.json", config)
+    return _Loop(program, config, directory, report).run(program.init(seed), 0)
+
+
+def resume(path: str | Path, steps: int | None = None, report: Report | None = None) -> Run:
+    """Continues an interrupted run from its newest checkpoint; ``steps`` extends it."""
+    directory = RunDirectory.open(Path(path))
+    config = directory.config()
+    algorithm, game = restore(config)
+    config["steps"] = steps or config["steps"]
+    program = Program(algorithm, game, config["seeds"], EPISODES)
+    report = report or (lambda event, facts: None)
+    _, state, meta = checkpoints.latest(
+        directory.path, program.template(), lambda sentence: report("warning", {"sentence": sentence})
+    )
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": program.bytes()})
+    if program.iterations(config["steps"]) <= meta["iteration"]:
+        raise UsageError(
+            f"{path} is complete at {meta['env_steps']} steps; extend it with --steps"
+        )
+    directory.write_json("config.json", config)
+    with (directory.path / "metrics.jsonl").open("r+b") as log:
+        log.truncate(meta["log_bytes"])
+    loop = _Loop(program, config, directory, report, meta)
+    return loop.run(jax.device_put(state), meta["iteration"])
+
+
+def restore(config: dict[str, Any]) -> tuple[Algorithm, Game]:
+    """The algorithm and the game a configuration describes."""
+    settings = {
+        k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
+        for k, v in config["settings"].items()
+    }
+    algorithm = make_algorithm(config["algorithm"], **settings)
+    if "/" not in config["environment"]:
+        raise UsageError(
+            f"the run was trained on {config['environment']}, code of yours: open it in Python"
+        )
+    env = envs.make(config["environment"], **config["environment_options"])
+    return algorithm, Game(env, config["central"], config["reward"])
+
+
+def open_run(path: str | Path) -> Run:
+    """A run from its directory."""
+    directory = RunDirectory.open(Path(path))
+    config = directory.config()
+    _, game = restore(config)
+
+    def stacked(which: str) -> PerAgent:
+        each = [load_policy(directory.path, k, which)[0] for k in range(config["seeds"])]
+        return jax.tree.map(lambda *x: np.stack(x), *each)
+
+    policies = {which: stacked(which) for which in ("best", "last")}
+    return Run(config, game, policies, directory.path, config["steps"])
+
+
+class _Loop:
+    """Drives a program from the host: log, evaluations, checkpoints, a clean stop."""
+
+    def __init__(
+        self,
+        program: Program,
+        config: dict[str, Any],
+        directory: RunDirectory | None,
+        report: Report,
+        meta: dict[str, Any] | None = None,
+    ):
+        self.program, self.config, self.directory, self.report = program, config, directory, report
+        meta = meta or {}
+        self.seconds_before = meta.get("seconds", 0.0)
+        self.evaluations = EvaluationFile(
+            config["environment"], config["algorithm"], meta.get("evaluations")
+        )
+        self.total = program.iterations(config["steps"])
+        self.stop = False
+        self.last: dict[str, Any] = {}
+
+    def _marks(self, count: int) -> set[int]:
+        """Iterations after which something happens ``count`` times in a run, the end included."""
+        return {-(-self.total * j // count) for j in range(1, count + 1)}
+
+    def run(self, state: TrainState, iteration: int) -> Run:
+        points = self._marks(self.config["evaluations"])
+        log = self._marks(LOG_POINTS) | points
+        saves = self._marks(CHECKPOINTS)
+        self.started = time.perf_counter()
+        with self._interruptible():
+            if iteration == 0:
+                state = self._evaluate(state, 0)
+            while iteration < self.total and not self.stop:
+                until = min(m for m in log if m > iteration)
+                state, iteration = self._advance(state, iteration, until)
+                if iteration == until:
+                    state = self._log(state, iteration)
+                if iteration in points:
+                    state = self._evaluate(state, iteration)
+                if iteration in saves or self.stop:
+                    self._save(state, iteration)
+        return self._finish(state, iteration)
+
+    def _advance(self, state: TrainState, iteration: int, until: int) -> tuple[TrainState, int]:
+        while iteration < until and not self.stop:
+            count = min(self.program.chunk, until - iteration)
+            state = self.program.advance(state, iteration, count)
+            jax.block_until_ready(state.episodes)
+            iteration += count
+            self.report(
+                "progress",
+                {"env_steps": self._steps(iteration), "seconds": self._seconds(), **self.last},
+            )
+        return state, iteration
+
+    def _steps(self, iteration: int) -> int:
+        return iteration * self.program.steps_per_iteration
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _log(self, state: TrainState, iteration: int) -> TrainState:
+        agents = self.program.game.spec.agents
+        episodes, losses = jax.tree.map(np.asarray, (state.episodes, state.losses))
+        seconds, steps = self._seconds(), self._steps(iteration)
+        rate = steps / seconds
+        lines = []
+        for k in range(self.config["seeds"]):
+            line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
+            if (count := float(episodes.count[k])) > 0:
+                line |= return_metrics(
+                    "train", agents, episodes.returns[k] / count, episodes.lengths[k] / count
+                )
+            updates = float(losses["updates"][k])
+            line |= {f"train/{n}": float(v[k]) / updates for n, v in losses.items()
+                     if n != "updates" and updates > 0}  # fmt: skip
+            line |= {
+                "updates": self.program.algorithm.updates(iteration),
+                "seconds": seconds,
+                "steps_per_second": rate,
+                "steps_per_second_total": rate * self.config["seeds"],
+            }
+            lines.append(line)
+        if self.directory:
+            self.directory.log(lines)
+        self._note("train", lines)
+        return clear_totals(state)
+
+    def _evaluate(self, state: TrainState, iteration: int) -> TrainState:
+        agents = self.program.game.spec.agents
+        state, played = self.program.evaluate(state, iteration)
+        returns, lengths = jax.tree.map(np.asarray, played)
+        steps, lines = self._steps(iteration), []
+        for k in range(self.config["seeds"]):
+            metrics = return_metrics("eval", agents, returns[k], lengths[k])
+            lines.append({"seed": self.config["seed"] + k, "env_steps": steps, **metrics})
+            self.evaluations.add(
+                self.config["seed"] + k, steps, self._seconds(),
+                returns[k].sum(-1).tolist(), lengths[k].tolist(),
+            )  # fmt: skip
+        self._note("eval", lines)
+        if self.directory:
+            self.directory.log(lines)
+            self.directory.write_json("evaluations.json", self.evaluations.content)
+            self._save_policies(state)
+        self.report("evaluation", {"env_steps": steps, **self.last})
+        return state
+
+    def _note(self, prefix: str, lines: list[dict[str, Any]]) -> None:
+        name = f"{prefix}/return/team_sum"
+        values = [line[name] for line in lines if name in line]
+        if values:
+            self.last[name] = float(np.mean(values))
+
+    def _save_policies(self, state: TrainState) -> None:
+        assert self.directory is not None
+        policy = self.program.algorithm.policy(state.learner)
+        about = describe(policy, self.program.game.spec, self.config["algorithm"])
+        self.directory.write_json("policy/policy.json", about)
+        save_policies(self.directory.path, "last", policy)
+        save_policies(self.directory.path, "best", state.best.policy)
+
+    def _save(self, state: TrainState, iteration: int) -> None:
+        if not self.directory:
+            return
+        log = self.directory.path / "metrics.jsonl"
+        meta = {
+            "iteration": iteration,
+            "env_steps": self._steps(iteration),
+            "seconds": self._seconds(),
+            "log_bytes": log.stat().st_size if log.exists() else 0,
+            "evaluations": self.evaluations.content,
+        }
+        self.report("saving", meta)
+        checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
+
+    def _finish(self, state: TrainState, iteration: int) -> Run:
+        if self.directory and self.stop:
+            self._save_policies(state)
+        policies = {
+            "best": state.best.policy,
+            "last": self.program.algorithm.policy(state.learner),
+        }
+        policies = jax.tree.map(np.asarray, policies)
+        path = self.directory.path if self.directory else None
+        run = Run(self.config, self.program.game, policies, path, self._steps(iteration))
+        if not self.stop and self.config["final_episodes"]:
+            self._absolute(run)
+        facts = {"run": run, "stopped": self.stop, "seconds": self._seconds()}
+        self.report("end", {**facts, "env_steps": run.steps})
+        return run
+
+    def _absolute(self, run: Run) -> None:
+        """The absolute metric: the best policies, on fresh episodes."""
+        returns, lengths = evaluate_native(
+            run.game, run.policies["best"], self.config["final_episodes"], self.config["seed"]
+        )
+        run.metrics = summary(run.game.spec.agents, returns, lengths)
+        for k in range(self.config["seeds"]):
+            self.evaluations.absolute(
+                self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()
+            )
+        if self.directory:
+            self.directory.write_json("evaluations.json", self.evaluations.content)
+
+    def _interruptible(self) -> Any:
+        return _Interrupt(self)
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current chunk."""
+
+    def __init__(self, loop: _Loop):
+        self.loop = loop
+
+    def __enter__(self) -> None:
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        del frame
+        self.loop.stop = True
+        signal.signal(number, self.previous[number])
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

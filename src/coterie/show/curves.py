@@ -1,0 +1,289 @@
+"""Learning curves: a metric of finished or running runs against environment steps."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from coterie.analysis.statistics import bootstrap_interval
+from coterie.types import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TEAM_RETURN = "eval/return/team_sum"
+SUFFIXES = (".png", ".pdf", ".svg")
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers; its yellow is too pale for lines."""
+DASHES = ("-", "--", "-.", ":")
+_INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
+
+_MAX_POINTS = 400
+_RESAMPLES = 2000
+
+_WORDS = {
+    "return/team_sum": "team return (sum over agents)",
+    "return/team_mean": "team return (mean over agents)",
+    "length": "episode length (steps)",
+}
+_WHEN = {
+    "eval": "greedy evaluation",
+    "eval_sampled": "evaluation of the sampled policy",
+    "train": "while exploring",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure.
+
+    Attributes:
+        label: what the legend calls it.
+        steps: [P] environment steps of one seed.
+        mean: [P] over seeds.
+        low, high: [P] ends of the 95% bootstrap interval of the mean; NaN with one seed.
+        seeds: how many seeds it averages.
+    """
+
+    label: str
+    steps: Float[np.ndarray, " P"]
+    mean: Float[np.ndarray, " P"]
+    low: Float[np.ndarray, " P"]
+    high: Float[np.ndarray, " P"]
+    seeds: int
+
+
+def plot(
+    runs: Sequence[Path],
+    out: Path,
+    metric: str = TEAM_RETURN,
+    title: str | None = None,
+    references: Mapping[str, float] | None = None,
+) -> Path:
+    """Draws one line a run (mean over seeds, 95% bootstrap band), one panel an environment.
+
+    Args:
+        runs: run directories.
+        out: the picture, .png, .pdf or .svg; replaced where it exists.
+        metric: a name from ``metrics.jsonl``.
+        title: printed above everything.
+        references: horizontal lines by name, such as published numbers.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UsageError: nothing to draw, and why.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in SUFFIXES or out.is_dir():
+        raise UsageError(
+            f"{out} must be a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
+    if not runs:
+        raise UsageError("name at least one run directory to plot")
+    read = [(Path(run), _config(Path(run)), series(Path(run), metric)) for run in runs]
+    named = [(run, str(c["algorithm"]), str(c["environment"])) for run, c, _ in read]
+    panels: dict[str, list[Curve]] = {}
+    for (_, _, data), label, (_, _, environment) in zip(read, _labels(named), named, strict=True):
+        panels.setdefault(environment, []).append(aggregate(label, data))
+    figure = draw(panels, axis_title(metric), title, references)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading runs
+# ---------------------------------------------------------------------------------------------
+
+
+def _config(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{run} is not a run directory (it has no config.json)")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError(f"{path} is damaged: it is not JSON") from None
+    if not isinstance(config, dict) or not {"algorithm", "environment"} <= config.keys():
+        raise UsageError(f"{path} does not name an algorithm and an environment")
+    return config
+
+
+def series(run: Path, metric: str) -> dict[int, dict[int, float]]:
+    """{seed: {environment steps: value}} of one metric; of equal steps the later line counts.
+
+    Raises:
+        UsageError: the run has no such metric (naming the nearest), or no evaluation yet.
+    """
+    found: dict[int, dict[int, float]] = {}
+    names: set[str] = set()
+    for record in _records(run / "metrics.jsonl"):
+        names |= record.keys()
+        value = record.get(metric)
+        if isinstance(value, (int, float)) and math.isfinite(value) and "env_steps" in record:
+            own = found.setdefault(int(record.get("seed") or 0), {})
+            own[int(record["env_steps"])] = float(value)
+    if found:
+        return found
+    kind = metric.partition("/")[0] + "/"
+    if kind in ("eval/", "eval_sampled/") and not any(name.startswith("eval") for name in names):
+        raise UsageError(f"{run} has no evaluations yet, so nothing to plot")
+    near = difflib.get_close_matches(metric, sorted(names), n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"{run} has no numbers of a metric {metric!r}{hint}")
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that is still being written is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    records = []
+    for k, line in enumerate(lines):
+        try:
+            record = json.loads(line) if line.strip() else {}
+            if not isinstance(record, dict):
+                raise ValueError
+        except ValueError:
+            if k == len(lines) - 1:
+                break
+            raise UsageError(f"{path} is damaged: line {k + 1} is not a JSON object") from None
+        records.append(record)
+    return records
+
+
+def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:
+    """Mean and interval over seeds, on the steps at which every seed has data.
+
+    Seeds report at differing steps: each is interpolated linearly onto all steps any of them
+    reported, between the latest first and the earliest last one, so that none is extrapolated.
+    """
+    steps = [np.array(sorted(own)) for own in data.values()]
+    first, last = max(s[0] for s in steps), min(s[-1] for s in steps)
+    if first > last:
+        raise UsageError(f"the seeds of {label} have no steps in common yet")
+    grid = np.unique(np.concatenate(steps)).astype(float)
+    grid = grid[(grid >= first) & (grid <= last)]
+    if len(grid) > _MAX_POINTS:
+        grid = np.linspace(first, last, _MAX_POINTS)
+    values = [[own[k] for k in s.tolist()] for own, s in zip(data.values(), steps, strict=True)]
+    samples = np.stack([np.interp(grid, s, v) for s, v in zip(steps, values, strict=True)])
+    low, high = bootstrap_interval(samples, resamples=_RESAMPLES)
+    return Curve(label, grid, samples.mean(axis=0), low, high, len(samples))
+
+
+def _labels(named: Sequence[tuple[Path, str, str]]) -> list[str]:
+    """The algorithm; where it ran twice on one environment, the run directory's name as well."""
+    pairs = [(algorithm, environment) for _, algorithm, environment in named]
+    return [
+        algorithm if pairs.count((algorithm, environment)) == 1 else f"{algorithm} · {_name(run)}"
+        for run, algorithm, environment in named
+    ]
+
+
+def _name(run: Path) -> str:
+    return run.resolve().name
+
+
+# ---------------------------------------------------------------------------------------------
+# Drawing
+# ---------------------------------------------------------------------------------------------
+
+
+def axis_title(metric: str) -> str:
+    """A metric's name in words: what it measures, and when."""
+    when, _, what = metric.partition("/")
+    if when not in _WHEN:
+        return metric
+    words = _WORDS.get(what, what)
+    if what.startswith("return/agent/"):
+        words = f"return of {what.removeprefix('return/agent/')}"
+    return f"{words},\n{_WHEN[when]}"
+
+
+def draw(
+    panels: Mapping[str, Sequence[Curve]],
+    y_title: str,
+    title: str | None = None,
+    references: Mapping[str, float] | None = None,
+) -> Figure:
+    """A figure of one panel for each environment; a label has one colour throughout.
+
+    Legends stand beside the panels, ordered as the lines end, so that no line is ever covered.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    width = 8.0 if columns == 1 else 6.4 * columns
+    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.06)
+    figure = Figure(figsize=(width, 4.2 * rows), layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    labels = list(dict.fromkeys(c.label for curves in panels.values() for c in curves))
+    looks = {label: _look(k) for k, label in enumerate(labels)}
+    for ax, (environment, curves) in zip(axes, panels.items(), strict=False):
+        _panel(ax, environment, curves, looks, references or {})
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[::columns]:
+        ax.set_ylabel(y_title, color=_INK, fontsize=10.5, labelpad=8)
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    figure.supxlabel(_footnote(panels), x=0.988, ha="right", color=_FAINT, fontsize=8)
+    return figure
+
+
+def _look(k: int) -> dict[str, Any]:
+    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % 4]}
+
+
+def _panel(
+    ax: Axes,
+    environment: str,
+    curves: Sequence[Curve],
+    looks: Mapping[str, dict[str, Any]],
+    references: Mapping[str, float],
+) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    for curve in sorted(curves, key=lambda c: -c.mean[-1]):
+        look = looks[curve.label]
+        seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds != 1)})"
+        ax.fill_between(curve.steps, curve.low, curve.high, color=look["color"], alpha=0.16, lw=0)
+        marker = {"marker": "o", "markersize": 5} if len(curve.steps) == 1 else {}
+        ax.plot(curve.steps, curve.mean, linewidth=1.9, label=seeds, zorder=3, **look, **marker)
+    for name, value in references.items():
+        ax.axhline(value, color=_FAINT, linewidth=1.1, linestyle=(0, (4, 3)), label=name, zorder=1)
+    ax.set_title(environment, loc="left", color=_INK, fontsize=11.5, fontweight="bold", pad=9)
+    ax.set_xlabel("environment steps", color=_INK, fontsize=10.5, labelpad=6)
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.grid(color=_GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.margins(x=0.015)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color(_FAINT)
+    ax.tick_params(colors=_INK, labelsize=9.5, length=0)
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=9.5, labelcolor=_INK
+    )
+
+
+def _footnote(panels: Mapping[str, Sequence[Curve]]) -> str:
+    several = any(curve.seeds > 1 for curves in panels.values() for curve in curves)
+    return "line: mean over seeds · band: 95% bootstrap interval of the mean" if several else ""

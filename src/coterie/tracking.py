@@ -1,0 +1,115 @@
+"""A run's directory: what is written where. The formats are public (docs/formats.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from coterie.types import UsageError
+
+PACKAGES = ("coterie", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+
+class RunDirectory:
+    """``config.json``, ``metrics.jsonl``, ``evaluations.json``, ``checkpoints/``, ``policy/``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """A new directory; never one that exists.
+
+        Raises:
+            UsageError: it exists, or it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            what = "is a run already" if (path / "config.json").exists() else "exists already"
+            raise UsageError(
+                f"{path} {what}; choose another --out (nothing was overwritten)"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"cannot write to {path}: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run; UsageError if it is none."""
+        if not (path / "config.json").is_file():
+            why = "it holds no config.json" if path.is_dir() else "there is no such directory"
+            raise UsageError(f"{path} is not a run directory: {why}")
+        return cls(path)
+
+    def config(self) -> dict[str, Any]:
+        try:
+            config = json.loads((self.path / "config.json").read_text())
+        except ValueError:
+            raise UsageError(f"{self.path}/config.json is damaged: not JSON") from None
+        if not isinstance(config, dict) or "algorithm" not in config or "seeds" not in config:
+            raise UsageError(f"{self.path}/config.json is not that of a run")
+        return config
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replaces a JSON file in one step: a reader sees the old one or the new one."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        with temporary.open("w") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def log(self, lines: list[dict[str, Any]]) -> None:
+        """Appends lines to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+class EvaluationFile:
+    """``evaluations.json`` in the marl-eval format: environment, task, algorithm, seed, step."""
+
+    def __init__(self, environment: str, algorithm: str, content: dict[str, Any] | None = None):
+        self.keys = (*environment.partition("/")[::2], algorithm)
+        self.content = content or {}
+
+    def _seed(self, seed: int) -> dict[str, Any]:
+        node = self.content
+        for key in (*self.keys, f"seed_{seed}"):
+            node = node.setdefault(key, {})
+        return node
+
+    def add(
+        self, seed: int, steps: int, seconds: float, returns: list[float], lengths: list[float]
+    ) -> None:
+        """One evaluation point: the team return (sum over agents) of each episode."""
+        run = self._seed(seed)
+        run[f"step_{len(run)}"] = {
+            "step_count": steps,
+            "elapsed_time": seconds,
+            "return": returns,
+            "length": lengths,
+        }
+
+    def absolute(self, seed: int, returns: list[float], lengths: list[float]) -> None:
+        """The absolute metric: the best policy's episodes at the end."""
+        self._seed(seed)["absolute_metrics"] = {"return": returns, "length": lengths}

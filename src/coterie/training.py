@@ -1,0 +1,176 @@
+"""The training loop: many seeds of one algorithm in one compiled program, driven from the host.
+
+``iterate`` is the whole of training: act for a rollout, learn from it. Everything that changes is
+in ``TrainState``; everything that depends on time alone (ε, where replay is written, how many
+updates are due) comes in as ``clock``, made on the host for a chunk of iterations at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from coterie.algorithms._base import Algorithm
+from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector
+from coterie.evaluate import play
+from coterie.networks import PerAgent
+from coterie.rollout import Episodes, scan_rollout
+from coterie.types import PRNGKey, PyTree, tree_bytes
+
+CHUNK_STEPS = 16_384
+"""About this many environment steps of a seed run between two looks from the host."""
+
+
+class Best(eqx.Module):
+    """The policy that evaluated best so far, and its mean team return."""
+
+    policy: PerAgent
+    score: Float[Array, ""]
+
+
+class TrainState(eqx.Module):
+    """All that training changes, for one seed; a run holds it with a leading axis of seeds.
+
+    Attributes:
+        learner: parameters, targets, optimiser, replay, normalisers.
+        vector: the K environments and their prepared starts.
+        memory: [B, N, H] recurrent memory of acting.
+        key, judge_key: randomness of everything to come: training, evaluation.
+        episodes, losses: totals since the last line of the log.
+        best: the best evaluated policy.
+    """
+
+    learner: PyTree
+    vector: VectorState
+    memory: Float[Array, "B N H"]
+    key: PRNGKey
+    judge_key: PRNGKey
+    episodes: Episodes
+    losses: dict[str, Array]
+    best: Best
+
+
+def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
+    """One seed's state before its first step."""
+    learner_key, vector_key, run_key, judge_key = jax.random.split(key, 4)
+    steps, environments = algorithm.rollout_shape()
+    learner = algorithm.init(learner_key, game)
+    policy = algorithm.policy(learner)
+    zero = jnp.zeros(())
+    return TrainState(
+        learner=learner,
+        vector=init_vector(game, vector_key, environments, steps),
+        memory=policy.initial_memory(environments),
+        key=run_key,
+        judge_key=judge_key,
+        episodes=Episodes(zero, jnp.zeros(game.spec.n_agents), zero),
+        losses={name: zero for name in algorithm.metrics},
+        best=Best(policy, jnp.full((), -jnp.inf, jnp.float32)),
+    )
+
+
+def iterate(
+    algorithm: Algorithm, game: Game, state: TrainState, clock: dict[str, Array]
+) -> TrainState:
+    """Acts for one rollout and learns from it."""
+    next_key, act_key, learn_key = jax.random.split(state.key, 3)
+    vector, memory, rollout, episodes = scan_rollout(
+        algorithm, game, algorithm.policy(state.learner), state.vector, state.memory, act_key, clock
+    )
+    learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, clock)
+    add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
+    return TrainState(
+        learner=learner,
+        vector=vector,
+        memory=memory,
+        key=next_key,
+        judge_key=state.judge_key,
+        episodes=add(state.episodes, episodes),
+        losses=add(state.losses, losses),
+        best=state.best,
+    )
+
+
+class Program:
+    """The compiled functions of a run: ``init``, ``advance``, ``evaluate``.
+
+    States hold all seeds on a leading axis S. ``advance`` consumes its input (buffers are donated).
+    """
+
+    def __init__(self, algorithm: Algorithm, game: Game, seeds: int, episodes: int = 32):
+        self.algorithm, self.game, self.seeds = algorithm, game, seeds
+        self.rollout_steps, self.environments = algorithm.rollout_shape()
+        self.steps_per_iteration = self.rollout_steps * self.environments
+        self.chunk = int(np.clip(CHUNK_STEPS // self.steps_per_iteration, 1, 1024))
+        # Runs once, so it is compiled for a quick compilation, not for speed.
+        self._init = jax.jit(
+            jax.vmap(lambda k: init(algorithm, game, k), axis_name=SEED_AXIS),
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
+        self._advance = jax.jit(self._run_chunk, donate_argnums=0)
+        self._evaluate = jax.jit(
+            jax.vmap(lambda s, p: self._judge(s, p, episodes), in_axes=(0, None)), donate_argnums=0
+        )
+
+    def iterations(self, steps: int) -> int:
+        """Iterations that make at least so many environment steps."""
+        return -(-steps // self.steps_per_iteration)
+
+    def keys(self, seed: int) -> PRNGKey:
+        """One root key per seed: seed + 0, seed + 1, ..."""
+        return jax.vmap(jax.random.key)(jnp.arange(seed, seed + self.seeds))
+
+    def template(self) -> TrainState:
+        """Shapes and types of the state; nothing is allocated."""
+        return jax.eval_shape(self._init, jax.eval_shape(lambda: self.keys(0)))
+
+    def bytes(self) -> int:
+        """Memory of the whole state, known before anything is allocated."""
+        return tree_bytes(self.template())
+
+    def init(self, seed: int) -> TrainState:
+        return self._init(self.keys(seed))
+
+    def advance(self, state: TrainState, iteration: int, count: int) -> TrainState:
+        """Runs iterations ``iteration`` .. ``iteration + count - 1``, at most ``chunk`` of them."""
+        clock = self.algorithm.clock(iteration + np.arange(self.chunk, dtype=np.int64))
+        return self._advance(state, clock, np.int32(count))
+
+    def _run_chunk(self, state: TrainState, clock: dict[str, Array], count: Array) -> TrainState:
+        step = jax.vmap(
+            lambda s, c: iterate(self.algorithm, self.game, s, c),
+            in_axes=(0, None),
+            axis_name=SEED_AXIS,
+        )
+        return jax.lax.fori_loop(
+            0, count, lambda i, s: step(s, {k: v[i] for k, v in clock.items()}), state
+        )
+
+    def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
+        """Plays the greedy policy; keeps it where it is the best so far.
+
+        Returns: the state, and (returns [S, E, N], lengths [S, E]).
+        """
+        return self._evaluate(state, np.int32(point))
+
+    def _judge(self, state: TrainState, point: Array, episodes: int) -> Any:
+        key = jax.random.fold_in(state.judge_key, point)
+        policy = self.algorithm.policy(state.learner)
+        returns, lengths = play(self.game, policy, key, episodes)
+        score = returns.sum(-1).mean()
+        better = score >= state.best.score
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), Best(policy, score), state.best
+        )
+        return eqx.tree_at(lambda s: s.best, state, best), (returns, lengths)
+
+
+def clear_totals(state: TrainState) -> TrainState:
+    """The state with its log totals at zero."""
+    zeros = jax.tree.map(jnp.zeros_like, (state.episodes, state.losses))
+    return eqx.tree_at(lambda s: (s.episodes, s.losses), state, zeros)

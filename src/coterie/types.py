@@ -1,0 +1,159 @@
+"""The vocabulary every other file is written in.
+
+Axes, in the one order used everywhere: T time, B environment, N agent, then a feature axis
+(O observation, A action, H memory, Z centralised information). Seeds, when several run at once,
+are an outer axis added by ``jax.vmap`` and never appear in a signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
+
+from coterie.errors import UsageError
+
+Reward = Literal["individual", "sum", "mean"]
+"""What the learner is paid: each agent its own reward, or one common reward for all."""
+
+PRNGKey = Key[Array, ""]
+PyTree = Any
+
+__all__ = [
+    "Array",
+    "Bool",
+    "EnvSpec",
+    "Float",
+    "Int",
+    "PRNGKey",
+    "PyTree",
+    "Reward",
+    "TimeStep",
+    "Transition",
+    "UInt",
+    "UsageError",
+]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an environment promises before its first reset.
+
+    Attributes:
+        agents: the agents' names; their order is the agent axis N.
+        observation_sizes: length of each agent's observation o_i.
+        action_counts: |A_i| of each agent.
+        central_size: length of the environment's own state vector, offered as centralised
+            information z; 0 when it offers none.
+        time_limit: steps after which an episode is cut (a truncation); ``None`` for no limit.
+        reward: the environment's customary reward for learners (SPEC "own customary reward").
+    """
+
+    agents: tuple[str, ...]
+    observation_sizes: tuple[int, ...]
+    action_counts: tuple[int, ...]
+    central_size: int = 0
+    time_limit: int | None = None
+    reward: Reward = "individual"
+
+    def __post_init__(self) -> None:
+        n = len(self.agents)
+        if n == 0 or len(set(self.agents)) != n:
+            raise UsageError(f"agents must be distinct names, at least one; got {self.agents}")
+        for field in ("observation_sizes", "action_counts"):
+            sizes = getattr(self, field)
+            if len(sizes) != n or min(sizes) < 1:
+                raise UsageError(f"{field} must be {n} positive numbers, one per agent; got {sizes}")
+        if self.time_limit is not None and self.time_limit < 1:
+            raise UsageError(f"time_limit must be at least 1 step or None; got {self.time_limit}")
+        if self.reward not in ("individual", "sum", "mean"):
+            raise UsageError(f"reward must be individual, sum or mean; got {self.reward!r}")
+
+    @property
+    def n_agents(self) -> int:
+        return len(self.agents)
+
+    @property
+    def observation_size(self) -> int:
+        """O, the padded observation length."""
+        return max(self.observation_sizes)
+
+    @property
+    def action_count(self) -> int:
+        """A, the padded number of actions."""
+        return max(self.action_counts)
+
+    @property
+    def available_actions(self) -> np.ndarray:
+        """bool [N, A]: the actions each agent has at all, before any per-state mask."""
+        return np.arange(self.action_count)[None, :] < np.asarray(self.action_counts)[:, None]
+
+
+class TimeStep(eqx.Module):
+    """What one environment shows after a reset or a step.
+
+    An environment may leave ``action_mask``, ``alive`` and ``central`` out and give unequal
+    observations as a tuple; ``envs.views.complete`` fills in and pads, once.
+
+    Attributes:
+        observations: [N, O], or a tuple of N vectors.
+        rewards: [N], of the step just taken (zeros after a reset).
+        terminated: the state is terminal: nothing follows, the bootstrap is cut.
+        truncated: the episode was cut though the game could go on; the bootstrap stays.
+        action_mask: [N, A], legal actions.
+        alive: [N], agents that still take part.
+        central: [Z], centralised information z (the environment's state).
+    """
+
+    observations: Float[Array, "*S N O"] | tuple[Float[Array, "*S _"], ...]
+    rewards: Float[Array, "*S N"]
+    terminated: Bool[Array, "*S"]
+    truncated: Bool[Array, "*S"]
+    action_mask: Bool[Array, "*S N A"] | None = None
+    alive: Bool[Array, "*S N"] | None = None
+    central: Float[Array, "*S Z"] | None = None
+
+
+class Transition(eqx.Module):
+    """Steps as the learner sees them; every leaf carries the same leading axes, e.g. [T, B].
+
+    ``next_*`` describe the state the step truly led to, also where the environment was reset
+    right after it: a truncated step bootstraps from ``next_observations``.
+
+    Attributes:
+        observations, action_mask, alive, central: what the agents acted on, o^t, z^t.
+        memory: [..., N, H] the recurrent summary of the history before o^t (H = 0 without one).
+        start: this is the first step of its episode, so ``memory`` is the initial one.
+        actions: [..., N] joint action a^t.
+        rewards: [..., N] the environment's own r_i^t.
+        terminated, truncated: how the episode ended at this step, if it did.
+    """
+
+    observations: Float[Array, "*S N O"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"]
+    memory: Float[Array, "*S N H"]
+    start: Bool[Array, "*S"]
+    actions: Int[Array, "*S N"]
+    rewards: Float[Array, "*S N"]
+    terminated: Bool[Array, "*S"]
+    truncated: Bool[Array, "*S"]
+    next_observations: Float[Array, "*S N O"]
+    next_action_mask: Bool[Array, "*S N A"]
+    next_alive: Bool[Array, "*S N"]
+    next_central: Float[Array, "*S Z"]
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of all array leaves (or shape structs) of a tree."""
+    leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    return sum(int(np.prod(x.shape)) * _itemsize(x.dtype) for x in leaves)
+
+
+def _itemsize(dtype: Any) -> int:
+    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
