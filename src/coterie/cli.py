@@ -359,7 +359,10 @@ def command_evaluate(args: list[str]) -> None:
             "episodes": options.episodes, "which": options.which,
         })  # fmt: skip
     else:
-        _print_metrics(metrics, f"{options.which} policies, greedy, {options.episodes} episodes a seed, {where}")
+        _print_metrics(
+            metrics,
+            f"{options.which} policies, greedy, {options.episodes} episodes a seed, {where}",
+        )
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,15 @@ def play(
         return t + 1, state, shown, memory, over, returns, lengths + live
 
     memory = policy.initial_memory(episodes)
-    start = (0, state, shown, memory, jnp.zeros(episodes, bool), jnp.zeros((episodes, n)), jnp.zeros(episodes))
+    start = (
+        0,
+        state,
+        shown,
+        memory,
+        jnp.zeros(episodes, bool),
+        jnp.zeros((episodes, n)),
+        jnp.zeros(episodes),
+    )
     carry = jax.lax.while_loop(going, step, start)
     return carry[5], carry[6]
 

@@ -62,7 +62,7 @@ class MLP(eqx.Module):
 
 
 class GRU(eqx.Module):
-    """Gated recurrent unit (Cho et al. 2014), the gates' input part computed for all steps at once."""
+    """Gated recurrent unit (Cho et al. 2014), the input part of its gates taken out of the scan."""
 
     inputs: Linear
     hidden: Linear
@@ -110,7 +110,7 @@ class History(eqx.Module):
         self,
         memory: Float[Array, "*M H"],
         inputs: Float[Array, "T *M I"],
-        start: Bool[Array, "T *M"],
+        start: Bool[Array, T * M],
     ) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
         """Outputs at every step, and the memory after every step.
 
@@ -192,9 +192,7 @@ class PerAgent(eqx.Module):
         if self.index != tuple(range(n_networks)):
             routing = jnp.asarray(self.index)
             networks = jax.tree.map(lambda p: p[routing], networks)
-        per_agent = eqx.filter_vmap(
-            History.unroll, in_axes=(0, -2, -2, -1), out_axes=(-2, -2)
-        )
+        per_agent = eqx.filter_vmap(History.unroll, in_axes=(0, -2, -2, -1), out_axes=(-2, -2))
         return per_agent(networks, memory, inputs, start)
 
     def step(
@@ -237,7 +235,7 @@ def sharing_index(spec: EnvSpec, sharing: str, groups: Groups = ()) -> tuple[int
 
 
 class MonotonicMixer(eqx.Module):
-    """QMIX's mixing function f_mix, monotone in every utility (Rashid et al. 2018; book eq. 9.42 ff.).
+    """QMIX's mixing function f_mix, monotone in every utility (Rashid et al. 2018; book §9.5).
 
     Q = elu(q · |W_1(z)| + b_1(z)) · |w_2(z)| + V(z), with W_1 [N, E] and w_2 [E] from linear-ReLU-
     linear hypernetworks, b_1 from one linear layer and V from linear-ReLU-linear. Weights are

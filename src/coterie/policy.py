@@ -140,7 +140,9 @@ class Team:
             if missing:
                 raise UsageError(f"{word} lack {', '.join(missing)}")
             given = [given[a] for a in self.agents]
-        if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(self.agents):
+        if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(
+            self.agents
+        ):
             raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
         return [np.asarray(row, np.float32) for row in given]
 

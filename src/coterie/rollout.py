@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from coterie.algorithms._base import Algorithm
@@ -48,11 +49,10 @@ def scan_rollout(
         vector, memory = carry
         noise, keys = xs
         seen, fresh = vector.shown, vector.fresh
-        starts = jax.numpy.broadcast_to(fresh[:, None], seen.alive.shape)
+        starts = jnp.broadcast_to(fresh[:, None], seen.alive.shape)
         scores, next_memory = policy.step(memory, seen.observations, starts)
         actions = algorithm.act(scores, seen.action_mask, noise, clock)
-        full = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
-        vector, led_to = step_vector(game, full, keys, actions)
+        vector, led_to = step_vector(game, vector, pool, keys, actions)
         transition = Transition(
             observations=seen.observations,
             action_mask=seen.action_mask,
@@ -71,10 +71,8 @@ def scan_rollout(
         )
         ended = vector.fresh.astype(memory.dtype)
         totals = Episodes(ended.sum(), ended @ vector.returns, ended @ vector.lengths)
-        return (eqx.tree_at(lambda v: v.pool, vector, None), next_memory), (transition, totals)
+        return (vector, next_memory), (transition, totals)
 
-    (vector, memory), (rollout, totals) = jax.lax.scan(
-        step, (vector, memory), (noise, step_keys)
-    )
+    (vector, memory), (rollout, totals) = jax.lax.scan(step, (vector, memory), (noise, step_keys))
     vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
     return vector, memory, rollout, jax.tree.map(lambda x: x.sum(0), totals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import signal
@@ -118,9 +117,7 @@ def summary(agents: tuple[str, ...], returns: Any, lengths: Any) -> dict[str, An
     ``ci95_episodes`` is the normal 95% interval of the mean over all episodes of these teams: how
     well these teams' return is known, not how much training runs differ (that is ``ci95``).
     """
-    per_seed = [
-        return_metrics("eval", agents, r, n) for r, n in zip(returns, lengths, strict=True)
-    ]
+    per_seed = [return_metrics("eval", agents, r, n) for r, n in zip(returns, lengths, strict=True)]
     result = {name: summarise([m[name] for m in per_seed]) for name in per_seed[0]}
     team = np.asarray(returns, np.float64).sum(-1)
     half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
@@ -289,13 +286,13 @@ def resume(path: str | Path, steps: int | None = None, report: Report | None = N
     program = Program(algorithm, game, config["seeds"], EPISODES)
     report = report or (lambda event, facts: None)
     _, state, meta = checkpoints.latest(
-        directory.path, program.template(), lambda sentence: report("warning", {"sentence": sentence})
+        directory.path,
+        program.template(),
+        lambda sentence: report("warning", {"sentence": sentence}),
     )
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": program.bytes()})
     if program.iterations(config["steps"]) <= meta["iteration"]:
-        raise UsageError(
-            f"{path} is complete at {meta['env_steps']} steps; extend it with --steps"
-        )
+        raise UsageError(f"{path} is complete at {meta['env_steps']} steps; extend it with --steps")
     directory.write_json("config.json", config)
     with (directory.path / "metrics.jsonl").open("r+b") as log:
         log.truncate(meta["log_bytes"])

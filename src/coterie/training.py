@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector
@@ -69,7 +69,7 @@ def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
         key=run_key,
         judge_key=judge_key,
         episodes=Episodes(zero, jnp.zeros(game.spec.n_agents), zero),
-        losses={name: zero for name in algorithm.metrics},
+        losses=dict.fromkeys(algorithm.metrics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32)),
     )
 
@@ -121,7 +121,7 @@ class Program:
         """Iterations that make at least so many environment steps."""
         return -(-steps // self.steps_per_iteration)
 
-    def keys(self, seed: int) -> PRNGKey:
+    def keys(self, seed: int) -> Key[Array, " S"]:
         """One root key per seed: seed + 0, seed + 1, ..."""
         return jax.vmap(jax.random.key)(jnp.arange(seed, seed + self.seeds))
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
@@ -67,7 +68,9 @@ class EnvSpec:
         for field in ("observation_sizes", "action_counts"):
             sizes = getattr(self, field)
             if len(sizes) != n or min(sizes) < 1:
-                raise UsageError(f"{field} must be {n} positive numbers, one per agent; got {sizes}")
+                raise UsageError(
+                    f"{field} must be {n} positive numbers, one per agent; got {sizes}"
+                )
         if self.time_limit is not None and self.time_limit < 1:
             raise UsageError(f"time_limit must be at least 1 step or None; got {self.time_limit}")
         if self.reward not in ("individual", "sum", "mean"):
@@ -156,4 +159,4 @@ def tree_bytes(tree: PyTree) -> int:
 
 
 def _itemsize(dtype: Any) -> int:
-    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
+    return 8 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize

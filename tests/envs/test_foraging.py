@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import gymnasium
 import jax
@@ -82,10 +83,15 @@ def read(judge: ForagingEnv) -> np.ndarray:
     return np.array(foods + [(*p.position, p.level) for p in judge.players], np.float32)
 
 
+@cache
+def reset(env: Foraging):
+    """Batched and compiled, once a task."""
+    return jax.jit(jax.vmap(env.reset))
+
+
 def starts(env: Foraging, count: int, seed: int) -> np.ndarray:
     """entities [count, E, 3] of fresh episodes."""
-    keys = jax.random.split(jax.random.key(seed), count)
-    return np.array(jax.jit(jax.vmap(env.reset))(keys)[0].entities)
+    return np.array(reset(env)(jax.random.split(jax.random.key(seed), count))[0].entities)
 
 
 NEIGHBOURS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
@@ -134,14 +140,31 @@ def draw_actions(shape: tuple[int, ...], load: float, seed: int) -> np.ndarray:
     return np.where(rng.random(shape) < load, LOAD, rng.integers(0, 6, shape))
 
 
+def towards(env: Foraging, entities: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """``actions`` [B, N], but neighbours 0 and 1 walk towards each other: they swap."""
+    actions = actions.copy()
+    if env.players > 1:
+        apart = entities[:, env.food + 1, :2] - entities[:, env.food, :2]
+        walks = (
+            (-1, 0, NORTH, SOUTH),
+            (1, 0, SOUTH, NORTH),
+            (0, -1, WEST, EAST),
+            (0, 1, EAST, WEST),
+        )
+        for row, col, there, back in walks:
+            actions[(apart == (row, col)).all(1), :2] = there, back
+    return actions
+
+
 def situations(env: Foraging) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Starts [B, E, 3], actions [T, B, N] and the steps to play: walks, then crowds."""
     groups = [  # entities, part of LOAD actions, steps
-        (starts(env, 40, 1), 0.2, 25),
+        (starts(env, 100, 1)[:30], 0.2, 25),
         (crowded(env, 100, 2, beside_food=True), 0.7, 6),
-        (crowded(env, 120, 3, beside_food=False), 0.0, 6),
+        (crowded(env, 100, 3, beside_food=False), 0.0, 6),
     ]
     actions = [draw_actions((25, len(e), env.players), load, 4) for e, load, _ in groups]
+    actions[2][0] = towards(env, groups[2][0], actions[2][0])
     lengths = [steps for e, _, steps in groups for _ in e]
     return np.concatenate([e for e, _, _ in groups]), np.concatenate(actions, 1), lengths
 
@@ -198,9 +221,9 @@ def test_equals_the_original_step_for_step(variant):
     happened = happenings(env, before, after, actions[at], rewards)
     least = {"loads": 20, "failed loads": 10}
     if env.players > 1:
-        least |= {"joint loads": 10, "swaps": 5}
+        least |= {"joint loads": 10, "swaps": 10}
     if env.players > 2:
-        least |= {"overlaps": 10}
+        least |= {"overlaps": 5}
     assert all(happened[name] >= n for name, n in least.items()), happened
 
 
@@ -209,7 +232,7 @@ def test_first_observation_equals_the_original(variant):
     env = envs.make(f"lbf/{variant}")
     judge = original(env)
     keys = jax.random.split(jax.random.key(5), 100)
-    state, shown = jax.jit(jax.vmap(env.reset))(keys)
+    state, shown = reset(env)(keys)
     for b in range(100):
         inject(judge, np.asarray(state.entities[b]))
         np.testing.assert_array_equal(shown.observations[b], np.stack(judge._make_gym_obs()))
@@ -224,10 +247,10 @@ def test_ends_equal_the_original_time_limit_included():
     """The original calls a time-out terminated; ours truncates."""
     env = envs.make("lbf/5x5-2p-1f", time_limit=20)
     game, judge, key = Game(env, central="state"), original(env), jax.random.key(0)
-    step = jax.jit(game.step)
+    step, begin = jax.jit(game.step), jax.jit(game.reset)
     ends = {"terminated": 0, "truncated": 0}
-    for seed in range(30):
-        state, _ = game.reset(jax.random.key(seed))
+    for seed in range(20):
+        state, _ = begin(jax.random.key(seed))
         inject(judge, np.asarray(state.env.entities))
         for joint in draw_actions((20, 2), 0.3, seed):
             state, shown = step(key, state, jnp.asarray(joint))
@@ -238,7 +261,7 @@ def test_ends_equal_the_original_time_limit_included():
                 ends["terminated"] += int(shown.terminated)
                 ends["truncated"] += int(shown.truncated)
                 break
-    assert min(ends.values()) >= 5, ends
+    assert min(ends.values()) >= 3, ends
 
 
 def test_alone_batched_and_doubly_batched_agree():

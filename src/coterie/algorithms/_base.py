@@ -74,7 +74,7 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
-        """All randomness of acting for a rollout, drawn at once; leaves lead with ``shape`` [T, B]."""
+        """All randomness of acting for a rollout, drawn at once; leaves lead with shape [T, B]."""
 
     @abc.abstractmethod
     def act(

@@ -20,7 +20,7 @@ from coterie import replay
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
-from coterie.ops.exploration import epsilon_greedy, masked_max, greedy
+from coterie.ops.exploration import epsilon_greedy, greedy, masked_max
 from coterie.ops.losses import one_step_target, summed_mean
 from coterie.ops.moments import Moments
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
@@ -315,7 +315,7 @@ class ValueBased(Algorithm):
         y = one_step_target(
             batch.rewards[..., :m], batch.terminated[..., :m], next_joint, self.gamma
         )
-        counts = batch.alive if m > 1 else jnp.any(batch.alive, axis=-1, keepdims=True)
+        counts = batch.alive if self.own_minibatch else jnp.any(batch.alive, axis=-1, keepdims=True)
         return summed_mean((y - joint) ** 2, counts.astype(joint.dtype))
 
     def _sequences(self, rollout: Transition, rewards: Float[Array, "T B N"]) -> Experience:
@@ -345,7 +345,7 @@ class ValueBased(Algorithm):
             next_central=cut(rollout.next_central),
         )
 
-    def _minibatch(self, ring: Experience, index: Int[Array, "M *N"]) -> Experience:
+    def _minibatch(self, ring: Experience, index: Int[Array, M * N]) -> Experience:
         """The sampled sequences, time-major: leaves [L, M, N, ·]."""
         if not self.own_minibatch:
             return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), replay.sample(ring, index))
@@ -356,18 +356,22 @@ class ValueBased(Algorithm):
             return jnp.moveaxis(picked, 2, 0)
 
         centre = jnp.zeros((self._length, index.shape[0], 0))
-        joint = (lambda e: (e.central, e.next_central))
+
+        def joint(e: Experience) -> Any:
+            return e.central, e.next_central
+
         per_agent = jax.tree.map(own, eqx.tree_at(joint, ring, (None, None)))
         return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
 
-    def _clip(self, grads: Values) -> Values:
+    def _clip(self, grads: Any) -> Any:
         if self.max_grad_norm is None:
             return grads
         clip = optax.clip_by_global_norm(self.max_grad_norm).update
-        one = lambda g: clip(g, optax.EmptyState())[0]  # noqa: E731
-        if self.own_minibatch:
-            return jax.vmap(one)(grads)
-        return one(grads)
+
+        def one(g: Any) -> Any:
+            return clip(g, optax.EmptyState())[0]
+
+        return jax.vmap(one)(grads) if self.own_minibatch else one(grads)
 
     def _follow(self, target: Values, values: Values, count: Array) -> Values:
         """θ̄ after an update: a copy at every interval, or a step of size τ towards θ."""

@@ -51,10 +51,12 @@ def make(name: str, **options: Any) -> Environment:
         UsageError: unknown family, variant or option.
     """
     module = family(name)
-    known = [f for f in module.Options.__dataclass_fields__]
+    known = list(module.Options.__dataclass_fields__)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
+            hint = (
+                f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
+            )
             raise UsageError(f"{name} has no option {option!r}{hint}")
     return module.make(name.partition("/")[2], module.Options(**options))

@@ -31,7 +31,5 @@ class Environment(abc.ABC):
         """Draws a start: the state (any PyTree of arrays) and its first time step."""
 
     @abc.abstractmethod
-    def step(
-        self, key: PRNGKey, state: Any, actions: Int[Array, " N"]
-    ) -> tuple[Any, TimeStep]:
+    def step(self, key: PRNGKey, state: Any, actions: Int[Array, " N"]) -> tuple[Any, TimeStep]:
         """One joint action; ``truncated`` stays False unless the game itself cuts episodes."""

@@ -150,9 +150,7 @@ class Foraging(Environment):
         observations = _batch_last(self._observe)(state.entities)
         return state, self._time_step(state, observations, rewards, terminated)
 
-    def step(
-        self, key: PRNGKey, state: State, actions: Int[Array, " N"]
-    ) -> tuple[State, TimeStep]:
+    def step(self, key: PRNGKey, state: State, actions: Int[Array, " N"]) -> tuple[State, TimeStep]:
         entities, observations, rewards, terminated = _batch_last(self._advance)(
             state.entities, state.spawned, actions
         )
@@ -178,9 +176,9 @@ class Foraging(Environment):
         self,
         entities: Float[Array, "E 3 *b"],
         spawned: Float[Array, "*b"],
-        actions: Int[Array, "N *b"],
+        actions: Int[Array, " N *b"],
     ) -> tuple[
-        Float[Array, "E 3 *b"], Float[Array, "N O *b"], Float[Array, "N *b"], Bool[Array, "*b"]
+        Float[Array, "E 3 *b"], Float[Array, "N O *b"], Float[Array, " N *b"], Bool[Array, "*b"]
     ]:
         """One step: entities, observations, rewards, whether all food is gone."""
         foods, players = entities[: self.food], entities[self.food :]
@@ -190,7 +188,7 @@ class Foraging(Environment):
         entities = jnp.concatenate([_compact(foods, left), players])
         return entities, self._observe(entities), rewards, ~jnp.any(left, 0)
 
-    def _cells(self, entities: Float[Array, "M 3 *b"]) -> Float[Array, "M *b"]:
+    def _cells(self, entities: Float[Array, "M 3 *b"]) -> Float[Array, " M *b"]:
         """A number for each position; neighbours, and only they, differ by 1 or ``cols + 1``."""
         return entities[:, 0] * (self.cols + 1) + entities[:, 1]
 
@@ -199,8 +197,8 @@ class Foraging(Environment):
         foods: Float[Array, "F 3 *b"],
         players: Float[Array, "N 3 *b"],
         spawned: Float[Array, "*b"],
-        actions: Int[Array, "N *b"],
-    ) -> tuple[Float[Array, "N *b"], Bool[Array, "F *b"]]:
+        actions: Int[Array, " N *b"],
+    ) -> tuple[Float[Array, " N *b"], Bool[Array, " F *b"]]:
         """Rewards, and the foods that were loaded.
 
         r_i = level_i · food / (Σ_j level_j · spawned) over the loaders j of the food. Foods are
@@ -221,7 +219,7 @@ class Foraging(Environment):
         self,
         foods: Float[Array, "F 3 *b"],
         players: Float[Array, "N 3 *b"],
-        actions: Int[Array, "N *b"],
+        actions: Int[Array, " N *b"],
     ) -> Float[Array, "N 3 *b"]:
         """Everybody claims a cell, the own one unless walking; a sole claimant gets it.
 
@@ -381,7 +379,7 @@ def _distinct(bits: UInt[Array, " N"], n: int) -> list[UInt[Array, ""]]:
 
 
 def _place(
-    rows: Float[Array, "M 3 *b"], keep: Bool[Array, "M *b"], slots: Int[Array, "M *b"]
+    rows: Float[Array, "M 3 *b"], keep: Bool[Array, " M *b"], slots: Int[Array, " M *b"]
 ) -> Float[Array, "M 3 *b"]:
     """The kept rows, each in its slot; missing ones elsewhere."""
     trailing = (1,) * (rows.ndim - 2)
@@ -391,9 +389,7 @@ def _place(
     return jnp.sum(jnp.where(here[:, :, None], rows - missing, 0.0), 1) + missing
 
 
-def _compact(
-    rows: Float[Array, "M 3 *b"], keep: Bool[Array, "M *b"]
-) -> Float[Array, "M 3 *b"]:
+def _compact(rows: Float[Array, "M 3 *b"], keep: Bool[Array, " M *b"]) -> Float[Array, "M 3 *b"]:
     """The kept rows first, in their order."""
     m = rows.shape[0]
     before = np.tri(m, k=-1, dtype=bool).reshape(m, m, *(1,) * (rows.ndim - 2))

@@ -23,6 +23,18 @@ SEED_AXIS = "seed"
 Central = Literal["none", "state", "joint"]
 
 
+class View(eqx.Module):
+    """A ``TimeStep`` made complete: nothing is missing, everything is padded."""
+
+    observations: Float[Array, "*S N O"]
+    rewards: Float[Array, "*S N"]
+    terminated: Bool[Array, "*S"]
+    truncated: Bool[Array, "*S"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"]
+
+
 class GameState(eqx.Module):
     """One environment's own state and the steps taken in this episode."""
 
@@ -51,26 +63,30 @@ class Game:
     @property
     def central_size(self) -> int:
         spec = self.spec
-        sizes = {"none": 0, "state": spec.central_size, "joint": spec.n_agents * spec.observation_size}
+        sizes = {
+            "none": 0,
+            "state": spec.central_size,
+            "joint": spec.n_agents * spec.observation_size,
+        }
         return sizes[self.central]
 
-    def reset(self, key: PRNGKey) -> tuple[GameState, TimeStep]:
+    def reset(self, key: PRNGKey) -> tuple[GameState, View]:
         state, shown = self.env.reset(key)
         return GameState(state, jnp.zeros((), jnp.int32)), self._complete(shown)
 
     def step(
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
-    ) -> tuple[GameState, TimeStep]:
+    ) -> tuple[GameState, View]:
         """One step; at the time limit an episode that is not over is truncated."""
-        env_state, shown = self.env.step(key, state.env, actions)
+        env_state, led_to = self.env.step(key, state.env, actions)
         t = state.t + 1
-        shown = self._complete(shown)
+        shown = self._complete(led_to)
         if self.spec.time_limit is not None:
             cut = (t >= self.spec.time_limit) | shown.truncated
             shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
         return GameState(env_state, t), shown
 
-    def _complete(self, shown: TimeStep) -> TimeStep:
+    def _complete(self, shown: TimeStep) -> View:
         """Pads observations to [N, O] and fills in masks, alive flags and z."""
         spec = self.spec
         available = jnp.asarray(spec.available_actions)
@@ -81,7 +97,7 @@ class Game:
         elif mask.shape != available.shape:
             raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
         alive = jnp.ones(spec.n_agents, bool) if shown.alive is None else shown.alive
-        return TimeStep(
+        return View(
             observations=observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
             terminated=jnp.asarray(shown.terminated, bool),
@@ -130,16 +146,17 @@ class VectorState(eqx.Module):
         state, shown: [B] current states and what the agents see.
         fresh: [B] the current observation is the first of its episode.
         returns, lengths: running totals of the episode, in the environment's own rewards.
-        pool: [P] prepared (state, shown) pairs, of which ``used`` are taken.
+        pool: [P] prepared (state, shown) pairs, of which ``used`` are taken; None inside a scan,
+            which reads the pool from outside.
         drawn: number of the pool's first start.
     """
 
     state: GameState
-    shown: TimeStep
+    shown: View
     fresh: Bool[Array, " B"]
     returns: Float[Array, "B N"]
     lengths: Int[Array, " B"]
-    pool: tuple[GameState, TimeStep]
+    pool: Any
     used: Int[Array, ""]
     drawn: UInt[Array, "2"]
     key: PRNGKey
@@ -164,10 +181,12 @@ def init_vector(game: Game, key: PRNGKey, environments: int, steps: int) -> Vect
     )
 
 
-def draw_starts(game: Game, key: PRNGKey, first: UInt[Array, "2"], count: int) -> tuple[GameState, TimeStep]:
+def draw_starts(
+    game: Game, key: PRNGKey, first: UInt[Array, "2"], count: int
+) -> tuple[GameState, View]:
     """Starts ``first`` .. ``first + count - 1`` of this key's endless sequence, [count]."""
 
-    def one(offset: UInt[Array, ""]) -> tuple[GameState, TimeStep]:
+    def one(offset: UInt[Array, ""]) -> tuple[GameState, View]:
         low, high = _count_on(first, offset)
         return game.reset(jax.random.fold_in(jax.random.fold_in(key, high), low))
 
@@ -194,18 +213,18 @@ def refill(game: Game, vector: VectorState, needed: int) -> VectorState:
 
 
 def step_vector(
-    game: Game, vector: VectorState, key: Any, actions: Int[Array, "B N"]
-) -> tuple[VectorState, TimeStep]:
+    game: Game, vector: VectorState, pool: Any, keys: Any, actions: Int[Array, "B N"]
+) -> tuple[VectorState, View]:
     """Steps all K environments and starts the ended ones anew.
 
     Returns:
-        the new state (whose ``shown`` is what to act on next), and the time steps the actions
+        the new state (whose ``shown`` is what to act on next), and the views the actions
         truly led to [B]: their observations are the final ones where an episode ended.
     """
-    state, led_to = jax.vmap(game.step)(key, vector.state, actions)
+    state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
     ended = led_to.terminated | led_to.truncated
     slot = vector.used + jnp.cumsum(ended) - ended
-    taken = jax.tree.map(lambda x: x.at[slot].get(mode="promise_in_bounds"), vector.pool)
+    taken = jax.tree.map(lambda x: x.at[slot].get(mode="promise_in_bounds"), pool)
     state, shown = jax.tree.map(
         lambda new, old: jnp.where(jnp.expand_dims(ended, tuple(range(1, new.ndim))), new, old),
         taken,

@@ -9,9 +9,7 @@ ILLEGAL = -1e30
 """Stands in for -∞ where an action is illegal: arithmetic on it stays finite."""
 
 
-def mask_scores(
-    scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]
-) -> Float[Array, "*S A"]:
+def mask_scores(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S A"]:
     """Scores with illegal actions at -1e30; a row without any legal action is left as it is."""
     usable = mask | ~jnp.any(mask, axis=-1, keepdims=True)
     return jnp.where(usable, scores, ILLEGAL)
