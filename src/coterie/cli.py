@@ -1,7 +1,7 @@
 """The command ``coterie``: parse, call, print.
 
 Answers go to standard output, progress and log lines to standard error. Exit status: 0 done,
-1 failed, 2 bad usage, each with one clear sentence and no traceback.
+1 failed, 2 bad usage, each with one clear sentence and no traceback; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import io
 import json
+import os
 import re
 import shlex
 import sys
@@ -23,6 +24,7 @@ from coterie.errors import UsageError
 
 if TYPE_CHECKING:
     from coterie.runs import Run
+    from coterie.show.flags import Flag
 
 HELP = """\
 usage: coterie COMMAND ...
@@ -30,7 +32,7 @@ usage: coterie COMMAND ...
 Multi-agent deep reinforcement learning, compiled end to end.
 
   list                           algorithms (with mode) and environments
-  train ALGORITHM ENVIRONMENT    train teams; --help after both names shows their settings
+  train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps
   evaluate RUN                   greedy returns of the trained teams
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
@@ -41,20 +43,23 @@ Every command explains itself with --help. An example:
   coterie train vdn lbf/5x5-2p-1f --steps 300000 --out runs/first
 """
 
+INTERRUPTED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0 if args else 2
     try:
-        return _dispatch(args)
+        status = _dispatch(args)
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader has seen enough: not even the last flush may complain
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, MemoryError, RuntimeError) as error:
         return _fail(_one_line(error), 1)
@@ -67,33 +72,89 @@ def _fail(sentence: str, status: int) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def _dispatch(args: list[str]) -> int:
-    command, rest = args[0], args[1:]
-    if command in ("--version", "-V"):
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="", file=sys.stdout if args else sys.stderr)
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
         from coterie import __version__
 
         print(f"coterie {__version__}")
         return 0
-    if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
+    if args[0] not in COMMANDS:
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"there is no command {command!r}{hint} (coterie --help shows all)")
-    return COMMANDS[command](rest) or 0
+        raise UsageError(f"there is no command {args[0]!r}{hint} (coterie --help shows all)")
+    command, rest = COMMANDS[args[0]], args[1:]
+    names = rest[: next((k for k, a in enumerate(rest) if a.startswith("-")), len(rest))]
+    if "-h" in rest or "--help" in rest:
+        _print_help(command, names)
+        return 0
+    fewest, most = command.names
+    if not fewest <= len(names) <= most:
+        problem = f"unexpected {names[most]!r}; " if len(names) > most else ""
+        raise UsageError(f"{problem}usage: {command.usage}")
+    groups = _groups(command, names)
+    parsed = parse(groups, rest[len(names) :], shlex.join(["coterie", args[0], *names]))
+    return command.run(names, parsed, args) or 0
 
 
 # Parsing ---------------------------------------------------------------------------------------
 
+Groups = list[tuple[str, type]]
+"""Settings dataclasses by title; those titled ``env`` carry that prefix."""
+
+
+def parse(groups: Groups, args: list[str], prog: str) -> Any:
+    """Parses flags into one dataclass for each group; complaints become one sentence."""
+    import tyro
+
+    known = {flag.name: flag for title, cls in groups for flag in _flags(title, cls)}
+    _refuse_unknown(args, known, prog)
+    fields: list[Any] = [
+        (
+            title,
+            cls if title == "env" else tyro.conf.OmitArgPrefixes[cls],
+            dataclasses.field(default=cls()),
+        )
+        for title, cls in groups
+    ]
+    schema = dataclasses.make_dataclass("Settings", fields, frozen=True)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(schema, args=args, prog=prog, registry=_registry())
+    except SystemExit:
+        sentence = _sentence(complaint.getvalue(), args, known)
+        raise UsageError(f"{sentence} (see {prog} --help)") from None
+
+
+def _flags(title: str, cls: type) -> list[Flag]:
+    from coterie.show.flags import flags
+
+    return flags(cls, "env." if title == "env" else "")
+
+
+def _refuse_unknown(args: list[str], known: dict[str, Flag], prog: str) -> None:
+    for arg in args:
+        name = arg.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name not in known and f"--{name[5:]}" not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"unknown option {name}{hint} (see {prog} --help)")
+
 
 def whole_number(text: str) -> int:
     """``1000000``, ``1_000_000`` and ``1e6`` alike."""
-    value = float(text)
-    if value != int(value):
-        raise ValueError(f"{text!r} is not a whole number")
-    return int(text) if text.lstrip("+-").isdigit() else int(value)
+    with contextlib.suppress(ValueError):
+        return int(text)
+    if not float(text).is_integer():
+        raise ValueError
+    return int(float(text))
 
 
 def _registry() -> Any:
@@ -108,7 +169,7 @@ def _registry() -> Any:
             return None
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar="INT",
+            metavar="N",
             instance_from_str=lambda text: whole_number(text[0]),
             is_instance=lambda value: isinstance(value, int),
             str_from_instance=lambda value: [str(value)],
@@ -117,57 +178,83 @@ def _registry() -> Any:
     return registry
 
 
-def parse(cls: Any, args: list[str], prog: str) -> Any:
-    """Parses flags into a dataclass; the parser's boxed errors become one sentence."""
-    import tyro
-
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(cls, args=args, prog=prog, registry=_registry())
-    except SystemExit as stop:
-        if not stop.code:
-            raise _HelpShownError from None
-        raise UsageError(_sentence(complaint.getvalue(), prog)) from None
-
-
-class _HelpShownError(Exception):
-    """``--help`` was printed; there is nothing more to do."""
-
-
-def _sentence(boxed: str, prog: str) -> str:
+def _sentence(boxed: str, args: list[str], known: dict[str, Flag]) -> str:
+    """What the parser's box says, short: which flag needs what, or the setting's own complaint."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in boxed.splitlines()]
-    body: list[str] = []
-    for line in lines:
-        if re.match(r"^\s*([╭╰]|─{3,})", line):
-            if body:
-                break
-            continue
-        body.append(line.strip())
-    text = " ".join(" ".join(body).split()).rstrip(".")
-    near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", " ".join(lines), re.S)
-    text = text.replace("Unrecognized options:", "unknown option")
-    hint = f"; did you mean {near[1]}?" if near else ""
-    return f"{text or 'the arguments cannot be understood'}{hint} (see {prog} --help)"
+    inside = [line.strip() for line in lines if not re.match(r"\s*[╭╰]", line)]
+    rule = next((k for k, line in enumerate(inside) if re.match(r"─{3}", line)), len(inside))
+    text = " ".join(" ".join(inside[:rule]).split()).rstrip(".")
+    named = re.search(r"(?:Error parsing |argument ')(--[\w.-]+)", text)
+    if named and (flag := known.get(named[1])):
+        given = _given(args, flag.name)
+        return f"{flag.name} must be {flag.kind}; got {given or 'nothing'}"
+    text = re.sub(r"^Error parsing \w+: ", "", text)
+    text = re.sub(r"^Unrecognized options: ([^,]*).*", r"unexpected argument \1", text)
+    return text or "the arguments cannot be understood"
 
 
-def _paths(args: list[str], count: int | None, usage: str) -> tuple[list[str], list[str]]:
-    """Leading names, and the flags after them (a lone --help counts as flags)."""
-    names = []
+def _given(args: list[str], name: str) -> str:
+    """What followed the last such flag."""
+    given: list[str] = []
+    current = ""
     for arg in args:
-        if arg.startswith("-"):
-            break
-        names.append(arg)
-    if any(a in ("-h", "--help") for a in args):
-        return names, ["--help"]
-    if len(names) == 0 or (count is not None and len(names) != count):
-        raise UsageError(f"usage: {usage}")
-    return names, args[len(names) :]
+        if arg.startswith("--"):
+            current, equals, value = arg.partition("=")
+            current = current.replace("_", "-")
+            given = ([value] if equals else []) if current == name else given
+        elif current == name:
+            given.append(arg)
+    return shlex.join(given)
+
+
+# Printing --------------------------------------------------------------------------------------
+
+
+def _say(*parts: Any, width: int | None = None) -> None:
+    """Prints to standard output: as wide as the terminal, or as wide as needed into a pipe."""
+    from rich.console import Console
+
+    terminal = Console(highlight=False)
+    if terminal.is_terminal:
+        return terminal.print(*parts, sep="\n")
+    page = Console(file=io.StringIO(), highlight=False, width=width or 10_000)
+    page.print(*parts, sep="\n")
+    for line in page.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        print(line.rstrip())
+    return None
 
 
 def _print_json(document: Any) -> None:
-    json.dump(document, sys.stdout, indent=1)
-    print()
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _print_help(command: Command, names: list[str]) -> None:
+    from coterie.show.flags import render_help
+
+    groups = [(title, _flags(title, cls)) for title, cls in _groups(command, names)]
+    titles = {"run": "flags"} if len(groups) == 1 else {}
+    titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
+    shown = [(titles.get(title, title), group) for title, group in groups]
+    about = (command.options.__doc__ or "").strip()
+    more = command.more if len(names) < command.names[0] else ""
+    _say(render_help(command.usage, about, shown, more), width=100)
+
+
+def _print_metrics(metrics: dict[str, Any], title: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    several = any(m["ci95"] for m in metrics.values())
+    headers = ["95% interval", "per seed"] if several else []
+    table = Table("", "mean", *headers, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for name, m in metrics.items():
+        each = " ".join(f"{x:.3f}" for x in m["per_seed"])
+        interval = f"{m['ci95'][0]:.3f} to {m['ci95'][1]:.3f}" if m["ci95"] else ""
+        cells = [interval, each] if several else []
+        table.add_row(name, f"[bold]{m['mean']:.3f}[/]", *cells)
+    _say(Text(title, style="dim"), table)
 
 
 # Commands --------------------------------------------------------------------------------------
@@ -181,46 +268,62 @@ class ListArgs:
     """One JSON document instead of tables."""
 
 
-def command_list(args: list[str]) -> None:
-    options = parse(ListArgs, args, "coterie list")
+MODES = {
+    "decentralised training and execution": "decentralised",
+    "centralised training, decentralised execution": "CTDE",
+    "centralised training and execution": "central",
+}
+
+
+def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.algorithms import algorithms
     from coterie.envs import families
 
     found = {
         "algorithms": [
             {"name": name, "mode": cls.mode, "common_reward": cls.common_reward,
-             "about": (cls.__doc__ or "").strip().splitlines()[0]}
+             "title": _title(cls), "about": (cls.__doc__ or "").strip().splitlines()[0]}
             for name, cls in algorithms().items()
         ],
         "environments": [f"{f}/{v}" for f, m in families().items() for v in m.EXAMPLES],
     }  # fmt: skip
-    if options.json:
+    if parsed.run.json:
         return _print_json(found)
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("algorithm", "mode", "rewards", "", title=None, box=None, pad_edge=False)
+    table = Table("[bold]algorithm", "mode", "reward", "", box=None, pad_edge=False)
     for a in found["algorithms"]:
         kind = "common" if a["common_reward"] else "any"
-        table.add_row(f"[bold]{a['name']}[/]", a["mode"], kind, f"[dim]{a['about']}[/]")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print()
+        table.add_row(f"[bold cyan]{a['name']}", MODES[a["mode"]], kind, Text(a["title"], "dim"))
+    homes = Table.grid(padding=(0, 2, 0, 0))
+    homes.add_column(no_wrap=True)
+    homes.add_column()
     for name, module in families().items():
-        console.print(f"[bold]{name}/[/]  " + "  ".join(module.EXAMPLES), soft_wrap=True)
-    console.print(
-        "\n[dim]also: package.module:callable (a native environment of yours); "
-        "gymnasium:id and pettingzoo:module, to evaluate on[/]"
+        homes.add_row(f"[bold cyan]{name}/", "  ".join(module.EXAMPLES))
+    homes.add_row(
+        "[bold]yours", "package.module:callable [dim](a native one; docs/add-an-environment.md)"
     )
+    homes.add_row("[bold]hosted", "gymnasium:ID  pettingzoo:MODULE [dim](to evaluate on)")
+    legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
+    _say(table, Text(legend, style="dim"), "\n[bold]environments", homes)
     return None
+
+
+def _title(algorithm: type) -> str:
+    """What the name stands for: how the algorithm's file begins."""
+    doc = sys.modules[algorithm.__module__].__doc__ or ""
+    return re.split(r" \(|\.\n|\.$|\n", doc.strip())[0]
 
 
 @dataclass(frozen=True)
 class TrainArgs:
+    """Trains teams of an algorithm in an environment, side by side in one compiled program."""
+
     steps: int = 1_000_000
-    """Environment steps of each seed."""
+    """Environment steps of each seed; 1e6 is understood."""
     seeds: int = 1
-    """Seeds trained side by side in one compiled program."""
+    """How many teams, each from its own seed."""
     seed: int = 0
     """The first seed."""
     out: Path | None = None
@@ -230,87 +333,57 @@ class TrainArgs:
     central: Literal["auto", "state", "joint"] = "auto"
     """What z is where it is used: the environment's state, or the joint observation."""
     evaluations: int = 20
-    """Greedy evaluations along the way (32 episodes each)."""
+    """Greedy evaluations along the way, 32 episodes each."""
     final_episodes: int = 320
     """Episodes that judge the best policy at the end; 0 for none."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
 
-def _train_schema(algorithm: type, options: type | None) -> Any:
-    import tyro
-
-    fields: list[Any] = [
-        ("run", tyro.conf.OmitArgPrefixes[TrainArgs], dataclasses.field(default=TrainArgs())),
-        ("algorithm", tyro.conf.OmitArgPrefixes[algorithm], dataclasses.field(default=algorithm())),
-    ]
-    if options is not None and dataclasses.fields(options):
-        fields.append(("env", options, dataclasses.field(default=options())))
-    made = dataclasses.make_dataclass("Train", fields, frozen=True)
-    made.__doc__ = "Train teams; every setting of the algorithm is a flag."
-    return made
-
-
-def command_train(args: list[str]) -> None:
-    usage = "coterie train ALGORITHM ENVIRONMENT [--steps N] [--seeds N] [--out DIR] [...]"
-    names, flags = _paths(args, 2, usage)
-    if flags == ["--help"] and len(names) != 2:
-        print(f"usage: {usage}\n\nAll settings: coterie train ALGORITHM ENVIRONMENT --help")
-        print("Names: coterie list")
-        return
-    from coterie import runs
+def _train_groups(names: list[str]) -> Groups:
+    """Settings of the algorithm, and of the environment's family, as far as they are named."""
     from coterie.algorithms import find
     from coterie.envs import family
 
-    cls = find(names[0])
-    native = ":" not in names[1]
-    module = family(names[1]) if native else None
-    schema = _train_schema(cls, module.Options if module else None)
-    parsed = parse(schema, flags, f"coterie train {names[0]} {names[1]}")
-    env_options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
-    own = parsed.run
-    out = own.out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{names[0]}-{names[1]}")
+    groups: Groups = [("algorithm", find(names[0]))] if names else []
+    if len(names) > 1 and ":" not in names[1]:
+        groups.append(("env", family(names[1]).Options))
+    return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
+
+
+def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie import runs
     from coterie.show.progress import TrainDisplay
 
+    own = parsed.run
+    options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
+    out = own.out or Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(names))
     with TrainDisplay() as display:
         run = runs.train(
             parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
-            reward=own.reward, central=own.central, options=env_options,
+            reward=own.reward, central=own.central, options=options,
             evaluations=own.evaluations, final_episodes=own.final_episodes, report=display,
-            command=shlex.join(["coterie", "train", *args]),
+            command=shlex.join(["coterie", *args]),
         )  # fmt: skip
-    _conclude(run, own.json)
+    return _conclude(run, own.json)
 
 
-def _conclude(run: Run, as_json: bool) -> None:
+def _conclude(run: Run, as_json: bool) -> int:
+    complete = run.steps >= run.config["steps"]
     if as_json:
-        return _print_json({"run": str(run.path), "env_steps": run.steps, "metrics": run.metrics})
-    if run.metrics:
-        _print_metrics(run.metrics, "best policies, greedy, fresh episodes")
-    if run.path:
-        print(f"\nkept in {run.path}; next:")
-        print(f"  coterie evaluate {run.path}")
-        print(f"  coterie plot {run.path} --out curves.png")
-    return None
-
-
-def _print_metrics(metrics: dict[str, Any], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("metric", "mean", "95% interval over seeds", "per seed", box=None, pad_edge=False)
-    for name, m in metrics.items():
-        interval = f"{m['ci95'][0]:.3f} to {m['ci95'][1]:.3f}" if m["ci95"] else "one seed"
-        each = " ".join(f"{x:.3f}" for x in m["per_seed"])
-        table.add_row(name, f"[bold]{m['mean']:.3f}[/]", interval, each)
-    console = Console(highlight=False)
-    console.print(f"[dim]{title}[/]")
-    console.print(table)
+        facts = {"run": str(run.path), "env_steps": run.steps, "complete": complete}
+        _print_json({**facts, "metrics": run.metrics})
+    elif complete:
+        if run.metrics:
+            _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
+        path = shlex.quote(str(run.path))
+        _say(f"\nkept in {path}; next:\n  coterie evaluate {path}\n  coterie plot {path}")
+    return 0 if complete else INTERRUPTED
 
 
 @dataclass(frozen=True)
 class ResumeArgs:
-    """Continue a run from its newest checkpoint."""
+    """Continues a run from its newest checkpoint, as if it had never been interrupted."""
 
     steps: int | None = None
     """Extend the run to so many environment steps."""
@@ -318,15 +391,13 @@ class ResumeArgs:
     """Print the final metrics as one JSON document."""
 
 
-def command_resume(args: list[str]) -> None:
-    names, flags = _paths(args, 1, "coterie resume RUN [--steps N]")
-    options = parse(ResumeArgs, flags, "coterie resume RUN")
+def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie import runs
     from coterie.show.progress import TrainDisplay
 
     with TrainDisplay() as display:
-        run = runs.resume(names[0], options.steps, report=display)
-    _conclude(run, options.json)
+        run = runs.resume(names[0], parsed.run.steps, report=display)
+    return _conclude(run, parsed.run.json)
 
 
 @dataclass(frozen=True)
@@ -338,36 +409,30 @@ class EvaluateArgs:
     which: Literal["best", "last"] = "best"
     """The policy that evaluated best, or the last one."""
     environment: str | None = None
-    """Play elsewhere, e.g. gymnasium:lbforaging:Foraging-8x8-2p-3f-v3."""
+    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3."""
     seed: int = 0
     """Seed of the episodes' starts."""
     json: bool = False
     """Print one JSON document."""
 
 
-def command_evaluate(args: list[str]) -> None:
-    names, flags = _paths(args, 1, "coterie evaluate RUN [--episodes N] [--environment NAME]")
-    options = parse(EvaluateArgs, flags, "coterie evaluate RUN")
+def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
 
+    own = parsed.run
     run = runs.open_run(names[0])
-    metrics = run.evaluate(options.episodes, options.which, options.environment, options.seed)
-    where = options.environment or run.config["environment"]
-    if options.json:
-        _print_json({
-            "metrics": metrics, "run": names[0], "environment": where,
-            "episodes": options.episodes, "which": options.which,
-        })  # fmt: skip
-    else:
-        _print_metrics(
-            metrics,
-            f"{options.which} policies, greedy, {options.episodes} episodes a seed, {where}",
-        )
+    metrics = run.evaluate(own.episodes, own.which, own.environment, own.seed)
+    where = own.environment or run.config["environment"]
+    if own.json:
+        facts = {"run": names[0], "environment": where, "episodes": own.episodes}
+        return _print_json({"metrics": metrics, **facts, "which": own.which})
+    title = f"{own.which} policy of each seed, greedy, {own.episodes} episodes each, {where}"
+    return _print_metrics(metrics, title)
 
 
 @dataclass(frozen=True)
 class PlotArgs:
-    """Learning curves of one or more runs."""
+    """Draws learning curves: one line a run, one panel an environment."""
 
     out: Path = Path("curves.png")
     """The picture: .png, .pdf or .svg."""
@@ -375,13 +440,10 @@ class PlotArgs:
     """Any metric of metrics.jsonl."""
 
 
-def command_plot(args: list[str]) -> None:
-    names, flags = _paths(args, None, "coterie plot RUN [RUN ...] [--out FILE.png]")
-    options = parse(PlotArgs, flags, "coterie plot RUN ...")
+def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
 
-    plot([Path(n) for n in names], options.out, metric=options.metric)
-    print(options.out)
+    print(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric))
 
 
 @dataclass(frozen=True)
@@ -392,42 +454,54 @@ class GameArgs:
     """Print one JSON document."""
 
 
-def command_game(args: list[str]) -> None:
-    names, flags = _paths(args, 1, "coterie game ENVIRONMENT, e.g. coterie game climbing")
-    options = parse(GameArgs, flags, "coterie game ENVIRONMENT")
+def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import envs
     from coterie.analysis import games
     from coterie.envs.matrix import MatrixGame
-
-    name = names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}"
-    env = envs.make(name)
-    assert isinstance(env, MatrixGame)
-    if options.json:
-        return _print_json(games.describe(env.payoffs).to_dict())
-    from rich.console import Console
-
     from coterie.show.tables import render_game
 
-    Console(highlight=False).print(render_game(env))
-    return None
+    env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
+    assert isinstance(env, MatrixGame)
+    if parsed.run.json:
+        return _print_json(games.describe(env.payoffs).to_dict())
+    return _say(render_game(env), width=120)
 
 
-def _quiet_help(command: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
-    def run(args: list[str]) -> int:
-        try:
-            command(args)
-        except _HelpShownError:
-            pass
-        return 0
+@dataclass(frozen=True)
+class Command:
+    """One command.
 
-    return run
+    Attributes:
+        run: called with the names, the parsed settings by group, and the whole command line.
+        options: its flags, a dataclass whose docstring says what the command does.
+        usage: how it is called.
+        names: the fewest and the most names before the flags.
+        more: a last word of its help.
+    """
+
+    run: Callable[[list[str], Any, list[str]], int | None]
+    options: type
+    usage: str
+    names: tuple[int, int] = (1, 1)
+    more: str = ""
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    name.removeprefix("command_"): _quiet_help(function)
-    for name, function in list(globals().items())
-    if name.startswith("command_")
-}
+def _groups(command: Command, names: list[str]) -> Groups:
+    extra = _train_groups(names) if command.run is command_train else []
+    return [("run", command.options), *extra]
+
+
+COMMANDS = {
+    "list": Command(command_list, ListArgs, "coterie list [--json]", (0, 0)),
+    "train": Command(
+        command_train, TrainArgs, "coterie train ALGORITHM ENVIRONMENT [FLAG ...]", (2, 2),
+        "Named ones add their settings: coterie train vdn lbf/8x8-2p-3f --help (coterie list).",
+    ),
+    "resume": Command(command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]"),
+    "evaluate": Command(command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]"),
+    "plot": Command(command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--out FILE]", (1, 10**6)),
+    "game": Command(command_game, GameArgs, "coterie game NAME|FILE [--json]"),
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

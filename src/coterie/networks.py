@@ -110,7 +110,7 @@ class History(eqx.Module):
         self,
         memory: Float[Array, "*M H"],
         inputs: Float[Array, "T *M I"],
-        start: Bool[Array, T * M],
+        start: Bool[Array, "T *M"],
     ) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
         """Outputs at every step, and the memory after every step.
 

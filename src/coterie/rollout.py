@@ -40,7 +40,7 @@ def scan_rollout(
     noise_key, step_key = jax.random.split(key)
     noise = algorithm.noise(noise_key, game, (steps, environments))
     step_keys = jax.random.split(step_key, (steps, environments))
-    vector = refill(game, vector, steps * environments)
+    vector = refill(game, vector)
     # The pool is read, never written, on the way: kept out of the scan's carry.
     pool = vector.pool
     vector = eqx.tree_at(lambda v: v.pool, vector, None)

@@ -231,17 +231,22 @@ class ValueBased(Algorithm):
     def _item(self, game: Game, memory: int) -> Experience:
         n, o, a = game.spec.n_agents, game.spec.observation_size, game.spec.action_count
         z, length = game.central_size, self._length
-
-        def shape(*dims: int, dtype: Any = jnp.float32) -> Any:
-            return jax.ShapeDtypeStruct(dims, dtype)
-
-        flag = shape(length, n, dtype=bool)
-        seen, centre = shape(length, n, o), shape(length, z)
-        return jax.tree.unflatten(
-            jax.tree.structure(Experience(*[0] * 12)),  # type: ignore[arg-type]
-            [shape(1, n, memory), seen, flag, flag, shape(length, n, dtype=jnp.int32),
-             shape(length, n), flag, seen, shape(length, n, a, dtype=bool), flag, centre, centre],
-        )  # fmt: skip
+        flag, seen = jnp.zeros((length, n), bool), jnp.zeros((length, n, o))
+        centre = jnp.zeros((length, z))
+        return Experience(
+            memory=jnp.zeros((1, n, memory)),
+            observations=seen,
+            alive=flag,
+            start=flag,
+            actions=jnp.zeros((length, n), jnp.int32),
+            rewards=jnp.zeros((length, n)),
+            terminated=flag,
+            next_observations=seen,
+            next_action_mask=jnp.zeros((length, n, a), bool),
+            next_alive=flag,
+            central=centre,
+            next_central=centre,
+        )
 
     def policy(self, learner: Learner) -> PerAgent:
         return learner.values.utility
@@ -345,7 +350,7 @@ class ValueBased(Algorithm):
             next_central=cut(rollout.next_central),
         )
 
-    def _minibatch(self, ring: Experience, index: Int[Array, M * N]) -> Experience:
+    def _minibatch(self, ring: Experience, index: Int[Array, "M *N"]) -> Experience:
         """The sampled sequences, time-major: leaves [L, M, N, ·]."""
         if not self.own_minibatch:
             return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), replay.sample(ring, index))

@@ -6,7 +6,9 @@ starts prepared in batches outside the scan (a reset costs more than a step).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import equinox as eqx
@@ -86,6 +88,18 @@ class Game:
             shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
         return GameState(env_state, t), shown
 
+    @cached_property
+    def varies(self) -> tuple[bool, bool]:
+        """Whether the environment ever gives action masks, and alive flags, of its own."""
+
+        def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
+            state, first = self.env.reset(key)
+            return first, self.env.step(key, state, jnp.zeros(self.spec.n_agents, jnp.int32))[1]
+
+        first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
+        given = [(shown.action_mask is not None, shown.alive is not None) for shown in (first, second)]
+        return given[0][0] or given[1][0], given[0][1] or given[1][1]
+
     def _complete(self, shown: TimeStep) -> View:
         """Pads observations to [N, O] and fills in masks, alive flags and z."""
         spec = self.spec
@@ -108,7 +122,7 @@ class Game:
         )
 
     def _central(
-        self, observations: Float[Array, "N O"], state: Float[Array, " Z"] | None
+        self, observations: Float[Array, "N O"], state: Float[Array, " _"] | None
     ) -> Float[Array, " Z"]:
         if self.central == "joint":
             return observations.reshape(-1)
@@ -136,6 +150,28 @@ def learner_rewards(rewards: Float[Array, "*S N"], reward: Reward) -> Float[Arra
     return jnp.broadcast_to(total(rewards, axis=-1, keepdims=True), rewards.shape)
 
 
+class Start(eqx.Module):
+    """What differs between the starts of a game; masks and alive flags only where they vary."""
+
+    env: PyTree
+    observations: Float[Array, "*S N O"]
+    central: Float[Array, "*S Z"]
+    action_mask: Bool[Array, "*S N A"] | None
+    alive: Bool[Array, "*S N"] | None
+
+
+def as_start(game: Game, state: GameState, view: View) -> Start:
+    """The parts of a state and its view that a prepared start replaces."""
+    masks, alive = game.varies
+    return Start(
+        state.env,
+        view.observations,
+        view.central,
+        view.action_mask if masks else None,
+        view.alive if alive else None,
+    )
+
+
 class VectorState(eqx.Module):
     """K environments side by side, and the starts prepared for those that will end.
 
@@ -143,12 +179,15 @@ class VectorState(eqx.Module):
     episode gets does not depend on when the pool was filled. j is two 32-bit words, low first.
 
     Attributes:
-        state, shown: [B] current states and what the agents see.
+        state, shown: [B] current states and what the agents see; ``shown``'s rewards and flags are
+            those of the last step, also where a new episode begins.
         fresh: [B] the current observation is the first of its episode.
         returns, lengths: running totals of the episode, in the environment's own rewards.
-        pool: [P] prepared (state, shown) pairs, of which ``used`` are taken; None inside a scan,
-            which reads the pool from outside.
-        drawn: number of the pool's first start.
+        pool: [blocks, block] prepared starts, a ring; None inside a scan, which reads the pool
+            from outside.
+        head: the ring's oldest block.
+        used: starts taken since the beginning of that block.
+        drawn: number of that block's first start.
     """
 
     state: GameState
@@ -157,26 +196,34 @@ class VectorState(eqx.Module):
     returns: Float[Array, "B N"]
     lengths: Int[Array, " B"]
     pool: Any
+    head: Int[Array, ""]
     used: Int[Array, ""]
     drawn: UInt[Array, "2"]
     key: PRNGKey
 
 
 def init_vector(game: Game, key: PRNGKey, environments: int, steps: int) -> VectorState:
-    """K fresh environments and a pool that ``refill`` keeps good for ``steps`` steps each."""
-    drawn = jnp.zeros(2, jnp.uint32)
-    state, shown = draw_starts(game, key, drawn, environments)
-    drawn = _count_on(drawn, environments)
-    n = game.spec.n_agents
+    """K fresh environments and a pool that ``refill`` keeps good for ``steps`` steps of each."""
+    first = jnp.zeros(2, jnp.uint32)
+    state, shown = draw_starts(game, key, first, environments)
+    first = _count_on(first, environments)
+    # A block is small enough to stay in the cache, and large enough to fill vector units.
+    block = min(max(environments * steps, 16), 1024)
+    blocks = -(-environments * steps // block) + 1
+    pool = jax.lax.map(
+        lambda b: as_start(game, *draw_starts(game, key, _count_on(first, b * block), block)),
+        jnp.arange(blocks, dtype=jnp.uint32),
+    )
     return VectorState(
         state=state,
         shown=shown,
         fresh=jnp.ones(environments, bool),
-        returns=jnp.zeros((environments, n)),
+        returns=jnp.zeros((environments, game.spec.n_agents)),
         lengths=jnp.zeros(environments, jnp.int32),
-        pool=draw_starts(game, key, drawn, 2 * environments * steps),
+        pool=pool,
+        head=jnp.zeros((), jnp.int32),
         used=jnp.zeros((), jnp.int32),
-        drawn=drawn,
+        drawn=first,
         key=key,
     )
 
@@ -193,23 +240,31 @@ def draw_starts(
     return jax.vmap(one)(jnp.arange(count, dtype=jnp.uint32))
 
 
-def refill(game: Game, vector: VectorState, needed: int) -> VectorState:
-    """Draws the pool anew from the first unused start when fewer than ``needed`` are left.
+def refill(game: Game, vector: VectorState) -> VectorState:
+    """Draws used-up blocks of the pool anew; then all blocks but one are surely ready.
 
-    The test is shared by all seeds, so that it stays one branch under ``vmap`` over them.
+    A loop and not a branch: its carry is updated in place, and a loop that runs zero times costs
+    nothing. Seeds share the number of turns; one that has no block to spare draws its oldest
+    block again, which gives the same starts.
     """
-    size = vector.pool[1].terminated.shape[0]
-    short = jax.lax.pmax((size - vector.used < needed).astype(jnp.int32), SEED_AXIS) > 0
+    blocks, block = jax.tree.leaves(vector.pool)[0].shape[:2]
 
-    def draw(v: VectorState) -> tuple[Any, ...]:
-        drawn = _count_on(v.drawn, v.used.astype(jnp.uint32))
-        return draw_starts(game, v.key, drawn, size), jnp.zeros_like(v.used), drawn
+    def redraw(_: Array, v: VectorState) -> VectorState:
+        spare = v.used >= block
+        numbers = _count_on(v.drawn, jnp.where(spare, blocks * block, 0))
+        fresh = as_start(game, *draw_starts(game, v.key, numbers, block))
+        pool = jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new, v.head, 0),
+            v.pool,
+            fresh,
+        )
+        head = jnp.where(spare, (v.head + 1) % blocks, v.head)
+        used = jnp.where(spare, v.used - block, v.used)
+        drawn = jnp.where(spare, _count_on(v.drawn, block), v.drawn)
+        return dataclasses.replace(v, pool=pool, head=head, used=used, drawn=drawn)
 
-    def keep(v: VectorState) -> tuple[Any, ...]:
-        return v.pool, v.used, v.drawn
-
-    pool, used, drawn = jax.lax.cond(short, draw, keep, vector)
-    return eqx.tree_at(lambda v: (v.pool, v.used, v.drawn), vector, (pool, used, drawn))
+    turns = jax.lax.pmax(vector.used // block, SEED_AXIS)
+    return jax.lax.fori_loop(0, turns, redraw, vector)
 
 
 def step_vector(
@@ -223,22 +278,32 @@ def step_vector(
     """
     state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
     ended = led_to.terminated | led_to.truncated
-    slot = vector.used + jnp.cumsum(ended) - ended
-    taken = jax.tree.map(lambda x: x.at[slot].get(mode="promise_in_bounds"), pool)
-    state, shown = jax.tree.map(
-        lambda new, old: jnp.where(jnp.expand_dims(ended, tuple(range(1, new.ndim))), new, old),
-        taken,
-        (state, led_to),
+    blocks, block = jax.tree.leaves(pool)[0].shape[:2]
+    slot = vector.head * block + vector.used + jnp.cumsum(ended) - ended
+    slot = slot % (blocks * block)
+
+    def renew(prepared: Array, old: Array) -> Array:
+        new = jax.lax.collapse(prepared, 0, 2).at[slot].get(mode="promise_in_bounds")
+        return jnp.where(jnp.expand_dims(ended, tuple(range(1, new.ndim))), new, old)
+
+    start = jax.tree.map(renew, pool, as_start(game, state, led_to))
+    shown = dataclasses.replace(
+        led_to,
+        observations=start.observations,
+        central=start.central,
+        action_mask=led_to.action_mask if start.action_mask is None else start.action_mask,
+        alive=led_to.alive if start.alive is None else start.alive,
     )
     going = ~vector.fresh
     return (
         VectorState(
-            state=state,
+            state=GameState(start.env, jnp.where(ended, 0, state.t)),
             shown=shown,
             fresh=ended,
             returns=vector.returns * going[:, None] + led_to.rewards,
             lengths=vector.lengths * going + 1,
             pool=vector.pool,
+            head=vector.head,
             used=vector.used + jnp.sum(ended, dtype=jnp.int32),
             drawn=vector.drawn,
             key=vector.key,

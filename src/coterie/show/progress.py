@@ -1,4 +1,4 @@
-"""The live display of training, on standard error."""
+"""The display of training, on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,37 +6,50 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+from rich.table import Column
 from rich.text import Text
 
+REWARDS = {
+    "individual": "each agent its own",
+    "sum": "common, the sum over agents",
+    "mean": "common, the mean over agents",
+}
+CENTRAL = {"state": "the environment's state", "joint": "the joint observation"}
 
 
-class _Column(ProgressColumn):
-    def __init__(self, name: str):
-        super().__init__()
-        self.name = name
+class _Words(ProgressColumn):
+    """One phrase of the live line, which stays on one line."""
+
+    def __init__(self, field: str, style: str = "") -> None:
+        super().__init__(Column(no_wrap=True))
+        self.field, self.style = field, style
 
     def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get(self.name, "")), style="cyan")
+        return Text(task.fields.get(self.field, ""), style=self.style)
 
 
 class TrainDisplay:
-    """Reports of a run as a progress bar on a terminal, as plain lines elsewhere."""
+    """Shows the events that ``coterie.train`` reports."""
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stderr, highlight=False)
-        self.live = self.console.is_terminal
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            _Column("steps"),
-            _Column("rate"),
-            _Column("score"),
-            _Column("left"),
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+            _Words("steps"),
+            _Words("rate", "dim"),
+            _Words("score", "cyan"),
+            _Words("left", "dim"),
             console=self.console,
+            transient=True,
+            expand=True,
         )
         self.task: Any = None
-        self.first: tuple[int, float] | None = None
+        self.origin: tuple[int, float] | None = None
+        self.facts: dict[str, Any] = {}
         self.total = 1
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
@@ -48,93 +61,104 @@ class TrainDisplay:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.progress.stop()
+        self._stop()
+
+    def say(self, text: str) -> None:
+        """One line, never broken."""
+        self.console.print(text, soft_wrap=True)
+
+    def _stop(self) -> None:
+        if self.task is not None:
+            self.bar.stop()
+            self.task = None
 
     def _start(self, facts: dict[str, Any]) -> None:
-        game, seeds = facts["game"], facts["seeds"]
-        spec = game.spec
-        self.total = facts["steps"]
-        say = self.console.print
-        say(
-            f"[bold]{facts['algorithm']}[/] on [bold]{facts['environment']}[/]: "
-            f"{spec.n_agents} agents, {_plural(seeds, 'seed')}, {facts['steps']:,} steps each"
-        )
-        pays = {
-            "individual": "each agent its own",
-            "sum": "common, the sum over agents",
-            "mean": "common, the mean over agents",
-        }[game.reward]
-        z = {
-            "none": "",
-            "state": f" · z: environment state ({game.central_size})",
-            "joint": f" · z: joint observation ({game.central_size})",
-        }[game.central]
-        say(f"{facts['mode']} · reward: {pays}{z} · memory: {_bytes(facts['bytes'])}")
-        say("[dim]compiling ...[/]")
+        game, seeds, self.total = facts["game"], facts["seeds"], facts["steps"]
+        teams = f"{plural(seeds, 'seed')}, {self.total:,} steps" + " each" * (seeds > 1)
+        what = f"[bold]{facts['algorithm']}[/] on [bold]{escape(facts['environment'])}[/]"
+        self.say(f"{what} · {plural(game.spec.n_agents, 'agent')} · {teams}")
+        self.say(f"[dim]{facts['mode']} · {size(facts['bytes'])}[/]")
+        z = f" · z: {CENTRAL[game.central]}" if game.central in CENTRAL else ""
+        self.say(f"[dim]reward: {REWARDS[game.reward]}{z}[/]")
+        if self.live:
+            self.bar.start()
+            self.task = self.bar.add_task("", total=None, steps="compiling")
 
     def _warning(self, facts: dict[str, Any]) -> None:
-        self.console.print(f"[yellow]warning[/]: {facts['sentence']}")
+        self.say(f"[yellow]warning[/]: {escape(facts['sentence'])}")
+
+    def _stopping(self, facts: dict[str, Any]) -> None:
+        self.say("[yellow]stopping[/] at the next chunk; once more to give up at once")
 
     def _progress(self, facts: dict[str, Any]) -> None:
-        steps, seconds = facts["env_steps"], facts["seconds"]
-        if not self.live:
-            return
-        if self.task is None:
-            self.progress.start()
-            self.task = self.progress.add_task("training", total=self.total)
-            self.first = (steps, seconds)
-            return
-        assert self.first is not None
-        rate = (steps - self.first[0]) / max(seconds - self.first[1], 1e-9)
-        left = max(self.total - steps, 0) / rate if rate else 0.0
-        self.progress.update(
-            self.task,
-            completed=steps,
-            steps=f"{short(steps)}/{short(self.total)} steps",
-            rate=f"{short(rate)} steps/s",
-            score=_score(facts),
-            left=f"{_clock(left)} left",
-        )
+        if self.origin is None:  # the first chunk holds the compilation
+            self.origin = (facts["env_steps"], facts["seconds"])
+        self.facts = facts
+        if self.task is not None:
+            self.bar.update(
+                self.task, total=self.total, completed=facts["env_steps"], **self._words(facts)
+            )
+
+    def _words(self, facts: dict[str, Any]) -> dict[str, Any]:
+        assert self.origin is not None
+        steps = facts["env_steps"] - self.origin[0]
+        words = {
+            "steps": f"{short(facts['env_steps'])}/{short(self.total)}",
+            "score": _score(facts),
+        }
+        if steps > 0:
+            rate = steps / max(facts["seconds"] - self.origin[1], 1e-9)
+            left = max(self.total - facts["env_steps"], 0) / rate
+            words |= {"rate": f"{short(rate)} steps/s", "left": f"{clock(left)} left"}
+        return words
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
-        if not self.live:
-            self.console.print(f"{short(facts['env_steps']):>7} steps  {_score(facts)}")
+        if self.live:
+            return
+        words = self._words(self.facts | facts) if self.origin else {}
+        rest = [words[w] for w in ("rate", "left") if w in words]
+        steps = f"{short(facts['env_steps']):>6} steps"
+        self.say("  ".join([steps, _score(facts), *rest]))
 
     def _end(self, facts: dict[str, Any]) -> None:
-        self.progress.stop()
+        self._stop()
         run = facts["run"]
-        took = f"{short(facts['env_steps'])} steps a seed in {_clock(facts['seconds'])}"
+        took = f"{facts['env_steps']:,} steps in {clock(facts['seconds'])}"
         if facts["stopped"]:
             where = f"; continue with: coterie resume {run.path}" if run.path else ""
-            self.console.print(f"[yellow]stopped[/] after {took}, everything kept{where}")
-            return
-        self.console.print(f"[green]done[/]: {took}")
+            self.say(f"[yellow]stopped[/] after {took}{escape(where)}")
+        else:
+            self.say(f"[green]done[/]: {took}")
 
 
 def short(value: float) -> str:
     """1234567 as 1.23M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+    for unit_size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit_size:
+            return f"{value / unit_size:.3g}{unit}"
     return f"{value:.0f}"
 
 
 def _score(facts: dict[str, Any]) -> str:
-    words = {"eval/return/team_sum": "greedy return", "train/return/team_sum": "exploring"}
+    words = {"eval/return/team_sum": "return", "train/return/team_sum": "exploring"}
     return "  ".join(f"{word} {facts[k]:.3f}" for k, word in words.items() if k in facts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """0:07, 12:34, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def size(count: int) -> str:
+    """Bytes, in a unit that suits them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" + ("s" if count != 1 else "")
+def plural(count: int, word: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count} {word}" + "s" * (count != 1)
 
 
-__all__ = ["TrainDisplay", "short"]
+__all__ = ["TrainDisplay", "clock", "plural", "short", "size"]

@@ -1,0 +1,245 @@
+"""Small environments whose true values are known by hand, and quick ways to train on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coterie.algorithms import Algorithm, find
+from coterie.envs.base import Environment
+from coterie.envs.views import Game
+from coterie.training import Program
+from coterie.types import EnvSpec, TimeStep
+
+QUICK = {"xla_backend_optimization_level": 0}
+END = "end"
+
+
+def quick(function, **options):
+    """``jax.jit`` for tests, which compile for longer than they run."""
+    return jax.jit(function, compiler_options=QUICK, **options)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One state of a ``Probe``.
+
+    Attributes:
+        see: what each agent observes, a number that is shown one-hot.
+        pay: (a_0, a_1) -> rewards.
+        lead: (a_0, a_1) -> name of the next place, ``END`` for the terminal one.
+        illegal: (agent, action) pairs that are masked.
+        dead: agents that no longer take part.
+        start: episodes start here.
+    """
+
+    see: tuple[int, int]
+    pay: Callable[[int, int], tuple[float, float]]
+    lead: Callable[[int, int], str] = lambda a, b: END
+    illegal: tuple[tuple[int, int], ...] = ()
+    dead: tuple[int, ...] = ()
+    start: bool = True
+
+
+def always(*value):
+    """The same whatever is done."""
+    return lambda a, b: value if len(value) > 1 else value[0]
+
+
+# Each group of places is one probe of one property; agent 0 has three actions, agent 1 two.
+PLACES = {
+    # Never terminates: only the time limit ends it.
+    "constant": Place((0, 0), always(1.0, 0.5), always("constant")),
+    # Is paid as it ends.
+    "terminal": Place((1, 1), always(2.0, 1.0)),
+    # What is paid depends on the observation.
+    "good": Place((2, 2), always(1.0, 3.0)),
+    "bad": Place((3, 3), always(-1.0, -3.0)),
+    # ... on the own action.
+    "action": Place((4, 4), lambda a, b: (float(a), -2.0 * b)),
+    # ... on what was done a step before.
+    "delay": Place((5, 5), always(0.0, 0.0), lambda a, b: "paid" if a == 1 else "unpaid"),
+    "paid": Place((6, 6), always(4.0, 2.0), start=False),
+    "unpaid": Place((7, 7), always(0.0, 0.0), start=False),
+    # ... on the other's action: additively, and only together.
+    "linear": Place(
+        (8, 8), lambda a, b: (0.5 + 2.0 * (a + b),) * 2, illegal=((0, 2),)
+    ),
+    "together": Place((9, 9), lambda a, b: (5.0 * a * b,) * 2, illegal=((0, 2),)),
+    # The observation promises 6 for action 2, which is illegal where "tempted" leads.
+    "promise": Place((10, 10), lambda a, b: (6.0 if a == 2 else 1.0, 0.0)),
+    "tempted": Place((11, 11), always(0.0, 0.0), always("refused")),
+    "refused": Place(
+        (10, 10), lambda a, b: (6.0 if a == 2 else 1.0, 0.0), illegal=((0, 2),), start=False
+    ),
+    # Agent 1 dies after its last reward; its corpse "sees" the richest observation there is.
+    "fatal": Place((12, 12), always(0.0, 3.0), always("alone")),
+    "alone": Place((13, 14), always(1.0, 0.0), dead=(1,), start=False),
+    "rich": Place((14, 14), always(8.0, 8.0)),
+    # The cue is seen at the first step only and paid for at the second.
+    "cue+": Place((15, 15), always(0.0, 0.0), always("recall+")),
+    "cue-": Place((16, 16), always(0.0, 0.0), always("recall-")),
+    "recall+": Place((17, 17), always(4.0, 2.0), start=False),
+    "recall-": Place((17, 17), always(-4.0, -2.0), start=False),
+}
+NAMES = tuple(PLACES)
+
+
+class Probes(Environment):
+    """All places as one game: an episode starts at a uniformly random one that is a start."""
+
+    agents = ("left", "right")
+    counts = (3, 2)
+
+    def __init__(self, time_limit: int = 4):
+        self.time_limit = time_limit
+        joint = [(a, b) for a in range(3) for b in range(2)]
+        index = {name: k for k, name in enumerate((*NAMES, END))}
+        places = list(PLACES.values())
+        self.see = np.array([p.see for p in places] + [(0, 0)])
+        self.pay = np.array([[p.pay(*ab) for ab in joint] for p in places], np.float32)
+        self.lead = np.array([[index[p.lead(*ab)] for ab in joint] for p in places])
+        self.mask = np.ones((len(places) + 1, 2, 3), bool)
+        self.alive = np.ones((len(places) + 1, 2), bool)
+        for k, p in enumerate(places):
+            for i, action in p.illegal:
+                self.mask[k, i, action] = False
+            for i in p.dead:
+                self.alive[k, i] = False
+                self.mask[k, i] = False
+        self.starts = np.array([k for k, p in enumerate(places) if p.start])
+
+    def spec(self) -> EnvSpec:
+        width = int(self.see.max()) + 1
+        return EnvSpec(
+            agents=self.agents,
+            observation_sizes=(width, width),
+            action_counts=self.counts,
+            central_size=len(NAMES) + 1,
+            time_limit=self.time_limit,
+        )
+
+    def reset(self, key):
+        place = jax.random.choice(key, jnp.asarray(self.starts))
+        return place, self._show(place, jnp.zeros(2))
+
+    def step(self, key, state, actions):
+        joint = actions[0] * 2 + actions[1]
+        rewards = jnp.asarray(self.pay)[state, joint]
+        place = jnp.asarray(self.lead)[state, joint]
+        return place, self._show(place, rewards)
+
+    def _show(self, place, rewards) -> TimeStep:
+        see = jnp.asarray(self.see)[place]
+        return TimeStep(
+            observations=jax.nn.one_hot(see, int(self.see.max()) + 1),
+            rewards=rewards,
+            terminated=place == len(NAMES),
+            truncated=jnp.zeros((), bool),
+            action_mask=jnp.asarray(self.mask)[place],
+            alive=jnp.asarray(self.alive)[place],
+            central=jax.nn.one_hot(place, len(NAMES) + 1),
+        )
+
+
+class Walk(Environment):
+    """Three unequal agents; each start is one random number; episodes end by chance or by time.
+
+    Agent i observes [start, step, number drawn at this step] padded with i more zeros; the game
+    pays agent i its action plus ten times i, and 100 more at the terminal step. Agent 2 may die.
+    """
+
+    agents = ("a", "b", "c")
+
+    def __init__(self, time_limit: int | None = 5, chance: float = 0.25, mortal: bool = True):
+        self.time_limit, self.chance, self.mortal = time_limit, chance, mortal
+
+    def spec(self) -> EnvSpec:
+        return EnvSpec(
+            agents=self.agents,
+            observation_sizes=(3, 4, 5),
+            action_counts=(2, 3, 4),
+            central_size=2,
+            time_limit=self.time_limit,
+            reward="mean",
+        )
+
+    def reset(self, key):
+        state = {
+            "start": jax.random.uniform(key),
+            "t": jnp.zeros(()),
+            "alive": jnp.ones(3, bool),
+        }
+        return state, self._show(state, jnp.zeros(()), jnp.zeros(3), jnp.zeros((), bool))
+
+    def step(self, key, state, actions):
+        end_key, draw_key, death_key = jax.random.split(key, 3)
+        over = jax.random.uniform(end_key) < self.chance
+        rewards = actions + 10.0 * jnp.arange(3) + 100.0 * over
+        dies = jax.random.bernoulli(death_key, 0.3) & self.mortal
+        state = {
+            "start": state["start"],
+            "t": state["t"] + 1,
+            "alive": state["alive"] & ~(dies & (jnp.arange(3) == 2)),
+        }
+        return state, self._show(state, jax.random.uniform(draw_key), rewards, over)
+
+    def _show(self, state, drawn, rewards, over) -> TimeStep:
+        seen = jnp.stack([state["start"], state["t"], drawn])
+        odd = jnp.asarray(state["t"] % 2 == 1)
+        mask = jnp.ones((3, 4), bool).at[1, 0].set(~odd).at[2, 3].set(odd)
+        return TimeStep(
+            observations=tuple(jnp.pad(seen, (0, i)) for i in range(3)),
+            rewards=jnp.where(jnp.ones(3, bool), rewards, 0.0),
+            terminated=over,
+            truncated=jnp.zeros((), bool),
+            action_mask=mask & state["alive"][:, None],
+            alive=state["alive"],
+            central=jnp.stack([state["start"], state["t"]]),
+        )
+
+
+def small(name: str, **settings) -> Algorithm:
+    """An algorithm with tiny networks; of the settings, those that it has."""
+    cls = find(name)
+    tiny = {
+        "environments": 4,
+        "hidden": (8,),
+        "batch_size": 8,
+        "buffer_size": 64,
+        "update_ratio": 1 / 8,
+        "learning_starts": 16,
+        "epsilon_steps": 100,
+        "sequence_length": 2,
+        "mixer_embedding": 4,
+        "hyper_hidden": 4,
+    }
+    known = cls.__dataclass_fields__
+    return cls(**{k: v for k, v in (tiny | settings).items() if k in known})
+
+
+def game_for(algorithm: Algorithm, env: Environment, reward=None) -> Game:
+    """The environment as the algorithm needs it."""
+    offered = "state" if env.spec().central_size else "joint"
+    pays = reward or ("sum" if algorithm.common_reward else "individual")
+    return Game(env, offered if algorithm.central else "none", pays)
+
+
+def quick_program(algorithm: Algorithm, game: Game, seeds: int = 1) -> Program:
+    """The program as it is, compiled for a quick compilation."""
+    program = Program(algorithm, game, seeds, episodes=4)
+    program._advance = quick(program._run_chunk)
+    return program
+
+
+def train(algorithm: Algorithm, game: Game, iterations: int, seeds: int = 1, seed: int = 0):
+    """The state after so many iterations, and the program."""
+    program = quick_program(algorithm, game, seeds)
+    state = program.init(seed)
+    for first in range(0, iterations, program.chunk):
+        state = program.advance(state, first, min(program.chunk, iterations - first))
+    return state, program

@@ -1,0 +1,238 @@
+"""Networks: who uses which, what memory keeps, what the mixer may do."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Walk, game_for, quick, small
+
+from coterie.algorithms import algorithms
+from coterie.networks import GRU, History, MonotonicMixer, PerAgent, sharing_index
+from coterie.types import UsageError
+
+KEY = jax.random.key(0)
+INDICES = {"own": (0, 1, 2), "shared": (0, 0, 0), "grouped": (0, 1, 0)}
+T, B, N, I, J, H = 5, 2, 3, 2, 4, 6
+
+
+@functools.cache
+def per_agent(index, recurrent=False):
+    return quick(lambda: PerAgent(index, I, J, (H,), KEY, recurrent))()
+
+
+def agent_network(network: PerAgent, i: int) -> History:
+    return jax.tree.map(lambda p: p[network.index[i]], network.networks)
+
+
+def normal(*shape, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def inputs():
+    start = np.random.default_rng(2).random((T, B, N)) < 0.3
+    return normal(T, B, N, I), jnp.asarray(start), normal(B, N, H, seed=3)
+
+
+@quick
+def unroll(network, memory, obs, start):
+    return network.unroll(memory, obs, start)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("sharing", INDICES)
+def test_each_agent_uses_its_own_network(sharing, recurrent):
+    index = INDICES[sharing]
+    network = per_agent(index, recurrent)
+    obs, start, memory = inputs()
+    memory = memory if recurrent else memory[..., :0]
+    outputs, memories = unroll(network, memory, obs, start)
+    assert outputs.shape == (T, B, N, J)
+    assert memories.shape == (T, B, N, H if recurrent else 0)
+
+    def alone(network, i):
+        ids = jnp.eye(N)[i] * (index.count(index[i]) > 1) if sharing != "own" else jnp.zeros(0)
+        x = jnp.concatenate([obs[:, :, i], jnp.broadcast_to(ids, (T, B, *ids.shape))], axis=-1)
+        return agent_network(network, i).unroll(memory[:, i], x, start[:, :, i])
+
+    each = quick(lambda network: [alone(network, i) for i in range(N)])(network)
+    for i, (output, kept) in enumerate(each):
+        np.testing.assert_allclose(outputs[:, :, i], output, atol=1e-6)
+        np.testing.assert_allclose(memories[:, :, i], kept, atol=1e-6)
+
+
+@pytest.mark.parametrize("sharing", INDICES)
+def test_the_id_is_appended_exactly_when_shared(sharing):
+    network = per_agent(INDICES[sharing])
+    width = network.networks.body.layers[0].weight.shape[-2]
+    assert width == (I if sharing == "own" else I + N)
+    same = jnp.ones((1, 1, N, I))
+    q, _ = unroll(network, jnp.zeros((1, N, 0)), same, jnp.zeros((1, 1, N), bool))
+    assert len(np.unique(q[0, 0], axis=0)) == N, "agents with equal observations act differently"
+
+
+def test_networks_start_different():
+    weight = np.asarray(per_agent(INDICES["own"]).networks.body.layers[0].weight)
+    assert not np.array_equal(weight[0], weight[1])
+
+
+def test_the_gradient_of_a_shared_network_is_the_sum_over_its_agents():
+    obs, start, memory = inputs()
+
+    @quick
+    @jax.grad
+    def gradient(network, weight):
+        q, _ = network.unroll(memory, obs, start)
+        return jnp.sum(weight[:, None] * q**2)
+
+    shared = per_agent((0, 0, 0), True)
+    whole = gradient(shared, jnp.ones(N))
+    parts = [gradient(shared, one) for one in jnp.eye(N)]
+    for total, *each in zip(*map(jax.tree.leaves, (whole, *parts)), strict=True):
+        np.testing.assert_allclose(total, sum(map(np.asarray, each)), rtol=1e-4, atol=1e-5)
+    grouped = gradient(per_agent((0, 1, 0), True), jnp.array([1.0, 0.0, 1.0]))
+    weight = np.asarray(grouped.networks.body.layers[0].weight)
+    assert weight[0].any(), "the group's network learns"
+    assert not weight[1].any(), "another's does not"
+
+
+@pytest.mark.parametrize(
+    ("sharing", "groups", "index"),
+    [
+        ("own", (), (0, 1, 2)),
+        ("shared", (), (0, 0, 0)),
+        ("own", ("a,c",), (0, 1, 0)),
+        ("own", ("c,b",), (0, 1, 1)),
+        ("own", ("b", "c,a"), (0, 1, 0)),
+    ],
+)
+def test_sharing_by_name(sharing, groups, index):
+    assert sharing_index(Walk().spec(), sharing, groups) == index
+
+
+@pytest.mark.parametrize(
+    ("sharing", "groups", "says"),
+    [("all", (), "own or shared"), ("own", ("a,d",), "'d'"), ("own", ("a,b", "b"), "two groups")],
+)
+def test_impossible_sharing_is_refused(sharing, groups, says):
+    with pytest.raises(UsageError, match=says):
+        sharing_index(Walk().spec(), sharing, groups)
+
+
+@pytest.mark.parametrize("sharing", INDICES)
+def test_unrolling_is_stepping(sharing):
+    network = per_agent(INDICES[sharing], True)
+    obs, start, memory = inputs()
+    outputs, memories = unroll(network, memory, obs, start)
+    step = quick(lambda n, m, o, s: n.step(m, o, s))
+    for t in range(T):
+        output, memory = step(network, memory, obs[t], start[t])
+        np.testing.assert_allclose(outputs[t], output, atol=1e-6)
+        np.testing.assert_allclose(memories[t], memory, atol=1e-6)
+
+
+def test_memory_holds_nothing_of_an_earlier_episode():
+    network, (obs, _, memory) = per_agent((0, 1, 0), True), inputs()
+    start = jnp.asarray(np.zeros((T, B, N), bool))
+    start = start.at[3, 0].set(True)
+
+    @quick
+    def sensitivity(network):
+        def later(memory, obs):
+            outputs, _ = network.unroll(memory, obs, start)
+            return jnp.sum(outputs[3:] ** 2, axis=(0, 2, 3))
+
+        return jax.jacrev(later, (0, 1))(memory, obs)
+
+    by_memory, by_obs = map(np.asarray, sensitivity(network))
+    assert not by_memory[0].any()
+    assert not by_obs[0, :3].any()
+    assert by_obs[0, 3].any()
+    assert by_memory[1, 1].any(), "where no episode starts, memory is used"
+    assert by_obs[1, 0, 1].any()
+    kept, _ = unroll(network, memory, obs, start)
+    fresh, _ = unroll(network, 0 * memory, obs.at[:2].set(obs[3:]), start & False)
+    np.testing.assert_allclose(kept[3:, 0], fresh[:2, 0], atol=1e-6)
+
+
+def test_gru_by_its_equations():
+    gru = quick(lambda: GRU(I, 1, KEY))()
+    x, h = np.array([0.3, -2.0]), 0.7
+    x_r, x_u, x_n = x @ np.asarray(gru.inputs.weight) + np.asarray(gru.inputs.bias)
+    h_r, h_u, h_n = h * np.asarray(gru.hidden.weight)[0] + np.asarray(gru.hidden.bias)
+    r, u = 1 / (1 + np.exp(-(x_r + h_r))), 1 / (1 + np.exp(-(x_u + h_u)))
+    expected = (1 - u) * np.tanh(x_n + r * h_n) + u * h
+    x = jnp.asarray(x, jnp.float32)
+    actual = quick(lambda g: g.step(jnp.array([h]), g.inputs(x)))(gru)
+    np.testing.assert_allclose(actual, [expected], rtol=1e-5)
+
+
+@functools.cache
+def mixer(scale=1.0):
+    made = quick(lambda: MonotonicMixer(agents=N, central=I, embedding=4, hyper=5, key=KEY))()
+    return jax.tree.map(lambda p: jnp.asarray(scale * np.asarray(p)), made)
+
+
+mix = quick(lambda m, q, z: m(q, z))
+slopes = quick(jax.vmap(jax.grad(lambda m, q, z: m(q, z), (1, 2)), (None, 0, 0)))
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
+def test_the_mixer_is_monotone_in_every_utility(scale):
+    q, z = 10 * normal(500, N), 3 * normal(500, I, seed=2)
+    by_q = np.asarray(slopes(mixer(scale), q, z)[0])
+    assert by_q.min() >= 0
+    assert by_q.max() > 0
+
+
+def test_the_mixer_by_its_equations():
+    m = mixer()
+    q, z = np.array([1.0, -2.0, 0.5], np.float32), np.array([0.3, -1.2], np.float32)
+
+    def linear(layer, x):
+        return x @ np.asarray(layer.weight) + np.asarray(layer.bias)
+
+    def two_layers(mlp):
+        first, second = mlp.layers
+        return linear(second, np.maximum(linear(first, z), 0))
+
+    hidden = q @ np.abs(two_layers(m.hyper_w1)).reshape(N, 4) + linear(m.hyper_b1, z)
+    elu = np.where(hidden > 0, hidden, np.expm1(hidden))
+    expected = elu @ np.abs(two_layers(m.hyper_w2)) + two_layers(m.value)[0]
+    np.testing.assert_allclose(mix(m, jnp.asarray(q), jnp.asarray(z)), expected, rtol=1e-5)
+
+
+def test_the_mixer_depends_on_z():
+    by_q, by_z = map(np.asarray, slopes(mixer(), jnp.ones((9, N)), normal(9, I)))
+    assert by_z.all()
+    assert not np.allclose(by_q[0], by_q[1]), "so do its weights"
+
+
+@pytest.mark.parametrize("name", algorithms())
+def test_no_qr_in_any_initialisation(name):
+    algorithm = small(name)
+    game = game_for(algorithm, Walk())
+    program = str(jax.make_jaxpr(jax.vmap(lambda k: algorithm.init(k, game)))(jax.random.split(KEY)))
+    for factorisation in ("qr", "geqrf", "householder", "svd", "eigh"):
+        assert f" {factorisation}" not in program
+
+
+def test_batched_initialisation_does_not_hang():
+    """Several batched QRs in one jitted function would deadlock jaxlib on two cores."""
+    code = """
+import jax
+from coterie.networks import MonotonicMixer, PerAgent
+
+def make(key):
+    one, two = jax.random.split(key)
+    return (PerAgent((0, 1, 2, 3), 16, 5, (64, 64, 64, 64), one, True),
+            MonotonicMixer(4, 20, 32, 64, two))
+
+quick = {"xla_backend_optimization_level": 0}
+made = jax.jit(jax.vmap(make), compiler_options=quick)(jax.random.split(jax.random.key(0), 3))
+jax.block_until_ready(jax.tree.leaves(made))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
