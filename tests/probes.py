@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from coterie.algorithms import Algorithm, find
 from coterie.envs.base import Environment
-from coterie.envs.views import Game
+from coterie.envs.views import SEED_AXIS, Game, init_vector
+from coterie.rollout import scan_rollout
 from coterie.training import Program
 from coterie.types import EnvSpec, TimeStep
 
@@ -243,3 +245,58 @@ def train(algorithm: Algorithm, game: Game, iterations: int, seeds: int = 1, see
     for first in range(0, iterations, program.chunk):
         state = program.advance(state, first, min(program.chunk, iterations - first))
     return state, program
+
+
+def random_like(shapes, seed: int = 0):
+    """Numbers drawn by NumPy for a tree of shapes: initial networks without compiling any."""
+    rng = np.random.default_rng(seed)
+
+    def draw(x):
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.asarray(rng.normal(size=x.shape) / 2, x.dtype)
+        return jnp.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
+def random_learner(algorithm: Algorithm, game: Game, seed: int = 0):
+    """A learner whose parameters are random, its target's others; optimiser and replay zero."""
+    learner = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), game))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), learner)
+    both = random_like((learner.values, learner.target), seed)
+    return dataclasses.replace(zeros, values=both[0], target=both[1])
+
+
+def clock_at(algorithm: Algorithm, iteration: int) -> dict:
+    """What the host tells one iteration."""
+    return {k: jnp.asarray(v[0]) for k, v in algorithm.clock(np.array([iteration])).items()}
+
+
+def collector(algorithm: Algorithm, game: Game, seeds: int = 1):
+    """(policy, epsilons [R], drawn) -> R rollouts on end without learning, in one program:
+    Transition [S, R, T, B, ...], totals [S, R], the environments before and after."""
+    steps, environments = algorithm.rollout_shape()
+
+    def one(key, policy, epsilons, drawn):
+        vector_key, act_key = jax.random.split(key)
+        before = init_vector(game, vector_key, environments, steps)
+        before = dataclasses.replace(before, drawn=drawn)
+
+        def rollout(carry, xs):
+            key, clock = xs[0], {"epsilon": xs[1]}
+            vector, memory, seen, totals = scan_rollout(algorithm, game, policy, *carry, key, clock)
+            return (vector, memory), (seen, totals)
+
+        carry = (before, policy.initial_memory(environments))
+        keys = jax.random.split(act_key, len(epsilons))
+        (after, _), seen = jax.lax.scan(rollout, carry, (keys, epsilons))
+        return *seen, before, after
+
+    each = jax.vmap(one, in_axes=(0, None, None, None), axis_name=SEED_AXIS)
+    program = quick(lambda *x: each(jax.vmap(jax.random.key)(jnp.arange(seeds)), *x))
+
+    def collect(policy, epsilons, drawn=(environments, 0)):
+        out = program(policy, jnp.asarray(epsilons), jnp.asarray(drawn, jnp.uint32))
+        return *jax.tree.map(np.asarray, out[:2]), *out[2:]
+
+    return collect

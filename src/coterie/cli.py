@@ -94,6 +94,8 @@ def _dispatch(args: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         _print_help(command, names)
         return 0
+    if any(":" in arg for arg in rest):  # code of the user's, perhaps a file of this folder
+        sys.path.append(os.getcwd())
     fewest, most = command.names
     if not fewest <= len(names) <= most:
         problem = f"unexpected {names[most]!r}; " if len(names) > most else ""

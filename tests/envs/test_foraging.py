@@ -33,7 +33,7 @@ TASKS = (
     "9x6-4p-3f-3s-pen",
     "8x8-1p-2f",
 )
-ALPHA = 1e-3
+ALPHA = 1e-4  # some 50 comparisons are made
 
 
 def settings(env: Foraging) -> dict:
@@ -374,23 +374,27 @@ def assert_same_frequencies(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def statistics(env: Foraging, entities: np.ndarray) -> dict[str, np.ndarray]:
-    """What is compared between starts, each a vector of integer codes."""
+    """What is compared between starts: integer codes, one an episode.
+
+    Never several foods of an episode at once: they share S, and chi-square needs independence.
+    """
     foods, players = entities[:, : env.food], entities[:, env.food :]
     levels = players[..., 2]
-    weakest = np.sort(levels, 1)[:, :3].sum(1, keepdims=True)
+    weakest = np.sort(levels, 1)[:, :3].sum(1)
     exists = foods[..., 2] > 0
     apart = np.abs(players[:, 0, :2] - players[:, -1, :2])
     spread = np.abs(foods[:, 0, :2] - foods[:, -1, :2])
-    both = exists[:, 0] & exists[:, -1]
     nearest = np.abs(foods[:, :, None, :2] - players[:, None, :, :2]).sum(-1).min((1, 2))
     return {
         "player levels": levels @ 10.0 ** np.arange(env.players),
-        "player cells": (players[..., 0] * env.cols + players[..., 1]).reshape(-1),
-        "player 0 cell": players[:, 0, 0] * env.cols + players[:, 0, 1],
+        "first player's cell": players[:, 0, :2] @ [100, 1],
+        "last player's cell": players[:, -1, :2] @ [100, 1],
         "players apart": apart @ [100, 1],
-        "food levels given S": (100 * weakest + foods[..., 2])[exists],
-        "food cells": (foods[..., 0] * env.cols + foods[..., 1])[exists],
-        "foods apart": (spread @ [100, 1])[both],
+        "first food's level and S": 100 * weakest + foods[:, 0, 2],
+        "last food's level and S": 100 * weakest + foods[:, -1, 2],
+        "first food's cell": foods[:, 0, :2] @ [100, 1],
+        "last food's cell": foods[:, -1, :2] @ [100, 1],
+        "foods apart": (spread @ [100, 1])[exists[:, -1]],
         "foods placed": exists.sum(1),
         "nearest food": nearest,
     }
@@ -398,7 +402,7 @@ def statistics(env: Foraging, entities: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("variant", "count"),
-    [("8x8-2p-3f", 3000), ("5x5-2p-2f", 1500), ("6x9-4p-2f", 2000), ("8x8-3p-2f-coop", 1500)],
+    [("8x8-2p-3f", 2500), ("5x5-2p-2f", 1000), ("6x9-4p-2f", 1500), ("8x8-3p-2f-coop", 1000)],
 )
 def test_starts_are_distributed_as_the_original(variant, count):
     env = envs.make(f"lbf/{variant}")

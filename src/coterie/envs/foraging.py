@@ -341,7 +341,10 @@ def make(variant: str, options: Options) -> Foraging:
             raise _bad(variant, f"-{suffix} comes on top of the same setting")
         suffixes |= setting
     try:
-        env = Foraging(*map(int, sizes), levels=options.levels, time_limit=options.time_limit)
+        rows, cols, players, food = map(int, sizes)
+        env = Foraging(
+            rows, cols, players, food, levels=options.levels, time_limit=options.time_limit
+        )
         return replace(env, **suffixes)
     except UsageError as error:
         raise UsageError(f"lbf/{variant}: {error}") from None

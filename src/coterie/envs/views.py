@@ -41,7 +41,7 @@ class GameState(eqx.Module):
     """One environment's own state and the steps taken in this episode."""
 
     env: PyTree
-    t: Int[Array, ""]
+    t: Int[Array, "*S"]
 
 
 @dataclass(frozen=True)

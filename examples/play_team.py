@@ -1,0 +1,38 @@
+"""Trains a team in the compiled foraging task and lets it act in the original lbforaging."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import gymnasium
+import lbforaging  # noqa: F401 - registers the environments
+
+import coterie
+
+EPISODES = 20
+
+
+def play(team, env, seed):
+    """One episode; returns what the team collected, 1 for everything."""
+    observations, _ = env.reset(seed=seed)
+    memory, collected, ended = team.initial_memory(), 0.0, False
+    while not ended:
+        actions, memory = team.act(list(observations), memory)
+        observations, rewards, terminated, truncated, _ = env.step(actions)
+        collected += sum(rewards)
+        ended = terminated or truncated
+    return collected
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        algorithm = coterie.VDN(learning_starts=2_000, update_ratio=1 / 8)
+        coterie.train(
+            algorithm, "lbf/5x5-2p-1f", steps=60_000, evaluations=5, out=Path(folder) / "run"
+        )
+        team = coterie.load(Path(folder) / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium expects one reward, lbforaging gives a list
+        env = gymnasium.make("Foraging-5x5-2p-1f-v3", disable_env_checker=True)
+    collected = [play(team, env, seed) for seed in range(EPISODES)]
+    print(f"collected {sum(collected) / EPISODES:.2f} of the food in lbforaging, {EPISODES} episodes")
