@@ -205,6 +205,34 @@ class Walk(Environment):
         )
 
 
+class Starts(Environment):
+    """Observes the number drawn at the start, which also says when the episode ends."""
+
+    agents = ("a",)
+
+    def __init__(self, time_limit):
+        self.time_limit = time_limit
+
+    def spec(self):
+        return EnvSpec(self.agents, (1,), (2,), time_limit=self.time_limit)
+
+    def reset(self, key):
+        start = jax.random.uniform(key)
+        return (start, 0.0 * start), self._show(start, 0.0)
+
+    def step(self, key, state, actions):
+        start, t = state
+        return (start, t + 1.0), self._show(start, t + 1.0)
+
+    def _show(self, start, t):
+        return TimeStep(
+            observations=start[None, None],
+            rewards=jnp.ones(1),
+            terminated=(17 * start + t / 3) % 1 < 0.2,
+            truncated=jnp.zeros((), bool),
+        )
+
+
 def small(name: str, **settings) -> Algorithm:
     """An algorithm with tiny networks; of the settings, those that it has."""
     cls = find(name)
@@ -219,6 +247,7 @@ def small(name: str, **settings) -> Algorithm:
         "sequence_length": 2,
         "mixer_embedding": 4,
         "hyper_hidden": 4,
+        "standardise_rewards": False,
     }
     known = cls.__dataclass_fields__
     return cls(**{k: v for k, v in (tiny | settings).items() if k in known})

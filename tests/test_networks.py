@@ -16,12 +16,12 @@ from coterie.types import UsageError
 
 KEY = jax.random.key(0)
 INDICES = {"own": (0, 1, 2), "shared": (0, 0, 0), "grouped": (0, 1, 0)}
-T, B, N, I, J, H = 5, 2, 3, 2, 4, 6
+T, B, N, O, J, H = 5, 2, 3, 2, 4, 6  # noqa: E741
 
 
 @functools.cache
 def per_agent(index, recurrent=False):
-    return quick(lambda: PerAgent(index, I, J, (H,), KEY, recurrent))()
+    return quick(lambda: PerAgent(index, O, J, (H,), KEY, recurrent))()
 
 
 def agent_network(network: PerAgent, i: int) -> History:
@@ -34,7 +34,7 @@ def normal(*shape, seed=1):
 
 def inputs():
     start = np.random.default_rng(2).random((T, B, N)) < 0.3
-    return normal(T, B, N, I), jnp.asarray(start), normal(B, N, H, seed=3)
+    return normal(T, B, N, O), jnp.asarray(start), normal(B, N, H, seed=3)
 
 
 @quick
@@ -68,8 +68,8 @@ def test_each_agent_uses_its_own_network(sharing, recurrent):
 def test_the_id_is_appended_exactly_when_shared(sharing):
     network = per_agent(INDICES[sharing])
     width = network.networks.body.layers[0].weight.shape[-2]
-    assert width == (I if sharing == "own" else I + N)
-    same = jnp.ones((1, 1, N, I))
+    assert width == (O if sharing == "own" else O + N)
+    same = jnp.ones((1, 1, N, O))
     q, _ = unroll(network, jnp.zeros((1, N, 0)), same, jnp.zeros((1, 1, N), bool))
     assert len(np.unique(q[0, 0], axis=0)) == N, "agents with equal observations act differently"
 
@@ -159,7 +159,7 @@ def test_memory_holds_nothing_of_an_earlier_episode():
 
 
 def test_gru_by_its_equations():
-    gru = quick(lambda: GRU(I, 1, KEY))()
+    gru = quick(lambda: GRU(O, 1, KEY))()
     x, h = np.array([0.3, -2.0]), 0.7
     x_r, x_u, x_n = x @ np.asarray(gru.inputs.weight) + np.asarray(gru.inputs.bias)
     h_r, h_u, h_n = h * np.asarray(gru.hidden.weight)[0] + np.asarray(gru.hidden.bias)
@@ -172,7 +172,7 @@ def test_gru_by_its_equations():
 
 @functools.cache
 def mixer(scale=1.0):
-    made = quick(lambda: MonotonicMixer(agents=N, central=I, embedding=4, hyper=5, key=KEY))()
+    made = quick(lambda: MonotonicMixer(agents=N, central=O, embedding=4, hyper=5, key=KEY))()
     return jax.tree.map(lambda p: jnp.asarray(scale * np.asarray(p)), made)
 
 
@@ -182,7 +182,7 @@ slopes = quick(jax.vmap(jax.grad(lambda m, q, z: m(q, z), (1, 2)), (None, 0, 0))
 
 @pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
 def test_the_mixer_is_monotone_in_every_utility(scale):
-    q, z = 10 * normal(500, N), 3 * normal(500, I, seed=2)
+    q, z = 10 * normal(500, N), 3 * normal(500, O, seed=2)
     by_q = np.asarray(slopes(mixer(scale), q, z)[0])
     assert by_q.min() >= 0
     assert by_q.max() > 0
@@ -206,7 +206,7 @@ def test_the_mixer_by_its_equations():
 
 
 def test_the_mixer_depends_on_z():
-    by_q, by_z = map(np.asarray, slopes(mixer(), jnp.ones((9, N)), normal(9, I)))
+    by_q, by_z = map(np.asarray, slopes(mixer(), jnp.ones((9, N)), normal(9, O)))
     assert by_z.all()
     assert not np.allclose(by_q[0], by_q[1]), "so do its weights"
 
@@ -215,7 +215,7 @@ def test_the_mixer_depends_on_z():
 def test_no_qr_in_any_initialisation(name):
     algorithm = small(name)
     game = game_for(algorithm, Walk())
-    program = str(jax.make_jaxpr(jax.vmap(lambda k: algorithm.init(k, game)))(jax.random.split(KEY)))
+    program = str(jax.make_jaxpr(lambda k: algorithm.init(k, game))(KEY))
     for factorisation in ("qr", "geqrf", "householder", "svd", "eigh"):
         assert f" {factorisation}" not in program
 

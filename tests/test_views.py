@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Walk, collector, quick, random_learner, small
+from probes import Starts, Walk, collector, quick, random_learner, small
 
 from coterie.envs.base import Environment
 from coterie.envs.views import Game, draw_starts, learner_rewards
@@ -138,34 +138,6 @@ def test_z_that_is_not_offered_is_refused():
 
 def words(number):
     return jnp.array([number % 2**32, number // 2**32], jnp.uint32)
-
-
-class Starts(Environment):
-    """Observes the number drawn at the start, which also says when the episode ends."""
-
-    agents = ("a",)
-
-    def __init__(self, time_limit):
-        self.time_limit = time_limit
-
-    def spec(self):
-        return EnvSpec(self.agents, (1,), (2,), time_limit=self.time_limit)
-
-    def reset(self, key):
-        start = jax.random.uniform(key)
-        return (start, 0.0 * start), self._show(start, 0.0)
-
-    def step(self, key, state, actions):
-        start, t = state
-        return (start, t + 1.0), self._show(start, t + 1.0)
-
-    def _show(self, start, t):
-        return TimeStep(
-            observations=start[None, None],
-            rewards=jnp.ones(1),
-            terminated=(17 * start + t / 3) % 1 < 0.2,
-            truncated=jnp.zeros((), bool),
-        )
 
 
 def starts_by_number(key, first, count):

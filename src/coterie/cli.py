@@ -129,10 +129,15 @@ def parse(groups: Groups, args: list[str], prog: str) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(schema, args=args, prog=prog, registry=_registry())
+            parsed, rest = tyro.cli(
+                schema, args=args, prog=prog, registry=_registry(), return_unknown_args=True
+            )
     except SystemExit:
         sentence = _sentence(complaint.getvalue(), args, known)
         raise UsageError(f"{sentence} (see {prog} --help)") from None
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]} (see {prog} --help)")
+    return parsed
 
 
 def _flags(title: str, cls: type) -> list[Flag]:
@@ -182,17 +187,15 @@ def _registry() -> Any:
 
 def _sentence(boxed: str, args: list[str], known: dict[str, Flag]) -> str:
     """What the parser's box says, short: which flag needs what, or the setting's own complaint."""
-    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in boxed.splitlines()]
-    inside = [line.strip() for line in lines if not re.match(r"\s*[╭╰]", line)]
-    rule = next((k for k, line in enumerate(inside) if re.match(r"─{3}", line)), len(inside))
-    text = " ".join(" ".join(inside[:rule]).split()).rstrip(".")
+    lines = [line.strip("│| ") for line in boxed.splitlines()]
+    rules = [k for k, line in enumerate(lines) if re.search("[─-]{3}", line)]
+    inside = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
+    text = " ".join(" ".join(inside).split()).rstrip(".")
     named = re.search(r"(?:Error parsing |argument ')(--[\w.-]+)", text)
     if named and (flag := known.get(named[1])):
         given = _given(args, flag.name)
         return f"{flag.name} must be {flag.kind}; got {given or 'nothing'}"
-    text = re.sub(r"^Error parsing \w+: ", "", text)
-    text = re.sub(r"^Unrecognized options: ([^,]*).*", r"unexpected argument \1", text)
-    return text or "the arguments cannot be understood"
+    return re.sub(r"^Error parsing \w+: ", "", text) or "the arguments cannot be understood"
 
 
 def _given(args: list[str], name: str) -> str:
@@ -355,9 +358,11 @@ def _train_groups(names: list[str]) -> Groups:
 
 def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie import runs
+    from coterie.lanes import one_core_per_seed
     from coterie.show.progress import TrainDisplay
 
     own = parsed.run
+    one_core_per_seed(own.seeds)
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(names))
     with TrainDisplay() as display:
@@ -395,8 +400,11 @@ class ResumeArgs:
 
 def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie import runs
+    from coterie.lanes import one_core_per_seed
     from coterie.show.progress import TrainDisplay
+    from coterie.tracking import RunDirectory
 
+    one_core_per_seed(RunDirectory.open(Path(names[0])).config()["seeds"])
     with TrainDisplay() as display:
         run = runs.resume(names[0], parsed.run.steps, report=display)
     return _conclude(run, parsed.run.json)

@@ -23,10 +23,10 @@ from coterie.analysis.statistics import summarise
 from coterie.envs.base import Environment
 from coterie.envs.views import Central, Game
 from coterie.evaluate import play, return_metrics
+from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import describe, load_policy, save_policies
 from coterie.tracking import EvaluationFile, RunDirectory, versions
-from coterie.training import Program, TrainState, clear_totals
 from coterie.types import PyTree, Reward, UsageError
 
 LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
@@ -246,7 +246,7 @@ def train(
     env, name = open_environment(environment, options or {})
     algorithm = algorithm.resolve(steps)
     game = make_game(algorithm, env, name, reward, central)
-    program = Program(algorithm, game, seeds, EPISODES)
+    lanes = Lanes(algorithm, game, seeds, EPISODES)
     config = {
         "coterie": versions()["coterie"],
         "command": command,
@@ -261,10 +261,11 @@ def train(
         "seed": seed,
         "evaluations": evaluations,
         "final_episodes": final_episodes,
+        "lanes": lanes.count,
         "versions": versions(),
     }
     report = report or (lambda event, facts: None)
-    needed, free = program.bytes(), available_memory()
+    needed, free = lanes.bytes(), available_memory()
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
     if free is not None and needed > 0.9 * free:
         raise UsageError(
@@ -274,7 +275,7 @@ def train(
     directory = RunDirectory.create(Path(out)) if out is not None else None
     if directory:
         directory.write_json("config.json", config)
-    return _Loop(program, config, directory, report).run(program.init(seed), 0)
+    return _Loop(lanes, config, directory, report).run(lanes.init(seed), 0)
 
 
 def resume(path: str | Path, steps: int | None = None, report: Report | None = None) -> Run:
@@ -283,21 +284,21 @@ def resume(path: str | Path, steps: int | None = None, report: Report | None = N
     config = directory.config()
     algorithm, game = restore(config)
     config["steps"] = steps or config["steps"]
-    program = Program(algorithm, game, config["seeds"], EPISODES)
+    lanes = Lanes(algorithm, game, config["seeds"], EPISODES, config["lanes"])
     report = report or (lambda event, facts: None)
-    _, state, meta = checkpoints.latest(
+    _, states, meta = checkpoints.latest(
         directory.path,
-        program.template(),
+        lanes.template(),
         lambda sentence: report("warning", {"sentence": sentence}),
     )
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": program.bytes()})
-    if program.iterations(config["steps"]) <= meta["iteration"]:
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": lanes.bytes()})
+    if lanes.program.iterations(config["steps"]) <= meta["iteration"]:
         raise UsageError(f"{path} is complete at {meta['env_steps']} steps; extend it with --steps")
     directory.write_json("config.json", config)
     with (directory.path / "metrics.jsonl").open("r+b") as log:
         log.truncate(meta["log_bytes"])
-    loop = _Loop(program, config, directory, report, meta)
-    return loop.run(jax.device_put(state), meta["iteration"])
+    loop = _Loop(lanes, config, directory, report, meta)
+    return loop.run(lanes.place(states), meta["iteration"])
 
 
 def restore(config: dict[str, Any]) -> tuple[Algorithm, Game]:
@@ -334,19 +335,20 @@ class _Loop:
 
     def __init__(
         self,
-        program: Program,
+        lanes: Lanes,
         config: dict[str, Any],
         directory: RunDirectory | None,
         report: Report,
         meta: dict[str, Any] | None = None,
     ):
-        self.program, self.config, self.directory, self.report = program, config, directory, report
+        self.lanes, self.program = lanes, lanes.program
+        self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
         self.seconds_before = meta.get("seconds", 0.0)
         self.evaluations = EvaluationFile(
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
-        self.total = program.iterations(config["steps"])
+        self.total = lanes.program.iterations(config["steps"])
         self.stop = False
         self.last: dict[str, Any] = {}
 
@@ -354,7 +356,7 @@ class _Loop:
         """Iterations after which something happens ``count`` times in a run, the end included."""
         return {-(-self.total * j // count) for j in range(1, count + 1)}
 
-    def run(self, state: TrainState, iteration: int) -> Run:
+    def run(self, state: States, iteration: int) -> Run:
         points = self._marks(self.config["evaluations"])
         log = self._marks(LOG_POINTS) | points
         saves = self._marks(CHECKPOINTS)
@@ -373,11 +375,10 @@ class _Loop:
                     self._save(state, iteration)
         return self._finish(state, iteration)
 
-    def _advance(self, state: TrainState, iteration: int, until: int) -> tuple[TrainState, int]:
+    def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
         while iteration < until and not self.stop:
             count = min(self.program.chunk, until - iteration)
-            state = self.program.advance(state, iteration, count)
-            jax.block_until_ready(state.episodes)
+            state = self.lanes.advance(state, iteration, count)
             iteration += count
             self.report(
                 "progress",
@@ -391,9 +392,9 @@ class _Loop:
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
-    def _log(self, state: TrainState, iteration: int) -> TrainState:
+    def _log(self, state: States, iteration: int) -> States:
         agents = self.program.game.spec.agents
-        episodes, losses = jax.tree.map(np.asarray, (state.episodes, state.losses))
+        episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / seconds
         lines = []
@@ -416,12 +417,11 @@ class _Loop:
         if self.directory:
             self.directory.log(lines)
         self._note("train", lines)
-        return clear_totals(state)
+        return self.lanes.clear_totals(state)
 
-    def _evaluate(self, state: TrainState, iteration: int) -> TrainState:
+    def _evaluate(self, state: States, iteration: int) -> States:
         agents = self.program.game.spec.agents
-        state, played = self.program.evaluate(state, iteration)
-        returns, lengths = jax.tree.map(np.asarray, played)
+        state, (returns, lengths) = self.lanes.evaluate(state, iteration)
         steps, lines = self._steps(iteration), []
         for k in range(self.config["seeds"]):
             metrics = return_metrics("eval", agents, returns[k], lengths[k])
@@ -444,15 +444,18 @@ class _Loop:
         if values:
             self.last[name] = float(np.mean(values))
 
-    def _save_policies(self, state: TrainState) -> None:
+    def _save_policies(self, state: States) -> None:
         assert self.directory is not None
-        policy = self.program.algorithm.policy(state.learner)
-        about = describe(policy, self.program.game.spec, self.config["algorithm"])
+        algorithm = self.program.algorithm
+        last, best = self.lanes.gather(
+            state, lambda s: (algorithm.policy(s.learner), s.best.policy)
+        )
+        about = describe(last, self.program.game.spec, self.config["algorithm"])
         self.directory.write_json("policy/policy.json", about)
-        save_policies(self.directory.path, "last", policy)
-        save_policies(self.directory.path, "best", state.best.policy)
+        save_policies(self.directory.path, "last", last)
+        save_policies(self.directory.path, "best", best)
 
-    def _save(self, state: TrainState, iteration: int) -> None:
+    def _save(self, state: States, iteration: int) -> None:
         if not self.directory:
             return
         log = self.directory.path / "metrics.jsonl"
@@ -466,14 +469,13 @@ class _Loop:
         self.report("saving", meta)
         checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
 
-    def _finish(self, state: TrainState, iteration: int) -> Run:
+    def _finish(self, state: States, iteration: int) -> Run:
         if self.directory and self.stop:
             self._save_policies(state)
-        policies = {
-            "best": state.best.policy,
-            "last": self.program.algorithm.policy(state.learner),
-        }
-        policies = jax.tree.map(np.asarray, policies)
+        algorithm = self.program.algorithm
+        policies = self.lanes.gather(
+            state, lambda s: {"best": s.best.policy, "last": algorithm.policy(s.learner)}
+        )
         path = self.directory.path if self.directory else None
         run = Run(self.config, self.program.game, policies, path, self._steps(iteration))
         if not self.stop and self.config["final_episodes"]:

@@ -71,9 +71,9 @@ class ValueBased(Algorithm):
     own_minibatch: ClassVar[bool]
     """Each agent samples its own minibatch (separate buffers D_i) instead of a joint one."""
 
-    gamma: float = 0.99
+    gamma: float = 0.95
     """Discount factor γ."""
-    lr: float = 3e-4
+    lr: float = 5e-4
     """Learning rate of Adam."""
     batch_size: int = 128
     """Sequences in a minibatch, B; a sequence is one transition unless recurrent."""
@@ -90,14 +90,14 @@ class ValueBased(Algorithm):
     epsilon_end: float = 0.05
     """ε from ``epsilon_steps`` on."""
     epsilon_steps: int | None = None
-    """Environment steps over which ε falls linearly; half of the run unless given."""
+    """Environment steps over which ε falls linearly; a quarter of the run unless given."""
     target_interval: int = 200
     """Updates between two copies of θ to the target θ̄."""
     target_tau: float | None = None
     """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
     double_q: bool = False
     """Select the target's action with θ and value it with θ̄ (double Q-learning)."""
-    standardise_rewards: bool = False
+    standardise_rewards: bool = True
     """Learn from (r - mean)/std of all rewards seen so far; values are then in those units."""
     max_grad_norm: float | None = 10.0
     """Clip gradients to this norm, each independent loss by itself; None for no clipping."""
@@ -121,6 +121,14 @@ class ValueBased(Algorithm):
         for name, value in positive.items():
             if not value > 0:
                 raise UsageError(f"{name} must be positive; got {value}")
+        if self._ratio == 0:
+            raise UsageError(f"update_ratio must be at least 1e-5; got {self.update_ratio}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise UsageError(f"max_grad_norm must be positive or None; got {self.max_grad_norm}")
+        if self.epsilon_steps is not None and self.epsilon_steps < 1:
+            raise UsageError(f"epsilon_steps must be at least 1 or None; got {self.epsilon_steps}")
+        if self.learning_starts < 0:
+            raise UsageError(f"learning_starts must not be negative; got {self.learning_starts}")
         for name in ("gamma", "epsilon_start", "epsilon_end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
@@ -178,7 +186,7 @@ class ValueBased(Algorithm):
     def resolve(self, steps: int) -> ValueBased:
         if self.epsilon_steps is not None:
             return self
-        return dataclasses.replace(self, epsilon_steps=max(1, steps // 2))
+        return dataclasses.replace(self, epsilon_steps=max(1, steps // 4))
 
     def _first(self) -> int:
         """The first iteration at whose end ``learning_starts`` steps are collected."""

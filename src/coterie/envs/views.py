@@ -93,8 +93,9 @@ class Game:
         """Whether the environment ever gives action masks, and alive flags, of its own."""
 
         def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
-            state, first = self.env.reset(key)
-            return first, self.env.step(key, state, jnp.zeros(self.spec.n_agents, jnp.int32))[1]
+            reset_key, step_key = jax.random.split(key)
+            state, first = self.env.reset(reset_key)
+            return first, self.env.step(step_key, state, jnp.zeros(self.spec.n_agents, jnp.int32))[1]
 
         first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
         given = [(shown.action_mask is not None, shown.alive is not None) for shown in (first, second)]

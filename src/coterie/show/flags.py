@@ -51,7 +51,7 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
         name = f"no-{name}"
     default = _default(field.default)
     text = text.replace("``", "").rstrip(".")
-    return Flag(f"--{name}", value, kind, f"{text} ({default})" if default else text)
+    return Flag(f"--{name}", value, kind, f"{text} ({default})".strip() if default else text)
 
 
 def _value(hint: Any) -> tuple[str, str]:

@@ -131,7 +131,7 @@ class TrainDisplay:
             self.say(f"[green]done[/]: {took}")
 
 
-def short(value: float) -> str:
+def short(value: float | int) -> str:
     """1234567 as 1.23M."""
     for unit_size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * unit_size:
@@ -144,14 +144,14 @@ def _score(facts: dict[str, Any]) -> str:
     return "  ".join(f"{word} {facts[k]:.3f}" for k, word in words.items() if k in facts)
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: float | int) -> str:
     """0:07, 12:34, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def size(count: int) -> str:
+def size(count: float | int) -> str:
     """Bytes, in a unit that suits them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
 

@@ -1,0 +1,74 @@
+"""Training steps per second of IDQN, VDN and QMIX on lbf/8x8-2p-3f, at the peers' settings.
+
+    python benchmarks/training_speed.py
+
+One environment, 32 episodes of 50 steps a minibatch, one update an episode (the settings of the
+marl-book code and EPyMARL), networks 2x64, feed-forward and GRU; and our own defaults. Steps are
+environment steps, end to end, after compilation. The peers do not install beside JAX in one
+environment, so their figures are those measured earlier on a machine like this one (steps/s; their
+repositories at November 2026), and the ratio to them is only as good as that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from coterie.lanes import Lanes, one_core_per_seed
+
+PEERS = {
+    "idqn": {"marl-book": 1400, "EPyMARL (GRU)": 500},
+    "vdn": {"marl-book": 1800, "EPyMARL": 1000},
+    "qmix": {"marl-book": 900, "EPyMARL": 900},
+}
+EPISODE = 50
+
+
+def settings(recurrent: bool) -> dict[str, Any]:
+    shared = {"environments": 1, "update_ratio": 1 / EPISODE, "learning_starts": 32 * EPISODE}
+    if recurrent:
+        return shared | {"recurrent": True, "sequence_length": EPISODE, "batch_size": 32}
+    return shared | {"batch_size": 32 * EPISODE}
+
+
+def rate(name: str, seconds: float = 8.0, seeds: int = 1, **own: Any) -> float:
+    """Environment steps per second over all seeds."""
+    from coterie import make
+    from coterie.algorithms import make as make_algorithm
+    from coterie.runs import make_game
+
+    algorithm = make_algorithm(name, buffer_size=100_000, **own).resolve(1_000_000)
+    game = make_game(algorithm, make("lbf/8x8-2p-3f"), "lbf/8x8-2p-3f", None, "auto")
+    lanes = Lanes(algorithm, game, seeds)
+    warm = -(-algorithm.learning_starts // lanes.program.steps_per_iteration) + 8
+    state, iteration = lanes.init(0), 0
+    while iteration < warm:
+        count = min(lanes.program.chunk, warm - iteration)
+        state, iteration = lanes.advance(state, iteration, count), iteration + count
+    begin, start = iteration, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        count = max(1, lanes.program.chunk // 16)
+        state, iteration = lanes.advance(state, iteration, count), iteration + count
+    return (iteration - begin) * lanes.program.steps_per_iteration * seeds / spent
+
+
+def main() -> None:
+    seeds = os.cpu_count() or 1
+    one_core_per_seed(seeds)
+    report: dict[str, Any] = {}
+    for name, peers in PEERS.items():
+        plain, gru = rate(name, **settings(False)), rate(name, **settings(True))
+        report[f"{name}, peers' setting, feed-forward"] = round(plain)
+        report[f"{name}, peers' setting, GRU"] = round(gru)
+        for peer, speed in peers.items():
+            ours = gru if "GRU" in peer else plain
+            report[f"ratio {name} / {peer}"] = round(ours / speed, 1)
+        report[f"{name}, our defaults, one seed"] = round(rate(name))
+        report[f"{name}, our defaults, {seeds} seeds together"] = round(rate(name, seeds=seeds))
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

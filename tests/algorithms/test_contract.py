@@ -1,0 +1,122 @@
+"""What every algorithm of the directory promises; a new file is found and tested by itself."""
+
+import dataclasses
+import typing
+
+import jax
+import numpy as np
+import pytest
+from probes import Walk, game_for, small, train
+
+import coterie
+from coterie.algorithms import algorithms, find, make
+from coterie.algorithms._base import Mode
+from coterie.types import UsageError
+
+NAMES = list(algorithms())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(name):
+    cls = find(name)
+    algorithm = cls()
+    assert algorithm.name == name
+    assert cls.mode in typing.get_args(Mode)
+    assert isinstance(cls.common_reward, bool)
+    assert cls.__doc__.strip()
+    assert algorithm.resolve(10**9).resolve(5) == algorithm.resolve(10**9), "fixed once"
+    assert {f.name for f in dataclasses.fields(cls)} == set(algorithm.settings())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        algorithm.gamma = 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_json(name):
+    algorithm = small(name)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in algorithm.settings().items()}
+    assert make(name, **settings) == algorithm
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"gama": 0.9}, "gamma"),
+        ({"hiden": (8,)}, "hidden"),
+        ({"gamma": 1.5}, "gamma"),
+        ({"lr": 0.0}, "lr"),
+        ({"environments": 0}, "environments"),
+        ({"hidden": ()}, "hidden"),
+        ({"sharing": "shared", "groups": ("a,b",)}, "groups"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(name, settings, says):
+    with pytest.raises(UsageError, match=says):
+        make(name, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"buffer_size": 3},
+        {"update_ratio": -1.0},
+        {"target_interval": 0},
+        {"target_tau": 1.5},
+        {"epsilon_end": -0.1},
+        {"recurrent": True, "sequence_length": 0},
+        {"max_grad_norm": 0.0},
+        {"learning_starts": -1},
+        {"epsilon_steps": -5},
+        {"update_ratio": 1e-9},
+    ],
+)
+def test_wrong_settings_of_replay_and_time_are_refused(settings):
+    with pytest.raises(UsageError, match=list(settings)[-1]):
+        make("vdn", **settings)
+
+
+@pytest.mark.parametrize("wrong", ["vnd", "q-mix", "IDQNN"])
+def test_unknown_algorithms_name_the_nearest(wrong):
+    nearest = {"vnd": "vdn", "q-mix": "qmix", "IDQNN": "idqn"}[wrong]
+    with pytest.raises(UsageError, match=f"did you mean {nearest}"):
+        find(wrong)
+
+
+def check_training(algorithm, game, iterations=10):
+    """Trains with JAX's check that no random key is used twice."""
+    with jax.debug_key_reuse(True):
+        state, program = train(algorithm, game, iterations)
+    leaves = [x for x in jax.tree.leaves(state) if x.dtype.kind == "f"]
+    score = state.best.score
+    assert all(np.isfinite(x).all() for x in leaves if x is not score)
+    due = algorithm.updates(iterations)
+    assert due > 0
+    assert state.losses["updates"][0] == due
+    assert set(state.losses) == set(algorithm.metrics)
+    policy = algorithm.policy(state.learner)
+    fresh = algorithm.policy(program.init(0).learner)
+    for old, new in zip(*map(jax.tree.leaves, (fresh, policy)), strict=True):
+        assert not np.array_equal(old, new), "every parameter learns"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_on_climbing(name):
+    algorithm = small(name)
+    env = coterie.make("matrix/climbing")
+    check_training(algorithm, game_for(algorithm, env, "mean"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"recurrent": True, "groups": ("a,c",), "double_q": True},
+        {"sharing": "shared", "standardise_rewards": True, "target_tau": 0.1},
+        {"recurrent": True, "sharing": "shared", "max_grad_norm": None},
+    ],
+    ids=["recurrent-grouped", "shared", "recurrent-shared"],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_on_unequal_mortal_masked_agents(name, settings):
+    algorithm = small(name, **settings)
+    check_training(algorithm, game_for(algorithm, Walk()))

@@ -1,0 +1,641 @@
+"""Runs from the user's side: what is written, resumed, evaluated, loaded, and acted with."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import warnings
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import compile_quickly
+from safetensors.numpy import load_file
+
+import coterie
+from coterie import IDQN, QMIX, VDN, UsageError, runs, training
+from coterie.checkpoint import CheckpointError
+from coterie.envs.views import Game
+from coterie.networks import PerAgent
+from coterie.runs import Run, open_run, resume, train
+
+SMALL = {"environments": 4, "learning_starts": 100, "update_ratio": 1 / 4, "buffer_size": 2_000}
+TINY = {**SMALL, "hidden": (8, 12), "batch_size": 16, "epsilon_steps": 300}
+FORAGING, STEPS = "lbf/5x5-2p-1f", 1_200
+WALL_CLOCK = {"seconds", "steps_per_second", "steps_per_second_total", "elapsed_time"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """Compiles quickly, once; looks from the host after every other rollout."""
+    cache = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    before = {name: getattr(jax.config, name) for name in cache}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cache.items():
+            jax.config.update(name, value)
+        compile_quickly(patch)
+        patch.setattr(training, "CHUNK_STEPS", 8)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+class Doors(coterie.Environment):
+    """Unequal agents, rewards that differ: left is paid its action, right always 3."""
+
+    agents = ("left", "right")
+
+    def spec(self):
+        return coterie.EnvSpec(self.agents, (2, 1), (3, 2), time_limit=3)
+
+    def reset(self, key):
+        return jnp.zeros(()), self._show(jnp.zeros(()), jnp.zeros(2))
+
+    def step(self, key, state, actions):
+        return state + 1, self._show(state + 1, jnp.stack([actions[0] * 1.0, 3.0]))
+
+    def _show(self, t, rewards):
+        ended = jnp.array(False)
+        return coterie.TimeStep((jnp.stack([t, 1.0]), jnp.ones(1)), rewards, ended, ended)
+
+
+# Runs that several tests look at ---------------------------------------------------------------
+
+TRAINED = {
+    "feed-forward": (QMIX(**TINY, mixer_embedding=8, hyper_hidden=8), FORAGING, 2),
+    "recurrent": (
+        VDN(**TINY, recurrent=True, sequence_length=4, sharing="shared"),
+        FORAGING,
+        1,
+    ),
+    "dilemma": (IDQN(**TINY, lr=3e-3), "matrix/prisoners-dilemma", 4),
+    "doors": (IDQN(**TINY), Doors, 1),
+}
+
+
+def start(kind: str, out: Path, **more) -> Run:
+    algorithm, environment, seeds = TRAINED[kind]
+    options = {"steps": STEPS, "seeds": seeds, "seed": 7, "evaluations": 5, "final_episodes": 8}
+    return train(algorithm, environment, out=out, **(options | more))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """``trained(kind)``: the run of that kind, trained once."""
+    folder = tmp_path_factory.mktemp("runs")
+    return functools.cache(lambda kind: start(kind, folder / kind))
+
+
+def lines(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def evaluations(run: Run) -> dict:
+    return json.loads((run.path / "evaluations.json").read_text())
+
+
+def without_wall_clock(tree):
+    if isinstance(tree, dict):
+        return {k: without_wall_clock(v) for k, v in tree.items() if k not in WALL_CLOCK}
+    return [without_wall_clock(x) for x in tree] if isinstance(tree, list) else tree
+
+
+# What a run writes -----------------------------------------------------------------------------
+
+
+def test_metrics_have_their_fixed_names(trained):
+    run = trained("feed-forward")
+    agents = ["return/agent/agent_0", "return/agent/agent_1"]
+    returns = [*agents, "return/team_sum", "return/team_mean", "length"]
+    always = {"seed", "env_steps"}
+    progress = {"updates", "seconds", "steps_per_second", "steps_per_second_total"}
+    train_names = {f"train/{name}" for name in returns}
+    eval_names = {f"eval/{name}" for name in returns}
+    kinds = set()
+    for line in lines(run):
+        names = set(line)
+        if "updates" in names:
+            optional = train_names | {"train/loss"}
+            assert names - optional == always | progress
+            assert not names & train_names or names >= train_names
+            kinds |= {"train", *(["loss"] if "train/loss" in names else [])}
+        else:
+            assert names == always | eval_names
+            kinds.add("eval")
+    assert kinds == {"train", "loss", "eval"}
+    assert set(run.metrics) == eval_names
+    assert set(run.metrics["eval/length"]) >= {"mean", "iqm", "ci95", "per_seed"}
+
+
+def test_steps_are_counted_per_seed_and_updates_follow_them(trained):
+    run = trained("feed-forward")
+    logged = [line for line in lines(run) if "updates" in line]
+    assert {line["seed"] for line in logged} == {7, 8}
+    for seed in (7, 8):
+        own = [line["env_steps"] for line in logged if line["seed"] == seed]
+        assert own == [12 * k for k in range(1, 101)]  # 100 lines, ends at --steps
+    for line in logged:
+        # A quarter of an update a step, none before the rollout that completes 100 steps.
+        assert line["updates"] == max(line["env_steps"] - 96, 0) // 4
+        assert line["steps_per_second_total"] == pytest.approx(2 * line["steps_per_second"])
+        assert line["steps_per_second"] == pytest.approx(line["env_steps"] / line["seconds"])
+
+
+def test_team_returns_are_sum_and_mean_of_the_agents_own(trained):
+    run = trained("doors")
+    for line in [line for line in lines(run) if "train/length" in line or "eval/length" in line]:
+        kind = "train" if "train/length" in line else "eval"
+        left, right = (line[f"{kind}/return/agent/{agent}"] for agent in ("left", "right"))
+        assert right == 9.0  # 3 rewards of 3: whole episodes, the last reward included
+        assert 0 <= left <= 6
+        assert line[f"{kind}/length"] == 3.0
+        assert line[f"{kind}/return/team_sum"] == pytest.approx(left + right)
+        assert line[f"{kind}/return/team_mean"] == pytest.approx((left + right) / 2)
+
+
+def test_evaluations_are_in_the_marl_eval_format(trained):
+    run = trained("feed-forward")
+    content = evaluations(run)
+    assert list(content) == ["lbf"]
+    assert list(content["lbf"]) == ["5x5-2p-1f"]
+    assert list(content["lbf"]["5x5-2p-1f"]) == ["qmix"]
+    seeds = content["lbf"]["5x5-2p-1f"]["qmix"]
+    assert list(seeds) == ["seed_7", "seed_8"]
+    for seed, own in seeds.items():
+        assert list(own) == [*(f"step_{k}" for k in range(6)), "absolute_metrics"]
+        points = [own[f"step_{k}"] for k in range(6)]
+        assert [point["step_count"] for point in points] == [0, 240, 480, 720, 960, 1200]
+        for point in points:
+            assert set(point) == {"step_count", "elapsed_time", "return", "length"}
+            assert len(point["return"]) == len(point["length"]) == 32
+        assert len(own["absolute_metrics"]["return"]) == 8
+        logged = [
+            line["eval/return/team_sum"]
+            for line in lines(run)
+            if "eval/length" in line and f"seed_{line['seed']}" == seed
+        ]
+        np.testing.assert_allclose(logged, [np.mean(p["return"]) for p in points], atol=1e-6)
+
+
+def test_config_names_everything_that_decides_a_run(trained):
+    config = json.loads((trained("feed-forward").path / "config.json").read_text())
+    algorithm = TRAINED["feed-forward"][0]
+    assert config["settings"] == json.loads(json.dumps(algorithm.settings()))
+    expected = {
+        "algorithm": "qmix", "environment": FORAGING, "reward": "sum", "central": "state",
+        "environment_options": {}, "steps": STEPS, "seeds": 2, "seed": 7, "evaluations": 5,
+        "final_episodes": 8,
+    }  # fmt: skip
+    assert config.items() >= expected.items()
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_best_and_last_policies_are_what_they_are_called(trained):
+    """The dilemma is deterministic, so a policy's return is known exactly; learning lowers it."""
+    run = trained("dilemma")
+    seeds = evaluations(run)["matrix"]["prisoners-dilemma"]["idqn"]
+    points = np.array([
+        [np.mean(own[f"step_{k}"]["return"]) for k in range(6)] for own in seeds.values()
+    ])  # fmt: skip
+    assert (points.max(1) > points[:, -1]).any()
+    opened = open_run(run.path)
+    for which, expected in (("best", points.max(1)), ("last", points[:, -1])):
+        for source in (run, opened):
+            found = source.evaluate(episodes=2, which=which)["eval/return/team_sum"]["per_seed"]
+            np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(run.metrics["eval/return/team_sum"]["per_seed"], points.max(1))
+    with pytest.raises(UsageError, match="best or last"):
+        run.evaluate(episodes=2, which="first")
+
+
+def test_without_out_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = start("dilemma", None, steps=40, final_episodes=0)
+    assert run.path is None
+    assert run.metrics == {}
+    assert not list(tmp_path.iterdir())
+
+
+# Resuming --------------------------------------------------------------------------------------
+
+
+def interrupted(kind: str, out: Path, at: int, **more) -> Run:
+    """The run, stopped by Ctrl-C at the ``at``-th look from the host."""
+    looks = []
+
+    def report(event, facts):
+        looks.append(event)
+        if event == "progress" and looks.count("progress") == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return start(kind, out, report=report, **more)
+
+
+@pytest.mark.parametrize("kind", ["feed-forward", "recurrent"])
+def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind):
+    whole = trained(kind)
+    stopped = interrupted(kind, tmp_path / "run", at=39)
+    assert 0 < stopped.steps < STEPS
+    if kind == "feed-forward":  # between two lines of the log, so totals must survive too
+        assert stopped.steps % 12
+    assert stopped.metrics == {}
+    resumed = resume(tmp_path / "run")
+    assert resumed.steps == whole.steps
+    for which in ("best", "last"):
+        for a, b in zip(*map(jax.tree.leaves, (whole.policies[which], resumed.policies[which])),
+                        strict=True):  # fmt: skip
+            np.testing.assert_array_equal(a, b)
+    assert without_wall_clock(lines(resumed)) == without_wall_clock(lines(whole))
+    assert without_wall_clock(evaluations(resumed)) == without_wall_clock(evaluations(whole))
+    assert resumed.metrics == whole.metrics
+    for file in whole.path.glob("policy/**/*.*"):
+        assert (resumed.path / file.relative_to(whole.path)).read_bytes() == file.read_bytes()
+
+
+def test_an_interruption_before_the_first_step_loses_nothing(trained, tmp_path):
+    def at_once(event, facts):
+        if event == "evaluation" and not facts["env_steps"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = start("dilemma", tmp_path / "run", report=at_once)
+    assert stopped.steps == 0
+    resumed = resume(tmp_path / "run")
+    whole = trained("dilemma")
+    assert without_wall_clock(lines(resumed)) == without_wall_clock(lines(whole))
+    assert without_wall_clock(evaluations(resumed)) == without_wall_clock(evaluations(whole))
+
+
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(trained, tmp_path):
+    stopped = interrupted("dilemma", tmp_path / "run", at=40)
+    log = stopped.path / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"seed": 7, "env_steps": 999999}\n')
+    (stopped.path / "evaluations.json").write_text("{}")
+    resumed = resume(stopped.path)
+    assert without_wall_clock(lines(resumed)) == without_wall_clock(lines(trained("dilemma")))
+    assert evaluations(resumed).keys() == evaluations(trained("dilemma")).keys()
+
+
+def test_more_steps_extend_a_run(trained, tmp_path):
+    """The extended run learns as if it had been asked for all steps at once."""
+    start("dilemma", tmp_path / "run", steps=600)
+    extended = resume(tmp_path / "run", steps=STEPS)
+    assert extended.steps == STEPS
+    assert json.loads((extended.path / "config.json").read_text())["steps"] == STEPS
+    for a, b in zip(*(jax.tree.leaves(r.policies["last"]) for r in (extended, trained("dilemma"))),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+    steps = [line["env_steps"] for line in lines(extended) if "updates" in line]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("steps", [None, 10, 0, -3])
+def test_a_complete_run_is_not_resumed_without_more_steps(trained, steps):
+    run = trained("dilemma")
+    before = {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
+    with pytest.raises(UsageError, match="1,200 steps already"):
+        resume(run.path, steps=steps)
+    assert before == {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(trained, tmp_path):
+    shutil.copytree(trained("dilemma").path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        resume(tmp_path / "run")
+
+
+def test_a_run_on_code_of_the_users_is_told_it_again(trained):
+    run = trained("doors")
+    with pytest.raises(UsageError, match=r"code of yours: give --environment .*:Doors"):
+        open_run(run.path)
+    opened = open_run(run.path, Doors)
+    metrics = opened.evaluate(episodes=4)
+    assert metrics["eval/return/agent/right"]["mean"] == 9.0
+    assert run.evaluate(episodes=4) == metrics
+
+    class Other(Doors):
+        def spec(self):
+            return coterie.EnvSpec(self.agents, (2, 2), (3, 2), time_limit=3)
+
+    with pytest.raises(UsageError, match="observation sizes"):
+        open_run(run.path, Other)
+    extended = resume(run.path, steps=STEPS + 100, environment=Doors)
+    assert extended.steps == STEPS + 100
+
+
+# Policies --------------------------------------------------------------------------------------
+
+
+def linear(arrays, name, network, x):
+    return x @ arrays[f"{name}/weight"][network] + arrays[f"{name}/bias"][network]
+
+
+def scores_by_hand(folder: Path, which: str, observations, memories):
+    """Every agent's scores and new memory, from the files alone, with NumPy alone."""
+    about = json.loads((folder / "policy.json").read_text())
+    arrays = load_file(folder / "seed-0" / f"{which}.safetensors")
+    index, n = about["network_of_agent"], len(about["agents"])
+    scores, after = [], []
+    for i, network in enumerate(index):
+        x = np.zeros(max(about["observation_sizes"]), np.float32)
+        x[: len(observations[i])] = observations[i]
+        if any(index.count(g) > 1 for g in index):
+            x = np.concatenate([x, np.eye(n)[i] * (index.count(network) > 1)])
+        for k in range(len(about["hidden"])):
+            x = np.maximum(linear(arrays, f"networks/body/layers/{k}", network, x), 0)
+        h = memories[i]
+        if about["recurrent"]:
+            reset_x, update_x, new_x = np.split(
+                linear(arrays, "networks/gru/inputs", network, x), 3
+            )
+            reset_h, update_h, new_h = np.split(
+                linear(arrays, "networks/gru/hidden", network, h), 3
+            )
+            reset, update = (1 / (1 + np.exp(-v)) for v in (reset_x + reset_h, update_x + update_h))
+            x = h = (1 - update) * np.tanh(new_x + reset * new_h) + update * h
+        last = f"networks/body/layers/{len(about['hidden'])}"
+        scores.append(linear(arrays, last, network, x)[: about["action_counts"][i]])
+        after.append(h)
+    return scores, after
+
+
+@pytest.mark.parametrize("kind", ["feed-forward", "recurrent", "doors"])
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_a_policy_can_be_executed_with_numpy_alone(trained, kind, which):
+    run = trained(kind)
+    team = coterie.load(run.path, which=which)
+    rng, memory = np.random.default_rng(0), team.initial_memory()
+    by_hand = list(np.zeros((2, team.policy.memory_size)))
+    never = jnp.zeros(2, bool)
+    for _ in range(4):
+        observations = [rng.uniform(-1, 8, n).astype(np.float32) for n in team.observation_sizes]
+        padded = jnp.stack([jnp.pad(o, (0, max(team.observation_sizes) - len(o)))
+                            for o in observations])  # fmt: skip
+        expected, _ = team.policy.step(memory, padded, never)
+        actions, memory = team.act(observations, memory)
+        scores, by_hand = scores_by_hand(run.path / "policy", which, observations, by_hand)
+        for i, own in enumerate(scores):
+            np.testing.assert_allclose(own, expected[i, : len(own)], rtol=1e-4, atol=1e-4)
+        assert actions == [int(np.argmax(own)) for own in scores]
+        np.testing.assert_allclose(memory, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_act_takes_lists_and_dicts(trained):
+    team = coterie.load(trained("doors").path)
+    left, right = [0.5, 1.0], [1.0]
+    actions, _ = team.act([left, right], team.initial_memory())
+    assert all(isinstance(a, int) for a in actions)
+    named, _ = team.act({"right": right, "left": left}, team.initial_memory())
+    assert named == dict(zip(("left", "right"), actions, strict=True))
+    masks = {"left": np.arange(3) == 2 - actions[0] % 2, "right": [True, True]}
+    forced, _ = team.act([left, right], team.initial_memory(), masks)
+    assert forced == [2 - actions[0] % 2, actions[1]]
+
+
+@pytest.mark.parametrize(
+    ("observations", "masks", "sentence"),
+    [
+        ([[0.5, 1.0]], None, "one vector for each of left, right"),
+        ([[0.5, 1.0], [1.0], [1.0]], None, "one vector for each of left, right"),
+        ([[0.5], [1.0]], None, r"sizes \[2, 1\]; got \[1, 1\]"),
+        ([[[0.5, 1.0]], [1.0]], None, r"must have sizes \[2, 1\]"),
+        ({"left": [0.5, 1.0]}, None, "observations lack right"),
+        (3.0, None, "one vector for each"),
+        ([[0.5, 1.0], [1.0]], [[True, True], [True, True]], r"must have sizes \[3, 2\]"),
+        ([[0.5, 1.0], [1.0]], [[True] * 3], "action_masks must hold one vector"),
+        ([[0.5, 1.0], [1.0]], {"left": [True] * 3}, "action_masks lack right"),
+    ],
+)  # fmt: skip
+def test_act_refuses_what_does_not_fit(trained, observations, masks, sentence):
+    team = coterie.load(trained("doors").path)
+    with pytest.raises(UsageError, match=sentence):
+        team.act(observations, team.initial_memory(), masks)
+
+
+def test_a_recurrent_team_remembers_its_own_observations_only(trained):
+    team = coterie.load(trained("recurrent").path)
+    first, other, now = (np.full((2, 9), value) for value in (1.0, 4.0, 2.0))
+    _, after_first = team.act(first, team.initial_memory())
+    _, after_other = team.act(np.stack([first[0], other[1]]), team.initial_memory())
+    assert after_first.shape == (2, 12)
+    assert not np.allclose(after_first, team.initial_memory())
+    np.testing.assert_array_equal(after_first[0], after_other[0])  # decentralised
+    assert not np.allclose(after_first[1], after_other[1])
+    _, memory = team.act(now, after_first)
+    _, fresh = team.act(now, team.initial_memory())
+    assert not np.allclose(memory, fresh)
+    assert coterie.load(trained("feed-forward").path).initial_memory().shape == (2, 0)
+
+
+def test_load_says_what_there_is(trained, tmp_path):
+    run = trained("feed-forward").path
+    with pytest.raises(UsageError, match=r"no best policy of seed 2; it has seeds \[0, 1\]"):
+        coterie.load(run, seed=2)
+    with pytest.raises(UsageError, match="best, last"):
+        coterie.load(run, which="first")
+    with pytest.raises(UsageError, match="holds no policy"):
+        coterie.load(tmp_path)
+    for content in ("{", "[]", '{"format": "coterie-policy"}', '{"format": "other"}'):
+        (tmp_path / "policy").mkdir(exist_ok=True)
+        (tmp_path / "policy" / "policy.json").write_text(content)
+        with pytest.raises(UsageError, match=r"policy\.json is"):
+            coterie.load(tmp_path)
+
+
+# Evaluation ------------------------------------------------------------------------------------
+
+
+def walker() -> PerAgent:
+    """A team made by hand: walks to the only food and loads it, alone or together.
+
+    Two ReLU layers: row and column distance by sign, then those and whether they sum to 1.
+    """
+    policy = PerAgent((0, 0), 9, 6, (4, 5), jax.random.key(0))
+    first = np.zeros((11, 4), np.float32)  # food's row, column, level, own row, column, ..., ids
+    first[[0, 3], 0] = 1, -1
+    first[[0, 3], 1] = -1, 1
+    first[[1, 4], 2] = 1, -1
+    first[[1, 4], 3] = -1, 1
+    second = np.eye(4, 5, dtype=np.float32)
+    second[:, 4] = -1
+    bias = np.array([0, 0, 0, 0, 1.5], np.float32)
+    third = np.zeros((5, 6), np.float32)  # none, north, south, west, east, load
+    third[[1, 0, 3, 2], [1, 2, 3, 4]] = 1
+    third[4, 5] = 20
+    layers = policy.networks.body.layers
+    weights = [(first, np.zeros(4, np.float32)), (second, bias), (third, np.zeros(6, np.float32))]
+    for k, (weight, offset) in enumerate(weights):
+        assert layers[k].weight.shape[1:] == weight.shape
+        policy = eqx.tree_at(
+            lambda p, k=k: (p.networks.body.layers[k].weight, p.networks.body.layers[k].bias),
+            policy,
+            (jnp.asarray(weight)[None], jnp.asarray(offset)[None]),
+        )
+    return policy
+
+
+def test_a_team_earns_the_same_here_and_in_the_original():
+    policies = {"best": jax.tree.map(lambda x: x[None], walker())}
+    run = Run({}, Game(coterie.make(FORAGING)), policies, None, 0)
+    ours = run.evaluate(2_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium wonders about several agents
+        theirs = run.evaluate(200, environment="gymnasium:lbforaging:Foraging-5x5-2p-1f-v3", seed=1)
+    for name in ("eval/return/team_sum", "eval/return/agent/agent_0", "eval/length"):
+        here, there = ours[name]["mean"], theirs[name]["mean"]
+        width = 4 * (0.5 if "return" in name else 25.0) / np.sqrt(200)
+        assert abs(here - there) < width, (name, here, there)
+    low, high = ours["eval/return/team_sum"]["ci95_episodes"]
+    assert 0.3 < low < ours["eval/return/team_sum"]["mean"] < high < 1
+    assert high - low < 0.06
+
+
+def test_evaluation_is_summarised_over_seeds_and_reproducible(trained):
+    run = trained("feed-forward")
+    metrics = run.evaluate(episodes=16, seed=3)
+    assert metrics == run.evaluate(episodes=16, seed=3)
+    for metric in metrics.values():
+        assert len(metric["per_seed"]) == 2
+        assert metric["mean"] == pytest.approx(np.mean(metric["per_seed"]))
+        assert metric["ci95"] is not None
+    total = metrics["eval/return/team_sum"]["mean"]
+    assert total == pytest.approx(2 * metrics["eval/return/team_mean"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ("lbf/8x8-2p-3f", r"the team has observation sizes \[9, 9\], but .* has \[15, 15\]"),
+        ("gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", "the team has observation sizes"),
+        ("gymnasium:lbforaging:Foraging-5x5-2p-1f-v9", "Gymnasium has no environment"),
+        ("lbf/five", "not the name of a task"),
+        ("nowhere.to:find", "cannot import 'nowhere"),
+        ("json:loads", "cannot make an environment"),
+    ],
+)
+def test_evaluation_elsewhere_needs_a_place_that_fits(trained, environment, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        trained("feed-forward").evaluate(4, environment=environment)
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 10**11])
+def test_evaluation_refuses_impossible_numbers(trained, episodes):
+    with pytest.raises(UsageError, match=r"at least 1|bytes \(.*GB\)"):
+        trained("feed-forward").evaluate(episodes)
+
+
+# Refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "environment", "more", "sentence"),
+    [
+        (VDN(), "matrix/chicken", {}, "vdn needs a common reward.* --reward sum or --reward mean"),
+        (QMIX(), "matrix/chicken", {"reward": "individual"}, "qmix needs a common reward"),
+        (QMIX(), Doors, {"central": "state", "reward": "sum"}, "offers no state for z"),
+        (VDN(), "gymnasium:lbforaging:Foraging-5x5-2p-1f-v3", {}, "not yet trained on"),
+        (VDN(), dict, {}, "made dict, not a coterie.Environment"),
+        (VDN(), "matrix/climbing", {"options": {"round": 3}}, "did you mean rounds"),
+        (VDN(), "matrix/climbing", {"steps": 0}, "steps must be at least 1; got 0"),
+        (VDN(), "matrix/climbing", {"seeds": 0}, "seeds must be at least 1; got 0"),
+        (VDN(), "matrix/climbing", {"evaluations": 0}, "evaluations must be at least 1"),
+        (VDN(), "matrix/climbing", {"final_episodes": -1}, "final_episodes must be at least 0"),
+        (VDN(buffer_size=10**11), "matrix/climbing", {}, r"needs [\d,]{17,} bytes \([\d,.]+ GB\)"),
+        (VDN(hidden=(10**6, 10**6)), "matrix/climbing", {}, r"[\d,]{17,} bytes"),
+    ],
+)
+def test_refused_before_anything_is_written(tmp_path, algorithm, environment, more, sentence):
+    events = []
+    options = {"steps": 40, "report": lambda event, facts: events.append(event)} | more
+    with pytest.raises(UsageError, match=sentence):
+        train(algorithm, environment, out=tmp_path / "run", **options)
+    assert not list(tmp_path.iterdir())
+    assert not events
+
+
+@pytest.mark.parametrize("existing", ["folder", "run", "file", "link"])
+def test_nothing_is_ever_overwritten(tmp_path, existing):
+    out = tmp_path / "run"
+    if existing in ("folder", "run"):
+        out.mkdir()
+    if existing == "run":
+        (out / "config.json").write_text("{}")
+    if existing == "file":
+        out.write_text("precious")
+    if existing == "link":
+        out.symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"nothing was overwritten"):
+        train(VDN(), "matrix/climbing", 40, out=out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_path_through_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(UsageError, match="a part of this path is a file"):
+        train(VDN(), "matrix/climbing", 40, out=tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "damaged: not JSON"),
+        ("[]", "not that of a run"),
+        ('{"algorithm": "vdn", "seeds": 1}', "not that of a run: it needs settings"),
+        (lambda c: c | {"seeds": "two"}, "it needs seeds"),
+        (lambda c: c | {"algorithm": "dqn"}, "no algorithm 'dqn'"),
+        (lambda c: c | {"environment": "lbf/nine"}, "not the name of a task"),
+        (lambda c: c | {"settings": c["settings"] | {"gama": 1}}, "no setting 'gama'"),
+        (lambda c: c | {"settings": c["settings"] | {"lr": "fast"}}, "config.json is damaged"),
+        (lambda c: c | {"settings": c["settings"] | {"lr": -1.0}}, "lr must be a positive number"),
+    ],
+)
+def test_broken_configurations_are_named(trained, tmp_path, content, sentence):
+    run = tmp_path / "run"
+    run.mkdir()
+    if callable(content):
+        config = json.loads((trained("feed-forward").path / "config.json").read_text())
+        content = json.dumps(content(config))
+    (run / "config.json").write_text(content)
+    for read in (open_run, resume):
+        with pytest.raises(UsageError, match=sentence):
+            read(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"update_ratio": 1e-9}, "update_ratio must be at least 1e-5"),
+        ({"lr": float("inf")}, "lr must be a positive number; got inf"),
+        ({"lr": float("nan")}, "lr must be a positive number; got nan"),
+        ({"gamma": 1.1}, r"gamma must lie in \[0, 1\]; got 1.1"),
+        ({"epsilon_steps": 0}, "epsilon_steps must be positive or None"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be positive or None"),
+        ({"learning_starts": -1}, "learning_starts must be at least 0"),
+        ({"target_tau": 0.0}, "target_tau must lie in"),
+        ({"hidden": ()}, "hidden must be positive layer sizes"),
+        ({"buffer_size": 3}, "smaller than one rollout"),
+        ({"sharing": "shared", "groups": ("agent_0,agent_1",)}, "contradict each other"),
+    ],
+)
+def test_settings_that_make_no_sense_fail_at_construction(settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        VDN(**settings)
+
+
+def test_many_evaluations_are_no_more_than_there_are_rollouts():
+    run = start("dilemma", None, steps=40, evaluations=10**12, final_episodes=0)
+    assert run.steps == 40
+
+
+def test_available_memory_unknown_refuses_nothing(monkeypatch):
+    monkeypatch.setattr(runs, "available_memory", lambda: None)
+    run = start("dilemma", None, steps=8, final_episodes=0)
+    assert run.steps == 8
