@@ -1,6 +1,6 @@
-"""Seconds from typing `coterie train` to the first gradient update, imports and compilation included.
+"""Seconds from typing `coterie train` to the first gradient update, compilation included.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

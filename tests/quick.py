@@ -1,6 +1,8 @@
-"""Whole runs in tests: compiled quickly, because they compile for longer than they run."""
+"""Whole runs in tests: compiled quickly and once, because they compile for longer than they run."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -19,8 +21,23 @@ class _QuickJax:
         return getattr(jax, name)
 
 
-def compile_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Affects what Coterie compiles, not what JAX and Optax compile inside of it."""
+@contextlib.contextmanager
+def quick_compilation(cache) -> Iterator[pytest.MonkeyPatch]:
+    """Affects what Coterie compiles, not what JAX and Optax compile inside of it.
+
+    What was compiled is kept in the folder ``cache``, for runs of the same shapes.
+    """
     jax.devices()  # all cores are one device, before a command asks for more
-    for module in (policy, runs, training):
-        patch.setattr(module, "jax", _QuickJax())
+    settings = {
+        "jax_compilation_cache_dir": str(cache),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (policy, runs, training):
+            patch.setattr(module, "jax", _QuickJax())
+        yield patch
+    for name, value in before.items():
+        jax.config.update(name, value)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from quick import compile_quickly
+from quick import quick_compilation
 
 import coterie
 from coterie import cli
@@ -28,9 +28,8 @@ TINY = [*SMALL, "--evaluations", "3", "--final-episodes", "5"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
+def quick(tmp_path_factory):
+    with quick_compilation(tmp_path_factory.mktemp("compiled")):
         yield
 
 
@@ -243,7 +242,7 @@ def test_what_training_shows(call, tmp_path):
 
 
 def test_json_is_one_document_and_nothing_else(call, run, tmp_path):
-    line = f"train vdn matrix/climbing --steps 40 --out {tmp_path / 'run'} --json"
+    line = f"train vdn matrix/climbing --seeds 2 --steps 40 --out {tmp_path / 'run'} --json"
     status, out, _ = call(" ".join([line, *TINY]))
     answer = json.loads(out)
     assert status == 0

@@ -98,7 +98,7 @@ class Lanes:
         """The states with their log totals at zero."""
         return tuple(clear_totals(state) for state in states)
 
-    def _device(self, lane: int) -> jax.Device:
+    def _device(self, lane: int) -> Any:
         return self.devices[lane % len(self.devices)]
 
     def _placed(self, state: TrainState, lane: int) -> TrainState:

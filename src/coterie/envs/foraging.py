@@ -121,10 +121,8 @@ class Foraging(Environment):
             raise UsageError(f"levels must be v3 or v2; got {self.levels!r}")
         if self.time_limit < 1:
             raise UsageError(f"time_limit must be at least 1 step; got {self.time_limit}")
-
-    @property
-    def agents(self) -> tuple[str, ...]:
-        return tuple(f"agent_{i}" for i in range(self.players))
+        names = tuple(f"agent_{i}" for i in range(self.players))
+        object.__setattr__(self, "agents", names)
 
     def spec(self) -> EnvSpec:
         size = 3 * (self.food + self.players)
@@ -263,13 +261,14 @@ class Foraging(Environment):
         As in the original, food is seen up to ``sight`` away, but a player up to coordinate
         ``2 * sight`` of the window, which at a wall is farther.
         """
+        sight = self.sight or 0
         centre = players[0, :2]
-        corner = jnp.maximum(centre - self.sight, 0.0)
+        corner = jnp.maximum(centre - sight, 0.0)
         offset = jnp.concatenate([corner, jnp.zeros_like(corner[:1])])
-        near = jnp.all(jnp.abs(foods[:, :2] - centre) <= self.sight, 1) & (foods[:, 2] > 0)
+        near = jnp.all(jnp.abs(foods[:, :2] - centre) <= sight, 1) & (foods[:, 2] > 0)
         players, foods = players - offset, foods - offset
         place = players[:, :2]
-        within = jnp.all((place >= 0) & (place <= 2 * self.sight), 1)
+        within = jnp.all((place >= 0) & (place <= 2 * sight), 1)
         return _compact(players, within), _compact(foods, near)
 
     def _spawn_players(
@@ -304,7 +303,7 @@ class Foraging(Environment):
             cell = (best & (2**width - 1)).astype(jnp.int32) - 1
             r, c = 1 + cell // (self.cols - 2), 1 + cell % (self.cols - 2)
             found = jnp.stack([r, c, level[f]]).astype(jnp.float32)
-            foods.append(jnp.where(best > 0, found, np.float32(MISSING)))
+            foods.append(jnp.where(best > 0, found, jnp.asarray(MISSING, jnp.float32)))
             allowed &= (row - r) ** 2 + (col - c) ** 2 > 4
         return _row_major(jnp.stack(foods))
 

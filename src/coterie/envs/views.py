@@ -95,11 +95,13 @@ class Game:
         def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
             reset_key, step_key = jax.random.split(key)
             state, first = self.env.reset(reset_key)
-            return first, self.env.step(step_key, state, jnp.zeros(self.spec.n_agents, jnp.int32))[1]
+            actions = jnp.zeros(self.spec.n_agents, jnp.int32)
+            return first, self.env.step(step_key, state, actions)[1]
 
         first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
-        given = [(shown.action_mask is not None, shown.alive is not None) for shown in (first, second)]
-        return given[0][0] or given[1][0], given[0][1] or given[1][1]
+        masks = (first.action_mask, second.action_mask)
+        alive = (first.alive, second.alive)
+        return any(x is not None for x in masks), any(x is not None for x in alive)
 
     def _complete(self, shown: TimeStep) -> View:
         """Pads observations to [N, O] and fills in masks, alive flags and z."""
