@@ -13,7 +13,13 @@ from coterie.envs.views import Game
 from coterie.training import Program
 
 PLAYS = 100_000
-SETTINGS = {"epsilon_start": 1.0, "epsilon_end": 1.0, "learning_starts": 1_000, "lr": 1e-3}
+SETTINGS = {
+    "epsilon_start": 1.0,  # random behaviour throughout
+    "epsilon_end": 1.0,
+    "standardise_rewards": False,  # tables in the game's own units
+    "learning_starts": 1_000,
+    "lr": 1e-3,
+}
 ALGORITHMS = coterie.VDN(**SETTINGS), coterie.QMIX(**SETTINGS)
 
 

@@ -505,6 +505,12 @@ def test_numbers_in_words():
     assert plural(2, "seed") == "2 seeds"
 
 
+def test_lines_are_never_broken(capsys):
+    long = "a/very/long/path" * 20
+    TrainDisplay()("warning", {"sentence": f"[{long}] is damaged"})
+    assert capsys.readouterr().err == f"warning: [{long}] is damaged\n"
+
+
 def test_a_terminal_shows_one_live_line_that_fits(monkeypatch):
     """Every frame of the bar is one line, at any width; warnings stand above it."""
     import io

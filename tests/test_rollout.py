@@ -85,9 +85,7 @@ def test_the_stored_memory_is_the_one_acted_with():
     unroll = quick(lambda policy, *x: policy.unroll(*x)[1])
     for first in (0, 5):
         start = np.repeat(seen["start"][first:-1, :, None], N, -1)
-        memories = unroll(
-            policy, seen["memory"][first], seen["observations"][first:-1], start
-        )
+        memories = unroll(policy, seen["memory"][first], seen["observations"][first:-1], start)
         np.testing.assert_allclose(memories, seen["memory"][first + 1 :], atol=1e-5)
 
 

@@ -56,6 +56,22 @@ class Doors(coterie.Environment):
         return coterie.TimeStep((jnp.stack([t, 1.0]), jnp.ones(1)), rewards, ended, ended)
 
 
+class Lottery(Doors):
+    """Pays each agent 1 a step and ends at any step with probability 1/2."""
+
+    def spec(self):
+        return coterie.EnvSpec(self.agents, (1, 1), (2, 2), time_limit=30)
+
+    def reset(self, key):
+        return jnp.zeros(()), self._end(jnp.zeros(2), False)
+
+    def step(self, key, state, actions):
+        return state, self._end(jnp.ones(2), jax.random.bernoulli(key))
+
+    def _end(self, rewards, ended):
+        return coterie.TimeStep(jnp.ones((2, 1)), rewards, jnp.array(ended), jnp.array(False))
+
+
 # Runs that several tests look at ---------------------------------------------------------------
 
 TRAINED = {
@@ -66,7 +82,7 @@ TRAINED = {
         1,
     ),
     "dilemma": (IDQN(**TINY, lr=3e-3), "matrix/prisoners-dilemma", 4),
-    "doors": (IDQN(**TINY), Doors, 1),
+    "doors": (IDQN(**TINY, lr=3e-3), Doors, 3),
 }
 
 
@@ -187,15 +203,21 @@ def test_config_names_everything_that_decides_a_run(trained):
     assert config["versions"]["jax"] == jax.__version__
 
 
-def test_best_and_last_policies_are_what_they_are_called(trained):
-    """The dilemma is deterministic, so a policy's return is known exactly; learning lowers it."""
-    run = trained("dilemma")
-    seeds = evaluations(run)["matrix"]["prisoners-dilemma"]["idqn"]
+@pytest.mark.parametrize(("kind", "learning"), [("dilemma", "lowers"), ("doors", "raises")])
+def test_best_and_last_policies_are_what_they_are_called(trained, kind, learning):
+    """Both games are deterministic, so a policy's return is known exactly."""
+    run = trained(kind)
+    seeds = evaluations(run)
+    for _ in ("environment", "task", "algorithm"):
+        (seeds,) = seeds.values()
     points = np.array([
         [np.mean(own[f"step_{k}"]["return"]) for k in range(6)] for own in seeds.values()
     ])  # fmt: skip
-    assert (points.max(1) > points[:, -1]).any()
-    opened = open_run(run.path)
+    if learning == "lowers":
+        assert (points.max(1) > points[:, -1]).any()
+    else:
+        assert (points.max(1) > points[:, 0]).any()
+    opened = open_run(run.path, Doors)
     for which, expected in (("best", points.max(1)), ("last", points[:, -1])):
         for source in (run, opened):
             found = source.evaluate(episodes=2, which=which)["eval/return/team_sum"]["per_seed"]
@@ -485,6 +507,14 @@ def test_a_team_earns_the_same_here_and_in_the_original():
     low, high = ours["eval/return/team_sum"]["ci95_episodes"]
     assert 0.3 < low < ours["eval/return/team_sum"]["mean"] < high < 1
     assert high - low < 0.06
+
+
+def test_what_comes_after_an_end_is_not_counted():
+    policy = PerAgent((0, 1), 1, 2, (4,), jax.random.key(0))
+    run = Run({}, Game(Lottery()), {"best": jax.tree.map(lambda x: x[None], policy)}, None, 0)
+    metrics = run.evaluate(500)
+    assert metrics["eval/return/agent/left"]["mean"] == metrics["eval/length"]["mean"]
+    assert 1.7 < metrics["eval/length"]["mean"] < 2.3
 
 
 def test_evaluation_is_summarised_over_seeds_and_reproducible(trained):
