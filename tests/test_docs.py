@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import quick_compilation
@@ -68,14 +69,13 @@ def test_formats_recipe_for_numpy_alone(tmp_path, monkeypatch):
         coterie.train(algorithm, "matrix/climbing", 8, **options)
     monkeypatch.chdir(tmp_path / "run")
     recipe = next(block for block in blocks("formats.md") if "about = " in block)
-    names: dict = {}
-    exec(recipe.replace('json.load(open("policy/policy.json"))', "json.loads(text)"),
-         names | {"text": Path("policy/policy.json").read_text()}, names)  # fmt: skip
+    names = {"text": Path("policy/policy.json").read_text()}
+    exec(recipe.replace('json.load(open("policy/policy.json"))', "json.loads(text)"), names)
     team = coterie.load(tmp_path / "run")
     memory, h = team.initial_memory(), np.zeros(6)
     for observation in (1.0, -2.0):
-        expected, memory = team.policy.step(memory, np.full((2, 1), observation, np.float32),
-                                            np.zeros(2, bool))  # fmt: skip
+        seen = jnp.full((2, 1), observation)
+        expected, memory = team.policy.step(memory, seen, jnp.zeros(2, bool))
         found, h = names["scores"](1, [observation], h)
         np.testing.assert_allclose(found, expected[1], atol=1e-5)
         np.testing.assert_allclose(h, memory[1], atol=1e-5)

@@ -190,6 +190,11 @@ def test_evaluations_are_in_the_marl_eval_format(trained):
         np.testing.assert_allclose(logged, [np.mean(p["return"]) for p in points], atol=1e-6)
 
 
+def test_an_environment_without_a_family_is_its_own_task(trained):
+    ((name, tasks),) = evaluations(trained("doors")).items()
+    assert list(tasks) == [name]
+
+
 def test_config_names_everything_that_decides_a_run(trained):
     config = json.loads((trained("feed-forward").path / "config.json").read_text())
     algorithm = TRAINED["feed-forward"][0]
@@ -201,6 +206,7 @@ def test_config_names_everything_that_decides_a_run(trained):
     }  # fmt: skip
     assert config.items() >= expected.items()
     assert config["versions"]["jax"] == jax.__version__
+    assert config["coterie"] == config["versions"]["coterie"] == coterie.__version__
 
 
 @pytest.mark.parametrize(("kind", "learning"), [("dilemma", "lowers"), ("doors", "raises")])
@@ -513,8 +519,9 @@ def test_what_comes_after_an_end_is_not_counted():
     policy = PerAgent((0, 1), 1, 2, (4,), jax.random.key(0))
     run = Run({}, Game(Lottery()), {"best": jax.tree.map(lambda x: x[None], policy)}, None, 0)
     metrics = run.evaluate(500)
-    assert metrics["eval/return/agent/left"]["mean"] == metrics["eval/length"]["mean"]
-    assert 1.7 < metrics["eval/length"]["mean"] < 2.3
+    mean_length = metrics["eval/length"]["mean"]
+    assert metrics["eval/return/agent/left"]["mean"] == pytest.approx(mean_length, rel=1e-12)
+    assert 1.7 < mean_length < 2.3
 
 
 def test_evaluation_is_summarised_over_seeds_and_reproducible(trained):

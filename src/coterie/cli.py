@@ -394,6 +394,8 @@ class ResumeArgs:
 
     steps: int | None = None
     """Extend the run to so many environment steps."""
+    environment: str | None = None
+    """The environment again, where the run is on code of yours."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -406,7 +408,9 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
 
     one_core_per_seed(RunDirectory.open(Path(names[0])).config()["seeds"])
     with TrainDisplay() as display:
-        run = runs.resume(names[0], parsed.run.steps, report=display)
+        run = runs.resume(
+            names[0], parsed.run.steps, environment=parsed.run.environment, report=display
+        )
     return _conclude(run, parsed.run.json)
 
 
@@ -430,8 +434,10 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
 
     own = parsed.run
-    run = runs.open_run(names[0])
-    metrics = run.evaluate(own.episodes, own.which, own.environment, own.seed)
+    code = own.environment if runs.is_code(own.environment) else None
+    run = runs.open_run(names[0], code)
+    elsewhere = None if code else own.environment
+    metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed)
     where = own.environment or run.config["environment"]
     if own.json:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes}

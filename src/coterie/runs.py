@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -25,9 +26,9 @@ from coterie.envs.views import Central, Game
 from coterie.evaluate import play, return_metrics
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
-from coterie.policy import describe, load_policy, save_policies
+from coterie.policy import WHICH, describe, load_policy, save_policies
 from coterie.tracking import EvaluationFile, RunDirectory, versions
-from coterie.types import PyTree, Reward, UsageError
+from coterie.types import PyTree, Reward, UsageError, tree_bytes
 
 LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
@@ -35,6 +36,8 @@ EPISODES, FINAL_EPISODES = 32, 320
 """At each evaluation point, and for the absolute metric at the end (SPEC §8)."""
 
 Report = Callable[[str, dict[str, Any]], None]
+Opened = str | Environment | Callable[[], Environment]
+"""An environment as a user gives it: a name, the thing itself, or what makes it."""
 
 
 @dataclass
@@ -73,15 +76,16 @@ class Run:
         Returns:
             {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}
         """
-        if episodes < 1:
-            raise UsageError(f"episodes must be at least 1; got {episodes}")
+        episodes = _whole("episodes", episodes, 1)
+        if which not in WHICH:
+            raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
         if environment is not None and is_hosted(environment):
             returns, lengths = self._play_hosted(environment, which, episodes, seed)
         else:
             game = self.game
             if environment is not None:
                 game = Game(envs.make(environment))
-                check_fits(self.game, game.spec, environment)
+                check_fits(sizes(self.game.spec), game.spec, environment)
             returns, lengths = evaluate_native(game, self.policies[which], episodes, seed)
         return summary(self.game.spec.agents, returns, lengths)
 
@@ -91,7 +95,7 @@ class Run:
 
         env = make_hosted(name)()
         try:
-            check_fits(self.game, env.spec, name)
+            check_fits(sizes(self.game.spec), env.spec, name)
             seeds = jax.tree.leaves(self.policies[which])[0].shape[0]
             played = [
                 play_hosted(env, jax.tree.map(lambda x: x[k], self.policies[which]), episodes, seed)  # noqa: B023
@@ -106,7 +110,10 @@ class Run:
 def evaluate_native(game: Game, policies: PyTree, episodes: int, seed: int) -> Any:
     """Returns [S, E, N] and lengths [S, E] of every seed's greedy team."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
-    keys = jax.random.split(jax.random.key(seed), seeds)
+    one = tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
+    check_memory(4 * one * episodes * seeds, "--episodes")
+    # Apart from the keys of training, which are split from the same kind of root.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
     run = jax.jit(jax.vmap(lambda p, k: play(game, p, k, episodes)))
     return jax.tree.map(np.asarray, run(policies, keys))
 
@@ -126,24 +133,34 @@ def summary(agents: tuple[str, ...], returns: Any, lengths: Any) -> dict[str, An
     return result
 
 
+def is_code(name: str | None) -> bool:
+    """Whether a name means a native environment in a module of the user's."""
+    return name is not None and ":" in name and not is_hosted(name)
+
+
 def is_hosted(name: str) -> bool:
     """Whether a name means a Python environment outside this package."""
     return name.startswith(("gymnasium:", "pettingzoo:"))
 
 
-def check_fits(game: Game, spec: Any, name: str) -> None:
-    """UsageError unless a team trained on ``game`` can act where ``spec`` holds."""
-    own = game.spec
-    for word, a, b in (
-        ("observation sizes", own.observation_sizes, spec.observation_sizes),
-        ("action counts", own.action_counts, spec.action_counts),
-    ):
+def sizes(spec: Any) -> dict[str, list[int]]:
+    """What has to agree between the environments a team can act in."""
+    return {
+        "observation sizes": list(spec.observation_sizes),
+        "action counts": list(spec.action_counts),
+    }
+
+
+def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
+    """UsageError unless a team of these ``sizes`` can act where ``spec`` holds."""
+    for word, b in sizes(spec).items():
+        a = team[word]
         if tuple(a) != tuple(b):
             raise UsageError(f"the team has {word} {list(a)}, but {name} has {list(b)}")
 
 
 def open_environment(
-    environment: str | Environment | Callable[[], Environment], options: dict[str, Any]
+    environment: Opened | None, options: dict[str, Any]
 ) -> tuple[Environment, str]:
     """An environment and the name it is recorded under.
 
@@ -154,12 +171,14 @@ def open_environment(
     if callable(environment):
         made = environment()
         name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
-    elif is_hosted(environment):
+    elif isinstance(environment, str) and is_hosted(environment):
         raise UsageError(
             f"{environment} can be evaluated on, not yet trained on; train on the native one"
         )
+    elif not isinstance(environment, str):
+        raise UsageError(f"an environment is a name, an object or a callable; got {environment!r}")
     elif ":" in environment:
-        made, name = _import_callable(environment)(**options), environment
+        made, name = _call_import(environment, options), environment
     else:
         return envs.make(environment, **options), environment
     if not isinstance(made, Environment):
@@ -167,14 +186,19 @@ def open_environment(
     return made, name
 
 
-def _import_callable(name: str) -> Callable[..., Any]:
+def _call_import(name: str, options: dict[str, Any]) -> Any:
+    """What ``package.module:callable`` makes."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"cannot import {module!r} for environment {name!r}: {error}") from None
     except AttributeError:
         raise UsageError(f"module {module!r} has no {attribute!r} (environment {name!r})") from None
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise UsageError(f"{name} cannot make an environment: {error}") from None
 
 
 def make_game(
@@ -197,21 +221,45 @@ def make_game(
         z = ("state" if spec.central_size else "joint") if central == "auto" else central
         if z == "state" and not spec.central_size:
             raise UsageError(f"{name} offers no state for z; use --central joint")
-    return Game(environment, z, reward)
+    game = Game(environment, z, reward)
+    game.trace()
+    return game
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that are free, where the system tells."""
+    """Bytes of memory that a process can still get, where the system tells."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None
 
 
+def _whole(word: str, number: int | float, least: int) -> int:
+    """The number as an integer (1e6 is one); UsageError unless it is whole and large enough."""
+    if not np.isfinite(number) or number != int(number):
+        raise UsageError(f"{word} must be a whole number; got {number}")
+    if number < least:
+        raise UsageError(f"{word} must be at least {least}; got {number}")
+    return int(number)
+
+
+def check_memory(needed: int, lower: str) -> None:
+    """UsageError if so many bytes are not free; ``lower`` names what to lower."""
+    free = available_memory()
+    if free is not None and needed > 0.9 * free:
+        raise UsageError(
+            f"this needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free: "
+            f"lower {lower}"
+        )
+
+
 def train(
     algorithm: Algorithm,
-    environment: str | Environment | Callable[[], Environment],
-    steps: int,
+    environment: Opened,
+    steps: int | float,
     *,
     seeds: int = 1,
     seed: int = 0,
@@ -240,9 +288,12 @@ def train(
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
     """
-    for word, number in (("steps", steps), ("seeds", seeds), ("evaluations", evaluations)):
-        if number < 1:
-            raise UsageError(f"{word} must be at least 1; got {number}")
+    steps, seeds = _whole("steps", steps, 1), _whole("seeds", seeds, 1)
+    evaluations = _whole("evaluations", evaluations, 1)
+    final_episodes = _whole("final_episodes", final_episodes, 0)
+    seed = _whole("seed", seed, 0)
+    if seed + seeds > 2**32:
+        raise UsageError(f"seeds must lie below 2^32; got {seed} and {seeds - 1} more")
     env, name = open_environment(environment, options or {})
     algorithm = algorithm.resolve(steps)
     game = make_game(algorithm, env, name, reward, central)
@@ -261,29 +312,37 @@ def train(
         "seed": seed,
         "evaluations": evaluations,
         "final_episodes": final_episodes,
+        "sizes": sizes(game.spec),
         "lanes": lanes.count,
         "versions": versions(),
     }
     report = report or (lambda event, facts: None)
-    needed, free = lanes.bytes(), available_memory()
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
-    if free is not None and needed > 0.9 * free:
-        raise UsageError(
-            f"this run needs {needed / 1e9:.1f} GB ({seeds} seeds, mostly replay), but only "
-            f"{free / 1e9:.1f} GB of memory are free: lower --buffer-size or --seeds"
-        )
+    check_memory(needed := lanes.bytes(), "--buffer-size or --seeds")
     directory = RunDirectory.create(Path(out)) if out is not None else None
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
     if directory:
         directory.write_json("config.json", config)
     return _Loop(lanes, config, directory, report).run(lanes.init(seed), 0)
 
 
-def resume(path: str | Path, steps: int | None = None, report: Report | None = None) -> Run:
-    """Continues an interrupted run from its newest checkpoint; ``steps`` extends it."""
+def resume(
+    path: str | Path,
+    steps: int | None = None,
+    *,
+    environment: Opened | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Continues an interrupted run from its newest checkpoint.
+
+    Args:
+        steps: extends the run to so many environment steps.
+        environment: the environment again, where the run is on code of the user's.
+    """
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    algorithm, game = restore(config)
-    config["steps"] = steps or config["steps"]
+    algorithm, game = restore(config, environment)
+    if steps is not None:
+        config["steps"] = int(steps)
     lanes = Lanes(algorithm, game, config["seeds"], EPISODES, config["lanes"])
     report = report or (lambda event, facts: None)
     _, states, meta = checkpoints.latest(
@@ -291,36 +350,45 @@ def resume(path: str | Path, steps: int | None = None, report: Report | None = N
         lanes.template(),
         lambda sentence: report("warning", {"sentence": sentence}),
     )
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": lanes.bytes()})
     if lanes.program.iterations(config["steps"]) <= meta["iteration"]:
-        raise UsageError(f"{path} is complete at {meta['env_steps']} steps; extend it with --steps")
+        done = meta["env_steps"]
+        raise UsageError(f"{path} has its {done:,} steps already; extend it with more --steps")
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": lanes.bytes()})
     directory.write_json("config.json", config)
-    with (directory.path / "metrics.jsonl").open("r+b") as log:
-        log.truncate(meta["log_bytes"])
+    if not directory.cut_log(meta["log_bytes"]):
+        report("warning", {"sentence": "metrics.jsonl had lost lines; it goes on without them"})
     loop = _Loop(lanes, config, directory, report, meta)
-    return loop.run(lanes.place(states), meta["iteration"])
+    # Read and placed states together would be twice the replay.
+    placed = lanes.place(states)
+    del states
+    return loop.run(placed, meta["iteration"])
 
 
-def restore(config: dict[str, Any]) -> tuple[Algorithm, Game]:
-    """The algorithm and the game a configuration describes."""
+def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[Algorithm, Game]:
+    """The algorithm and the game a configuration describes.
+
+    Code of the user's is never imported because a file names it: it has to be given again.
+    """
     settings = {
         k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
         for k, v in config["settings"].items()
     }
     algorithm = make_algorithm(config["algorithm"], **settings)
-    if "/" not in config["environment"]:
-        raise UsageError(
-            f"the run was trained on {config['environment']}, code of yours: open it in Python"
-        )
-    env = envs.make(config["environment"], **config["environment_options"])
-    return algorithm, Game(env, config["central"], config["reward"])
+    name, options = config["environment"], config["environment_options"]
+    if ":" in name and environment is None:
+        raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
+    env, given = open_environment(environment if ":" in name else name, options)
+    game = Game(env, config["central"], config["reward"])
+    if ":" in name:
+        check_fits(config["sizes"], env.spec(), given)
+    return algorithm, game
 
 
-def open_run(path: str | Path) -> Run:
-    """A run from its directory."""
+def open_run(path: str | Path, environment: Opened | None = None) -> Run:
+    """A run from its directory; ``environment`` again where it is code of the user's."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    _, game = restore(config)
+    _, game = restore(config, environment)
 
     def stacked(which: str) -> PerAgent:
         each = [load_policy(directory.path, k, which)[0] for k in range(config["seeds"])]
@@ -362,8 +430,10 @@ class _Loop:
         saves = self._marks(CHECKPOINTS)
         self.started = time.perf_counter()
         with self._interruptible():
-            if iteration == 0:
+            if not self.evaluations.content:
                 state = self._evaluate(state, 0)
+                if self.stop:
+                    self._save(state, 0)
             while iteration < self.total and not self.stop:
                 until = min(m for m in log if m > iteration)
                 state, iteration = self._advance(state, iteration, until)
@@ -458,12 +528,11 @@ class _Loop:
     def _save(self, state: States, iteration: int) -> None:
         if not self.directory:
             return
-        log = self.directory.path / "metrics.jsonl"
         meta = {
             "iteration": iteration,
             "env_steps": self._steps(iteration),
             "seconds": self._seconds(),
-            "log_bytes": log.stat().st_size if log.exists() else 0,
+            "log_bytes": self.directory.sync_log(),
             "evaluations": self.evaluations.content,
         }
         self.report("saving", meta)
@@ -478,9 +547,10 @@ class _Loop:
         )
         path = self.directory.path if self.directory else None
         run = Run(self.config, self.program.game, policies, path, self._steps(iteration))
-        if not self.stop and self.config["final_episodes"]:
+        stopped = iteration < self.total
+        if not stopped and self.config["final_episodes"]:
             self._absolute(run)
-        facts = {"run": run, "stopped": self.stop, "seconds": self._seconds()}
+        facts = {"run": run, "stopped": stopped, "seconds": self._seconds()}
         self.report("end", {**facts, "env_steps": run.steps})
         return run
 

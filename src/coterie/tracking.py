@@ -68,6 +68,25 @@ class RunDirectory:
             os.fsync(file.fileno())
         temporary.replace(target)
 
+    def sync_log(self) -> int:
+        """Bytes of ``metrics.jsonl``, all of them on the disk."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_log(self, size: int) -> bool:
+        """Cuts ``metrics.jsonl`` back to what a checkpoint knew; False if it is shorter.
+
+        A log that was cut within a line loses the rest of that line too.
+        """
+        with (self.path / "metrics.jsonl").open("a+b") as file:
+            whole = file.tell() >= size
+            if not whole:
+                file.seek(0)
+                size = file.read().rfind(b"\n") + 1
+            file.truncate(size)
+        return whole
+
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Appends lines to ``metrics.jsonl``."""
         with (self.path / "metrics.jsonl").open("a") as file:

@@ -156,7 +156,7 @@ class Program:
 
         Returns: the state, and (returns [S, E, N], lengths [S, E]).
         """
-        return self._evaluate(state, np.int32(point))
+        return self._evaluate(state, np.uint32(point % 2**32))
 
     def _judge(self, state: TrainState, point: Array, episodes: int) -> Any:
         key = jax.random.fold_in(state.judge_key, point)

@@ -349,9 +349,9 @@ def constant_rollout(name):
 
 
 def test_targets_count_updates_and_not_rollouts():
-    """Eight updates by one and by four at a time, the target copied after every third."""
+    """Ten updates by one and by five at a time, the target copied after every third."""
     results = []
-    for changes, rollouts in (({}, 8), ({"update_ratio": 1 / 2}, 2)):
+    for changes, rollouts in (({}, 10), ({"update_ratio": 5 / 8}, 2)):
         algorithm, learner, learn = learner_of("qmix", **changes)
         for i, key in enumerate(keys(rollouts)):
             learner, _ = learn(learner, constant_rollout("qmix"), key, clock_at(algorithm, i))

@@ -119,8 +119,8 @@ class ValueBased(Algorithm):
                          "target_interval", "sequence_length")
         }  # fmt: skip
         for name, value in positive.items():
-            if not value > 0:
-                raise UsageError(f"{name} must be positive; got {value}")
+            if not 0 < value < float("inf"):
+                raise UsageError(f"{name} must be a positive number; got {value}")
         if self._ratio == 0:
             raise UsageError(f"update_ratio must be at least 1e-5; got {self.update_ratio}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:

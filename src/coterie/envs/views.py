@@ -88,6 +88,16 @@ class Game:
             shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
         return GameState(env_state, t), shown
 
+    def trace(self) -> None:
+        """Goes through a reset and a step without computing: wrong shapes are found here."""
+
+        def both(key: PRNGKey) -> Any:
+            reset_key, step_key = jax.random.split(key)
+            state, _ = self.reset(reset_key)
+            return self.step(step_key, state, jnp.zeros(self.spec.n_agents, jnp.int32))
+
+        jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
+
     @cached_property
     def varies(self) -> tuple[bool, bool]:
         """Whether the environment ever gives action masks, and alive flags, of its own."""
@@ -114,6 +124,13 @@ class Game:
         elif mask.shape != available.shape:
             raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
         alive = jnp.ones(spec.n_agents, bool) if shown.alive is None else shown.alive
+        for word, array, size in (
+            ("observations", observations, (spec.n_agents, spec.observation_size)),
+            ("rewards", shown.rewards, available.shape[:1]),
+            ("alive", alive, available.shape[:1]),
+        ):
+            if jnp.shape(array) != size:
+                raise UsageError(f"{word} must have shape {size}; got {jnp.shape(array)}")
         return View(
             observations=observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
@@ -133,6 +150,11 @@ class Game:
             return jnp.zeros((0,), jnp.float32)
         if state is None:
             raise UsageError("this environment offers no state; use --central joint")
+        if jnp.shape(state) != (self.spec.central_size,):
+            raise UsageError(
+                f"central must have the {self.spec.central_size} numbers of the spec; "
+                f"got shape {jnp.shape(state)}"
+            )
         return jnp.asarray(state, jnp.float32)
 
 

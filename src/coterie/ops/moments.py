@@ -39,6 +39,8 @@ class Moments(eqx.Module):
         )
 
     def standardise(self, values: Float[Array, "*S"]) -> Float[Array, "*S"]:
-        """(x − mean) / √variance; unchanged while the variance is 0."""
+        """(x − mean) / √variance; unchanged while that variance is no more than rounding."""
         spread = jnp.sqrt(self.variance)
-        return jnp.where(spread > 1e-8, (values - self.mean) / jnp.maximum(spread, 1e-8), values)
+        floor = 1e-5 * jnp.abs(self.mean) + 1e-8
+        scaled = (values - self.mean) / jnp.maximum(spread, floor)
+        return jnp.where(spread > floor, scaled, values)
