@@ -204,6 +204,26 @@ class Walk(Environment):
         )
 
 
+class Steady(Environment):
+    """No chance: each agent observes the time, one-hot, and is paid the number of its action."""
+
+    agents = ("a", "b")
+
+    def spec(self):
+        return EnvSpec(self.agents, (6, 6), (9, 9), time_limit=6)
+
+    def reset(self, key):
+        return jnp.zeros((), jnp.int32), self._show(jnp.zeros((), jnp.int32), jnp.zeros(2))
+
+    def step(self, key, state, actions):
+        return state + 1, self._show(state + 1, actions.astype(jnp.float32))
+
+    def _show(self, t, rewards):
+        never = jnp.zeros((), bool)
+        seen = jnp.tile(jax.nn.one_hot(t, 6), (2, 1))
+        return TimeStep(seen, rewards, terminated=never, truncated=never)
+
+
 class Starts(Environment):
     """Observes the number drawn at the start, which also says when the episode ends."""
 

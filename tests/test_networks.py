@@ -15,7 +15,7 @@ from coterie.networks import GRU, History, MonotonicMixer, PerAgent, sharing_ind
 from coterie.types import UsageError
 
 KEY = jax.random.key(0)
-INDICES = {"own": (0, 1, 2), "shared": (0, 0, 0), "grouped": (0, 1, 0)}
+INDICES = {"own": (0, 1, 2), "shared": (0, 0, 0), "grouped": (0, 1, 1)}
 T, B, N, O, J, H = 5, 2, 3, 2, 4, 6  # noqa: E741
 
 

@@ -7,9 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Starts, Walk, game_for, quick_program, small, train
+from probes import (
+    Starts,
+    Steady,
+    Walk,
+    collector,
+    game_for,
+    quick,
+    quick_program,
+    random_learner,
+    small,
+    train,
+)
 
-from coterie.evaluate import return_metrics
+from coterie.evaluate import play, return_metrics
 from coterie.training import clear_totals
 from coterie.types import UsageError
 
@@ -45,8 +56,9 @@ def test_a_seed_fixes_everything():
 
 
 def test_seeds_differ_from_the_start():
-    weights = numbers(program(2).init(0).learner.values)
-    assert all(not np.array_equal(w[0], w[1]) for w in weights)
+    first = program(2).init(0)
+    for x in (*numbers(first.learner.values), np.asarray(first.vector.shown.observations)):
+        assert not np.array_equal(x[0], x[1])
     state = run(2)
     assert not np.array_equal(*np.asarray(state.learner.replay.observations))
     assert not np.array_equal(*np.asarray(jax.random.key_data(state.key)))
@@ -103,6 +115,16 @@ def test_moments_are_part_of_the_state_and_cover_the_living():
     assert ((alive < everyone) & (alive > everyone / 2)).all()
 
 
+def test_memory_goes_on_from_one_rollout_to_the_next():
+    """Items begin where rollouts do: all but those where an episode begins too recall something."""
+    replay = run(1).learner.replay
+    memory, start = np.asarray(replay.memory)[0, :, 0], np.asarray(replay.start)[0, :, 0]
+    stored = program(1).algorithm.clock(np.arange(ITERATIONS))["stored"][-1]
+    recalled = memory[:stored][~start[:stored].any(-1)]
+    assert len(recalled) > stored / 4
+    assert np.any(recalled, axis=-1).all()
+
+
 def test_the_best_policy_is_kept_by_the_environments_own_reward():
     state = run(2)
     state, (returns, lengths) = program(2).evaluate(state, 0)
@@ -130,6 +152,21 @@ def test_evaluations_count_one_episode_each_in_the_environments_own_rewards():
         by_action -= 100.0 * (by_action >= 100)
         assert ((by_action >= 0) & (by_action <= most * lengths)).all()
     assert (returns[..., 0][lengths < 5] >= 100).all()
+
+
+def test_evaluation_remembers_as_acting_does():
+    """In a game without chance, greedy acting and evaluation make the same return."""
+    algorithm = small("idqn", recurrent=True, environments=1, update_ratio=1 / 24)
+    game = game_for(algorithm, Steady())
+    policy = jax.tree.map(lambda x: 4 * x, random_learner(algorithm, game).values.utility)
+    seen, *_ = collector(algorithm, game)(policy, [0.0])
+    earned = seen.rewards[0, 0, :, 0].reshape(4, 6, 2)
+    assert np.array_equal(earned, np.broadcast_to(earned[0], earned.shape))
+    none, always = policy.initial_memory(24), jnp.ones((24, 2), bool)
+    forgetful, _ = quick(lambda o: policy.step(none, o, always))(seen.observations[0, 0, :, 0])
+    assert (np.asarray(forgetful).argmax(-1)[:6] != earned[0]).any(), "actions depend on memory"
+    returns, _ = quick(lambda k: play(game, policy, k, 2))(jax.random.key(0))
+    np.testing.assert_allclose(returns, np.broadcast_to(earned[0].sum(0), (2, 2)))
 
 
 def test_log_totals_are_cleared_and_nothing_else():

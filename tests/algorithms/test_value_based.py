@@ -360,6 +360,17 @@ def test_targets_count_updates_and_not_rollouts():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_every_update_draws_its_own_minibatch():
+    """Five updates from pairs of items that light one input each: more inputs than two learn."""
+    algorithm, learner, learn = learner_of("qmix", update_ratio=5 / 8)
+    rollout = rollout_of("qmix")
+    lit = jnp.broadcast_to(jnp.eye(8, O)[:, None], (1, 8, N, O)).at[0, 5:, :, 0].set(1.0)
+    rollout = dataclasses.replace(rollout, observations=lit)
+    after, _ = learn(learner, rollout, keys(1)[0], clock_at(algorithm, 0))
+    moved = np.asarray(after.optimiser[0].mu.utility.networks.body.layers[0].weight)
+    assert np.any(moved, axis=(0, 2)).sum() > 2
+
+
 def test_soft_targets_follow_at_every_update():
     algorithm, learner, learn = learner_of("qmix", target_tau=0.25)
     for i, key in enumerate(keys(2)):
