@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import types
 import warnings
 from pathlib import Path
 
@@ -554,7 +555,7 @@ def test_evaluation_elsewhere_needs_a_place_that_fits(trained, environment, sent
 
 @pytest.mark.parametrize("episodes", [0, -1, 10**11])
 def test_evaluation_refuses_impossible_numbers(trained, episodes):
-    with pytest.raises(UsageError, match=r"at least 1|bytes \(.*GB\)"):
+    with pytest.raises(UsageError, match=r"at least 1|GB of memory are free"):
         trained("feed-forward").evaluate(episodes)
 
 
@@ -574,8 +575,8 @@ def test_evaluation_refuses_impossible_numbers(trained, episodes):
         (VDN(), "matrix/climbing", {"seeds": 0}, "seeds must be at least 1; got 0"),
         (VDN(), "matrix/climbing", {"evaluations": 0}, "evaluations must be at least 1"),
         (VDN(), "matrix/climbing", {"final_episodes": -1}, "final_episodes must be at least 0"),
-        (VDN(buffer_size=10**11), "matrix/climbing", {}, r"needs [\d,]{17,} bytes \([\d,.]+ GB\)"),
-        (VDN(hidden=(10**6, 10**6)), "matrix/climbing", {}, r"[\d,]{17,} bytes"),
+        (VDN(buffer_size=10**11), "matrix/climbing", {}, r"needs [\d,]+\.\d GB"),
+        (VDN(hidden=(10**6, 10**6)), "matrix/climbing", {}, r"needs [\d,]+\.\d GB"),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path, algorithm, environment, more, sentence):
@@ -657,9 +658,10 @@ def test_settings_that_make_no_sense_fail_at_construction(settings, sentence):
         VDN(**settings)
 
 
-def test_many_evaluations_are_no_more_than_there_are_rollouts():
-    run = start("dilemma", None, steps=40, evaluations=10**12, final_episodes=0)
-    assert run.steps == 40
+def test_more_evaluations_than_rollouts_are_not_counted_out():
+    """Counting them one by one would last until the test's own time-out."""
+    marks = runs._Loop._marks(types.SimpleNamespace(total=5), 10**12)  # type: ignore[arg-type]
+    assert marks == {1, 2, 3, 4, 5}
 
 
 def test_available_memory_unknown_refuses_nothing(monkeypatch):

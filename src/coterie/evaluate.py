@@ -71,7 +71,7 @@ def return_metrics(
     metrics = {f"{prefix}/return/agent/{a}": float(r) for a, r in zip(agents, mean, strict=True)}
     metrics[f"{prefix}/return/team_sum"] = float(mean.sum())
     metrics[f"{prefix}/return/team_mean"] = float(mean.mean())
-    metrics[f"{prefix}/length"] = float(np.mean(lengths))
+    metrics[f"{prefix}/length"] = float(np.mean(lengths, dtype=np.float64))
     return metrics
 
 

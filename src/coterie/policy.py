@@ -21,6 +21,10 @@ from coterie.types import EnvSpec, PyTree, UsageError
 
 FORMAT = "coterie-policy"
 WHICH = ("best", "last")
+NEEDED = {
+    "agents", "observation_sizes", "action_counts", "network_of_agent", "hidden", "recurrent",
+    "activation",
+}  # fmt: skip
 
 
 def describe(policy: PerAgent, spec: EnvSpec, algorithm: str) -> dict[str, Any]:
@@ -62,8 +66,11 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     about = run / "policy" / "policy.json"
     if not about.is_file():
         raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
-    d = json.loads(about.read_text())
-    if d.get("format") != FORMAT:
+    try:
+        d = json.loads(about.read_text())
+    except ValueError:
+        raise UsageError(f"{about} is damaged: not JSON") from None
+    if not isinstance(d, dict) or d.get("format") != FORMAT or not d.keys() >= NEEDED:
         raise UsageError(f"{about} is not a Coterie policy")
     path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
     if not path.is_file():
@@ -128,7 +135,10 @@ class Team:
         for i, row in enumerate(rows):
             padded[i, : len(row)] = row
         if action_masks is not None:
-            for i, row in enumerate(self._rows(action_masks, "action_masks")):
+            rows = self._rows(action_masks, "action_masks")
+            if tuple(row.shape for row in rows) != tuple((k,) for k in self.action_counts):
+                raise UsageError(f"action_masks must have sizes {list(self.action_counts)}")
+            for i, row in enumerate(rows):
                 masks[i, : len(row)] = row
         actions, memory = self._act(memory, padded, masks)
         chosen = np.asarray(actions).tolist()

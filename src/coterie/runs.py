@@ -84,7 +84,7 @@ class Run:
         else:
             game = self.game
             if environment is not None:
-                game = Game(envs.make(environment))
+                game = Game(open_environment(environment, {})[0])
                 check_fits(sizes(self.game.spec), game.spec, environment)
             returns, lengths = evaluate_native(game, self.policies[which], episodes, seed)
         return summary(self.game.spec.agents, returns, lengths)
@@ -373,7 +373,12 @@ def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[
         k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
         for k, v in config["settings"].items()
     }
-    algorithm = make_algorithm(config["algorithm"], **settings)
+    try:
+        algorithm = make_algorithm(config["algorithm"], **settings)
+    except TypeError as error:
+        raise UsageError(
+            f"config.json is damaged, a setting is of the wrong kind: {error}"
+        ) from None
     name, options = config["environment"], config["environment_options"]
     if ":" in name and environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
@@ -422,6 +427,7 @@ class _Loop:
 
     def _marks(self, count: int) -> set[int]:
         """Iterations after which something happens ``count`` times in a run, the end included."""
+        count = min(count, self.total)
         return {-(-self.total * j // count) for j in range(1, count + 1)}
 
     def run(self, state: States, iteration: int) -> Run:
@@ -429,11 +435,10 @@ class _Loop:
         log = self._marks(LOG_POINTS) | points
         saves = self._marks(CHECKPOINTS)
         self.started = time.perf_counter()
+        saved = -1
         with self._interruptible():
             if not self.evaluations.content:
                 state = self._evaluate(state, 0)
-                if self.stop:
-                    self._save(state, 0)
             while iteration < self.total and not self.stop:
                 until = min(m for m in log if m > iteration)
                 state, iteration = self._advance(state, iteration, until)
@@ -441,8 +446,10 @@ class _Loop:
                     state = self._log(state, iteration)
                 if iteration in points:
                     state = self._evaluate(state, iteration)
-                if iteration in saves or self.stop:
-                    self._save(state, iteration)
+                if iteration in saves:
+                    self._save(state, saved := iteration)
+            if self.stop and saved != iteration:
+                self._save(state, iteration)
         return self._finish(state, iteration)
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
@@ -587,6 +594,7 @@ class _Interrupt:
         del frame
         self.loop.stop = True
         signal.signal(number, self.previous[number])
+        self.loop.report("stopping", {})
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.previous.items():

@@ -9,9 +9,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from coterie import __version__
 from coterie.types import UsageError
 
-PACKAGES = ("coterie", "jax", "jaxlib", "equinox", "optax", "numpy")
+PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
+
+
+CONFIG = {
+    "algorithm": str,
+    "settings": dict,
+    "environment": str,
+    "environment_options": dict,
+    "reward": str,
+    "central": str,
+    "steps": int,
+    "seeds": int,
+    "seed": int,
+    "evaluations": int,
+    "final_episodes": int,
+    "sizes": dict,
+    "lanes": int,
+}
+"""What must stand in a ``config.json`` to go on from it."""
 
 
 class RunDirectory:
@@ -27,14 +46,14 @@ class RunDirectory:
         Raises:
             UsageError: it exists, or it cannot be written.
         """
+        if path.exists() or path.is_symlink():
+            what = "is a run already" if (path / "config.json").exists() else "exists already"
+            raise UsageError(f"{path} {what}; choose another --out (nothing was overwritten)")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
-        except FileExistsError:
-            what = "is a run already" if (path / "config.json").exists() else "exists already"
-            raise UsageError(
-                f"{path} {what}; choose another --out (nothing was overwritten)"
-            ) from None
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"cannot write to {path}: a part of this path is a file") from None
         except OSError as error:
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
@@ -52,8 +71,9 @@ class RunDirectory:
             config = json.loads((self.path / "config.json").read_text())
         except ValueError:
             raise UsageError(f"{self.path}/config.json is damaged: not JSON") from None
-        if not isinstance(config, dict) or "algorithm" not in config or "seeds" not in config:
-            raise UsageError(f"{self.path}/config.json is not that of a run")
+        for name, kind in CONFIG.items():
+            if not isinstance(config, dict) or not isinstance(config.get(name), kind):
+                raise UsageError(f"{self.path}/config.json is not that of a run: it needs {name}")
         return config
 
     def write_json(self, name: str, content: Any) -> None:
@@ -95,7 +115,7 @@ class RunDirectory:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "coterie": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -108,7 +128,8 @@ class EvaluationFile:
     """``evaluations.json`` in the marl-eval format: environment, task, algorithm, seed, step."""
 
     def __init__(self, environment: str, algorithm: str, content: dict[str, Any] | None = None):
-        self.keys = (*environment.partition("/")[::2], algorithm)
+        family, _, task = environment.partition("/")
+        self.keys = (family, task or family, algorithm)
         self.content = content or {}
 
     def _seed(self, seed: int) -> dict[str, Any]:

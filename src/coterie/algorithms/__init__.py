@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -40,7 +41,7 @@ def find(name: str) -> type[Algorithm]:
 def make(name: str, **settings: Any) -> Algorithm:
     """The algorithm with these settings; UsageError for an unknown name or setting."""
     cls = find(name)
-    known = list(cls.__dataclass_fields__)
+    known = [field.name for field in dataclasses.fields(cls)]
     for setting in settings:
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)

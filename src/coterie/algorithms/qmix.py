@@ -1,4 +1,4 @@
-"""QMIX (lecture, "Monotonic Value Decomposition"; Rashid et al. 2018)."""
+"""Monotonic value decomposition, QMIX (lecture, same section; Rashid et al. 2018)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coterie.algorithms._base import Mode
 from coterie.algorithms._value_based import ValueBased
 from coterie.envs.views import Game
 from coterie.networks import MonotonicMixer
-from coterie.types import PRNGKey
+from coterie.types import PRNGKey, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,11 @@ class QMIX(ValueBased):
     """Width E of the mixing network."""
     hyper_hidden: int = 64
     """Width of the hypernetworks' hidden layers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.mixer_embedding, self.hyper_hidden) < 1:
+            raise UsageError("mixer_embedding and hyper_hidden must be at least 1")
 
     def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
         return MonotonicMixer(
