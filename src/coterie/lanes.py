@@ -50,7 +50,6 @@ class Lanes:
     ):
         self.devices = jax.local_devices()
         self.count = count or (seeds if len(self.devices) > 1 else 1)
-        self.seeds = seeds
         self.program = Program(algorithm, game, seeds // self.count, episodes)
         self.pool = ThreadPoolExecutor(min(self.count, len(self.devices)))
 

@@ -35,9 +35,7 @@ class Linear(eqx.Module):
         self.bias = jax.random.uniform(b_key, (outputs,), minval=-bound, maxval=bound)
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
-        # One plain matrix product: with more axes XLA's CPU backend leaves its fast path.
-        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return (rows @ self.weight).reshape(*x.shape[:-1], -1) + self.bias
+        return x @ self.weight + self.bias
 
 
 class MLP(eqx.Module):
@@ -263,6 +261,7 @@ class MonotonicMixer(eqx.Module):
     ) -> Float[Array, "*S"]:
         w1 = jnp.abs(self.hyper_w1(central))
         w1 = w1.reshape(*utilities.shape, self.embedding)
+        # A product and not a sum: XLA would fuse the sum into elu and compute it several times.
         hidden = jnp.einsum("...n,...ne->...e", utilities, w1) + self.hyper_b1(central)
         w2 = jnp.abs(self.hyper_w2(central))
         return jnp.sum(jax.nn.elu(hidden) * w2, axis=-1) + self.value(central)[..., 0]

@@ -111,7 +111,7 @@ def evaluate_native(game: Game, policies: PyTree, episodes: int, seed: int) -> A
     """Returns [S, E, N] and lengths [S, E] of every seed's greedy team."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
     one = tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
-    check_memory(4 * one * episodes * seeds, "--episodes")
+    check_memory(4 * one * episodes * seeds, "lower --episodes")
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
     run = jax.jit(jax.vmap(lambda p, k: play(game, p, k, episodes)))
@@ -246,13 +246,13 @@ def _whole(word: str, number: int | float, least: int) -> int:
     return int(number)
 
 
-def check_memory(needed: int, lower: str) -> None:
-    """UsageError if so many bytes are not free; ``lower`` names what to lower."""
+def check_memory(needed: int, advice: str) -> None:
+    """UsageError if so many bytes are not free; ``advice`` says what would help."""
     free = available_memory()
     if free is not None and needed > 0.9 * free:
         raise UsageError(
             f"this needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free: "
-            f"lower {lower}"
+            f"{advice}"
         )
 
 
@@ -317,7 +317,7 @@ def train(
         "versions": versions(),
     }
     report = report or (lambda event, facts: None)
-    check_memory(needed := lanes.bytes(), "--buffer-size or --seeds")
+    check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
     directory = RunDirectory.create(Path(out)) if out is not None else None
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
     if directory:
@@ -344,6 +344,7 @@ def resume(
     if steps is not None:
         config["steps"] = int(steps)
     lanes = Lanes(algorithm, game, config["seeds"], EPISODES, config["lanes"])
+    check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
     report = report or (lambda event, facts: None)
     _, states, meta = checkpoints.latest(
         directory.path,
@@ -353,7 +354,7 @@ def resume(
     if lanes.program.iterations(config["steps"]) <= meta["iteration"]:
         done = meta["env_steps"]
         raise UsageError(f"{path} has its {done:,} steps already; extend it with more --steps")
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": lanes.bytes()})
+    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
     directory.write_json("config.json", config)
     if not directory.cut_log(meta["log_bytes"]):
         report("warning", {"sentence": "metrics.jsonl had lost lines; it goes on without them"})
@@ -436,7 +437,7 @@ class _Loop:
         saves = self._marks(CHECKPOINTS)
         self.started = time.perf_counter()
         saved = -1
-        with self._interruptible():
+        with _Interrupt(self):
             if not self.evaluations.content:
                 state = self._evaluate(state, 0)
             while iteration < self.total and not self.stop:
@@ -573,9 +574,6 @@ class _Loop:
             )
         if self.directory:
             self.directory.write_json("evaluations.json", self.evaluations.content)
-
-    def _interruptible(self) -> Any:
-        return _Interrupt(self)
 
 
 class _Interrupt:
