@@ -265,7 +265,7 @@ def test_ends_equal_the_original_time_limit_included():
 
 
 def test_alone_batched_and_doubly_batched_agree():
-    """``_batch_last`` changes layouts, never values; the step needs no randomness."""
+    """``batch_last`` changes layouts, never values; the step needs no randomness."""
     env = envs.make("lbf/8x8-3p-3f-2s")
     entities = crowded(env, 6, 7, beside_food=True)
     actions = jnp.asarray(draw_actions((6, 3), 0.4, 8))

@@ -13,7 +13,6 @@ Source: Albrecht and Ramamoorthy, AAMAS 2013; Papoudakis et al., NeurIPS 2021.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal, get_args
@@ -22,8 +21,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 
+from coterie.envs._layout import batch_last
 from coterie.envs.base import Environment
 from coterie.types import (
     Array,
@@ -145,11 +144,11 @@ class Foraging(Environment):
         foods = self._spawn_foods(amounts, priorities, players)
         state = State(jnp.concatenate([foods, players]), jnp.sum(foods[:, 2]))
         rewards, terminated = jnp.zeros(self.players), jnp.zeros((), bool)
-        observations = _batch_last(self._observe)(state.entities)
+        observations = batch_last(self._observe)(state.entities)
         return state, self._time_step(state, observations, rewards, terminated)
 
     def step(self, key: PRNGKey, state: State, actions: Int[Array, " N"]) -> tuple[State, TimeStep]:
-        entities, observations, rewards, terminated = _batch_last(self._advance)(
+        entities, observations, rewards, terminated = batch_last(self._advance)(
             state.entities, state.spawned, actions
         )
         state = State(entities, state.spawned)
@@ -404,25 +403,3 @@ def _row_major(foods: Float[Array, "F 3"]) -> Float[Array, "F 3"]:
     row, col = foods[:, 0], foods[:, 1]
     smaller = (row < row[:, None]) | ((row == row[:, None]) & (col < col[:, None]))
     return _place(foods, exists, jnp.sum(smaller & exists, 1))
-
-
-def _batch_last(function: Callable) -> Callable:
-    """``function``, which under ``vmap`` then sees the batch as the last axis, not the first.
-
-    The entity axes are two or three long, so XLA's loops run best along the batch (measured on
-    a CPU at 1,024 environments: 2.6 times as fast).
-    """
-    call = custom_vmap(function)
-
-    @call.def_vmap
-    def rule(size, batched, *args):
-        def last(x, is_batched):
-            x = jnp.moveaxis(x, 0, -1) if is_batched else x[..., None]
-            return jnp.broadcast_to(x, (*x.shape[:-1], size))
-
-        out = function(*map(last, args, batched))
-        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out), jax.tree.map(
-            lambda _: True, out
-        )
-
-    return call
