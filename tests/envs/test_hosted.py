@@ -349,6 +349,7 @@ class Absent:
         ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[hosted\]"),
         ("pettingzoo", "pettingzoo:pettingzoo.test", r"coterie\[hosted\]"),
         ("lbforaging", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[lbforaging\]"),
+        ("mpe2", "pettingzoo:mpe2.simple_spread_v3", r"coterie\[mpe\]"),
     ],
 )
 def test_missing_packages_name_their_extra(

@@ -22,7 +22,7 @@ from coterie.types import EnvSpec, UsageError
 
 __all__ = ["HostedEnvironment", "HostedStep", "make_hosted", "open_factory"]
 
-_EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging"}
+_EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
 
 
 class HostedStep(NamedTuple):
