@@ -29,14 +29,15 @@ from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector, refill
 TASK, ACTIONS = "lbf/8x8-2p-3f", 6
 
 
-def ours(k: int, steps: int, reset: bool) -> tuple[Callable[[], Any], int]:
-    game = Game(coterie.make(TASK))
+def ours(task: str, k: int, steps: int, reset: bool) -> tuple[Callable[[], Any], int]:
+    game = Game(coterie.make(task))
+    counts = np.asarray(game.spec.action_counts)
 
     def rollout(vector: VectorState, key: Any) -> tuple[VectorState, Any]:
         if reset:
             vector = refill(game, vector)
         pool = vector.pool
-        actions = jax.random.randint(key, (steps, k, 2), 0, ACTIONS)
+        actions = jax.random.randint(key, (steps, k, len(counts)), 0, counts)
         keys = jax.random.split(key, (steps, k))
 
         def step(carry: Any, xs: Any) -> Any:
@@ -144,8 +145,8 @@ def main() -> None:
     cases = {}
     for k in batches:
         steps = max(50, 1000 // k)
-        cases[f"coterie K={k}"] = ours(k, steps, reset=True)
-        cases[f"coterie K={k}, no resets"] = ours(k, steps, reset=False)
+        cases[f"coterie K={k}"] = ours(TASK, k, steps, reset=True)
+        cases[f"coterie K={k}, no resets"] = ours(TASK, k, steps, reset=False)
         if not options.no_peers:
             cases[f"jumanji K={k}"] = jumanji_foraging(k, steps)
     if not options.no_peers:
