@@ -267,6 +267,9 @@ def small(name: str, **settings) -> Algorithm:
         "mixer_embedding": 4,
         "hyper_hidden": 4,
         "standardise_rewards": False,
+        "rollout_steps": 4,
+        "epochs": 2,
+        "minibatches": 2,
     }
     known = cls.__dataclass_fields__
     return cls(**{k: v for k, v in (tiny | settings).items() if k in known})
@@ -276,7 +279,7 @@ def game_for(algorithm: Algorithm, env: Environment, reward=None) -> Game:
     """The environment as the algorithm needs it."""
     offered = "state" if env.spec().central_size else "joint"
     pays = reward or ("sum" if algorithm.common_reward else "individual")
-    return Game(env, offered if algorithm.central else "none", pays)
+    return Game(env, offered if algorithm.central else "none", pays, algorithm.joint_view)
 
 
 def quick_program(algorithm: Algorithm, game: Game, seeds: int = 1) -> Program:
@@ -312,8 +315,9 @@ def random_learner(algorithm: Algorithm, game: Game, seed: int = 0):
     """A learner whose parameters are random, its target's others; optimiser and replay zero."""
     learner = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), game))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), learner)
-    both = random_like((learner.values, learner.target), seed)
-    return dataclasses.replace(zeros, values=both[0], target=both[1])
+    networks = {f: getattr(learner, f, None) for f in ("values", "target", "actor", "critic")}
+    drawn = random_like({k: v for k, v in networks.items() if v is not None}, seed)
+    return dataclasses.replace(zeros, **drawn)
 
 
 def clock_at(algorithm: Algorithm, iteration: int) -> dict:

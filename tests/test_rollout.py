@@ -26,7 +26,7 @@ def walked():
     policy = random_learner(algorithm, game).values.utility
     epsilons = np.repeat(np.float32([0.5, 0.0]), R // 2)
     seen, totals, *_ = collector(algorithm, game)(policy, epsilons)
-    flat = {k: v[0].reshape(R * T, *v.shape[3:]) for k, v in vars(seen).items()}
+    flat = {k: v[0].reshape(R * T, *v.shape[3:]) for k, v in vars(seen).items() if k != "behaviour"}
     return flat, totals, policy, algorithm
 
 
@@ -97,7 +97,7 @@ def test_acting_needs_own_observation_and_memory_only():
     def act(memory, obs, start, mask):
         scores, _ = policy.step(memory, obs, start)
         noise = jnp.zeros((R * T // 2 * B, 2, N))
-        return algorithm.act(scores, mask, noise, {"epsilon": jnp.zeros(())})
+        return algorithm.act(scores, mask, noise, {"epsilon": jnp.zeros(())})[0]
 
     start = jnp.repeat(second["start"][..., None], N, -1)
     given = [second[k] for k in ("memory", "observations")] + [start, second["action_mask"]]

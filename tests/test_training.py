@@ -127,7 +127,8 @@ def test_memory_goes_on_from_one_rollout_to_the_next():
 
 def test_the_best_policy_is_kept_by_the_environments_own_reward():
     state = run(2)
-    state, (returns, lengths) = program(2).evaluate(state, 0)
+    state, played = program(2).evaluate(state, 0)
+    returns, lengths = played["eval"]
     assert returns.shape == (2, 4, 3)
     assert lengths.shape == (2, 4)
     np.testing.assert_allclose(state.best.score, np.asarray(returns).sum(-1).mean(-1), rtol=1e-5)
@@ -144,8 +145,8 @@ def test_the_best_policy_is_kept_by_the_environments_own_reward():
 
 def test_evaluations_count_one_episode_each_in_the_environments_own_rewards():
     """``Walk`` pays agent i its actions, 10 i a step, and 100 at the end; 5 steps at most."""
-    _, (returns, lengths) = program(2).evaluate(run(2), 7)
-    returns, lengths = np.asarray(returns), np.asarray(lengths)
+    _, played = program(2).evaluate(run(2), 7)
+    returns, lengths = map(np.asarray, played["eval"])
     assert ((lengths >= 1) & (lengths <= 5)).all()
     for i, most in enumerate((1, 2, 3)):
         by_action = returns[..., i] - 10 * i * lengths

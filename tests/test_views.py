@@ -76,9 +76,14 @@ def test_the_limit_truncates_and_a_terminal_state_wins(env, expected):
 
 def test_common_reward_is_the_sum_or_the_mean_of_all():
     rewards = jnp.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
-    np.testing.assert_array_equal(learner_rewards(rewards, "individual"), rewards)
-    np.testing.assert_array_equal(learner_rewards(rewards, "sum"), [[9.0] * 3, [3.0] * 3])
-    np.testing.assert_array_equal(learner_rewards(rewards, "mean"), [[3.0] * 3, [1.0] * 3])
+    own, total, mean = (
+        learner_rewards(rewards, Game(Walk(), "none", r)) for r in ("individual", "sum", "mean")
+    )
+    np.testing.assert_array_equal(own, rewards)
+    np.testing.assert_array_equal(total, [[9.0] * 3, [3.0] * 3])
+    np.testing.assert_array_equal(mean, [[3.0] * 3, [1.0] * 3])
+    team = learner_rewards(rewards, Game(Walk(), "none", "sum", joint=True))
+    np.testing.assert_array_equal(team, [[9.0], [3.0]])
 
 
 def first_views(game):

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from coterie.algorithms.central_a2c import CentralA2C
+    from coterie.algorithms.central_q import CentralQ
+    from coterie.algorithms.coma import COMA
+    from coterie.algorithms.ia2c import IA2C
     from coterie.algorithms.idqn import IDQN
+    from coterie.algorithms.ippo import IPPO
+    from coterie.algorithms.maa2c import MAA2C
+    from coterie.algorithms.mappo import MAPPO
+    from coterie.algorithms.pac import PAC
     from coterie.algorithms.qmix import QMIX
+    from coterie.algorithms.reinforce import REINFORCE
     from coterie.algorithms.vdn import VDN
     from coterie.envs import make
     from coterie.envs.base import Environment
@@ -24,16 +33,25 @@ if TYPE_CHECKING:
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
 _HOME = {
+    "COMA": "algorithms.coma",
+    "CentralA2C": "algorithms.central_a2c",
+    "CentralQ": "algorithms.central_q",
+    "IA2C": "algorithms.ia2c",
+    "IDQN": "algorithms.idqn",
+    "IPPO": "algorithms.ippo",
+    "MAA2C": "algorithms.maa2c",
+    "MAPPO": "algorithms.mappo",
+    "PAC": "algorithms.pac",
+    "QMIX": "algorithms.qmix",
+    "REINFORCE": "algorithms.reinforce",
+    "VDN": "algorithms.vdn",
     "Environment": "envs.base",
     "EnvSpec": "types",
-    "IDQN": "algorithms.idqn",
     "MatrixGame": "envs.matrix",
-    "QMIX": "algorithms.qmix",
     "Run": "runs",
     "Team": "policy",
     "TimeStep": "types",
     "UsageError": "types",
-    "VDN": "algorithms.vdn",
     "load": "policy",
     "make": "envs",
     "open_run": "runs",
@@ -42,8 +60,9 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022
-    "Environment", "EnvSpec", "IDQN", "MatrixGame", "QMIX", "Run", "Team", "TimeStep",
-    "UsageError", "VDN", "load", "make", "open_run", "resume", "train",
+    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "IA2C", "IDQN", "IPPO", "MAA2C",
+    "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError",
+    "VDN", "load", "make", "open_run", "resume", "train",
 ]  # fmt: skip
 
 

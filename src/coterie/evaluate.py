@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from coterie.envs.joint import JointView
 from coterie.envs.views import Game
 from coterie.networks import PerAgent
-from coterie.ops.exploration import greedy
+from coterie.ops.exploration import greedy, sample
 from coterie.types import PRNGKey, UsageError
 
 NO_LIMIT_STEPS = 10_000
@@ -19,10 +21,18 @@ NO_LIMIT_STEPS = 10_000
 
 
 def play(
-    game: Game, policy: PerAgent, key: PRNGKey, episodes: int
-) -> tuple[Float[Array, "E N"], Float[Array, " E"]]:
-    """Greedy episodes from fresh starts: returns of the environment's own rewards, and lengths."""
-    reset_key, step_key = jax.random.split(key)
+    game: Game,
+    policy: PerAgent,
+    key: PRNGKey,
+    episodes: int,
+    sampled: Bool[Array, " E"] | None = None,
+) -> tuple[Float[Array, "E R"], Float[Array, " E"]]:
+    """Episodes from fresh starts: returns of the environment's own rewards, and lengths.
+
+    Args:
+        sampled: episodes whose actions are drawn from the policy; the others are greedy.
+    """
+    reset_key, step_key, draw_key = jax.random.split(key, 3)
     state, shown = jax.vmap(game.reset)(jax.random.split(reset_key, episodes))
     n = game.spec.n_agents
     limit = game.spec.time_limit or NO_LIMIT_STEPS
@@ -36,6 +46,10 @@ def play(
         t, state, shown, memory, over, returns, lengths = carry
         scores, memory = policy.step(memory, shown.observations, never)
         actions = greedy(scores, shown.action_mask)
+        if sampled is not None:
+            u = jax.random.uniform(jax.random.fold_in(draw_key, t), actions.shape)
+            drawn = sample(scores, shown.action_mask, u)
+            actions = jnp.where(sampled[:, None], drawn, actions)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
         state, shown = jax.vmap(game.step)(keys, state, actions)
         live = ~over
@@ -50,11 +64,25 @@ def play(
         shown,
         memory,
         jnp.zeros(episodes, bool),
-        jnp.zeros((episodes, n)),
+        jnp.zeros((episodes, game.players.n_agents)),
         jnp.zeros(episodes),
     )
     carry = jax.lax.while_loop(going, step, start)
     return carry[5], carry[6]
+
+
+def play_both(
+    game: Game, policy: PerAgent, key: PRNGKey, episodes: int, stochastic: bool
+) -> dict[str, tuple[Array, Array]]:
+    """Greedy episodes as ``eval`` and, if the policy is stochastic, as many ``eval_sampled``."""
+    if not stochastic:
+        return {"eval": play(game, policy, key, episodes)}
+    sampled = jnp.arange(2 * episodes) >= episodes
+    returns, lengths = play(game, policy, key, 2 * episodes, sampled)
+    return {
+        "eval": (returns[:episodes], lengths[:episodes]),
+        "eval_sampled": (returns[episodes:], lengths[episodes:]),
+    }
 
 
 def return_metrics(
@@ -75,24 +103,45 @@ def return_metrics(
     return metrics
 
 
-def play_hosted(env: Any, policy: PerAgent, episodes: int, seed: int) -> tuple[Any, Any]:
-    """Greedy episodes in a hosted environment, one after the other: returns [E, N], lengths [E]."""
-    never = jnp.zeros(env.spec.n_agents, bool)
+def play_hosted(
+    env: Any, policy: PerAgent, episodes: int, seed: int, sampled: bool = False
+) -> tuple[Any, Any]:
+    """Episodes in a hosted environment, one after the other: returns [E, R], lengths [E].
+
+    A policy for one agent where the environment has several is a central learner's.
+    """
+    n = len(policy.index)
+    team = JointView(env.spec) if n != env.spec.n_agents else None
+    never = jnp.zeros(n, bool)
 
     @jax.jit
-    def act(memory: Array, observations: Array, mask: Array) -> tuple[Array, Array]:
+    def act(memory: Array, observations: Array, mask: Array, key: PRNGKey) -> tuple[Array, Array]:
+        if team:
+            observations, mask = team.observe(observations), team.mask(mask)
         scores, memory = policy.step(memory, observations, never)
-        return greedy(scores, mask), memory
+        if sampled:
+            actions = sample(scores, mask, jax.random.uniform(key, (n,)))
+        else:
+            actions = greedy(scores, mask)
+        return (team.split(actions) if team else actions), memory
 
     returns, lengths = np.zeros((episodes, env.spec.n_agents)), np.zeros(episodes)
+    keys = iter_keys(jax.random.fold_in(jax.random.key(seed), 0x5A))
     for e in range(episodes):
         shown = env.reset(seed if e == 0 else None)
         memory = policy.initial_memory()
         while not (shown.terminated or shown.truncated):
-            actions, memory = act(memory, shown.observations, shown.action_mask)
+            actions, memory = act(memory, shown.observations, shown.action_mask, next(keys))
             shown = env.step(np.asarray(actions))
             returns[e] += shown.rewards
             lengths[e] += 1
             if lengths[e] >= NO_LIMIT_STEPS:
                 break
     return returns, lengths
+
+
+def iter_keys(key: PRNGKey, block: int = 1024) -> Iterator[PRNGKey]:
+    """Endlessly many keys, drawn in blocks: one at a time would cost more than acting."""
+    while True:
+        key, *drawn = jax.random.split(key, block + 1)
+        yield from drawn

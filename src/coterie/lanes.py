@@ -84,8 +84,8 @@ class Lanes:
 
         return tuple(self.pool.map(one, states))
 
-    def evaluate(self, states: States, point: int) -> tuple[States, tuple[Any, Any]]:
-        """``Program.evaluate`` in every lane: the states, and returns [S, E, N], lengths [S, E]."""
+    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
+        """``Program.evaluate`` in every lane: the states, and what was played in all seeds."""
         done = list(self.pool.map(lambda s: self.program.evaluate(s, point), states))
         return tuple(state for state, _ in done), stack([played for _, played in done])
 

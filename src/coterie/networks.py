@@ -28,7 +28,7 @@ class Linear(eqx.Module):
     weight: Float[Array, "I J"]
     bias: Float[Array, " J"]
 
-    def __init__(self, inputs: int, outputs: int, key: PRNGKey, scale: float = 1.0):
+    def __init__(self, inputs: int, outputs: int, key: PRNGKey, scale: int | float = 1.0):
         w_key, b_key = jax.random.split(key)
         bound = scale / math.sqrt(max(inputs, 1))
         self.weight = jax.random.uniform(w_key, (inputs, outputs), minval=-bound, maxval=bound)
@@ -44,10 +44,19 @@ class MLP(eqx.Module):
     layers: tuple[Linear, ...]
     activation: str = eqx.field(static=True)
 
-    def __init__(self, sizes: Sequence[int], key: PRNGKey, activation: str = "relu"):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        key: PRNGKey,
+        activation: str = "relu",
+        last: int | float = 1.0,
+    ):
+        """``last`` scales the last layer's initial weights: a small one starts near 0."""
         keys = jax.random.split(key, len(sizes) - 1)
+        scales = [1.0] * (len(sizes) - 2) + [last]
         self.layers = tuple(
-            Linear(i, j, k) for i, j, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
+            Linear(i, j, k, scale)
+            for i, j, k, scale in zip(sizes[:-1], sizes[1:], keys, scales, strict=True)
         )
         self.activation = activation
 
@@ -100,10 +109,11 @@ class History(eqx.Module):
         key: PRNGKey,
         recurrent: bool = False,
         activation: str = "relu",
+        last: int | float = 1.0,
     ):
         body_key, gru_key = jax.random.split(key)
         self.memory_size = hidden[-1] if recurrent else 0
-        self.body = MLP([inputs, *hidden, outputs], body_key, activation)
+        self.body = MLP([inputs, *hidden, outputs], body_key, activation, last)
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
 
     def unroll(
@@ -152,12 +162,13 @@ class PerAgent(eqx.Module):
         key: PRNGKey,
         recurrent: bool = False,
         activation: str = "relu",
+        last: int | float = 1.0,
     ):
         self.index = index
         self.identify = tuple(index.count(g) > 1 for g in index)
         width = inputs + (len(index) if any(self.identify) else 0)
         self.networks = eqx.filter_vmap(
-            lambda k: History(width, outputs, hidden, k, recurrent, activation)
+            lambda k: History(width, outputs, hidden, k, recurrent, activation, last)
         )(jax.random.split(key, max(index) + 1))
 
     @property

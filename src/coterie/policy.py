@@ -14,25 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from coterie.algorithms._base import Algorithm
 from coterie.checkpoint import read_tree, write_tree
+from coterie.envs.joint import JointView
+from coterie.envs.views import Game
 from coterie.networks import PerAgent
-from coterie.ops.exploration import greedy
-from coterie.types import EnvSpec, PyTree, UsageError
+from coterie.ops.exploration import greedy, sample
+from coterie.types import EnvSpec, PRNGKey, PyTree, UsageError
 
 FORMAT = "coterie-policy"
 WHICH = ("best", "last")
 NEEDED = {
     "agents", "observation_sizes", "action_counts", "network_of_agent", "hidden", "recurrent",
-    "activation",
+    "activation", "joint", "stochastic",
 }  # fmt: skip
 
 
-def describe(policy: PerAgent, spec: EnvSpec, algorithm: str) -> dict[str, Any]:
+def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
     """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
+    spec = game.players
     return {
         "format": FORMAT,
         "version": 1,
-        "algorithm": algorithm,
+        "algorithm": algorithm.name,
         "agents": list(spec.agents),
         "observation_sizes": list(spec.observation_sizes),
         "action_counts": list(spec.action_counts),
@@ -40,7 +44,8 @@ def describe(policy: PerAgent, spec: EnvSpec, algorithm: str) -> dict[str, Any]:
         "hidden": list(policy.hidden),
         "recurrent": policy.memory_size > 0,
         "activation": policy.activation,
-        "chosen": "greedy",
+        "joint": game.joint,
+        "stochastic": algorithm.stochastic,
     }
 
 
@@ -76,11 +81,13 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     if not path.is_file():
         have = sorted(int(p.name[5:]) for p in (run / "policy").glob("seed-*"))
         raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
+    spec = EnvSpec(tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]))
+    spec = JointView(spec).spec if d["joint"] else spec
     template = eqx.filter_eval_shape(
         PerAgent,
         tuple(d["network_of_agent"]),
-        max(d["observation_sizes"]),
-        max(d["action_counts"]),
+        spec.observation_size,
+        spec.action_count,
         tuple(d["hidden"]),
         jax.random.key(0),
         d["recurrent"],
@@ -97,28 +104,39 @@ class Team:
     Attributes:
         agents: names, in the order of lists of observations and actions.
         policy: the networks.
+        joint: the team was trained by central learning: one policy sees all and acts for all.
+        stochastic: the policies are distributions, from which actions can be drawn.
     """
 
     agents: tuple[str, ...]
     observation_sizes: tuple[int, ...]
     action_counts: tuple[int, ...]
     policy: PerAgent
+    joint: bool = False
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
-        self._act = jax.jit(self._greedy)
+        self._act = jax.jit(self._choose)
 
     def initial_memory(self) -> Float[Array, "N H"]:
         """Memory before the first observation; give it anew at every episode's start."""
         return self.policy.initial_memory()
 
-    def act(self, observations: Any, memory: Any, action_masks: Any = None) -> tuple[Any, Any]:
-        """One greedy action for each agent.
+    def act(
+        self,
+        observations: Any,
+        memory: Any,
+        action_masks: Any = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[Any, Any]:
+        """One action for each agent, greedy unless a key is given.
 
         Args:
             observations: one vector per agent, as a list or as a dict by agent name.
             memory: what the last call returned, or ``initial_memory()``.
             action_masks: legal actions per agent in the same form; all are legal without it.
+            key: draw the actions from the policies with this key of ``jax.random``.
 
         Returns:
             the actions in the form of the observations (list of int, or dict), and the memory.
@@ -140,7 +158,9 @@ class Team:
                 raise UsageError(f"action_masks must have sizes {list(self.action_counts)}")
             for i, row in enumerate(rows):
                 masks[i, : len(row)] = row
-        actions, memory = self._act(memory, padded, masks)
+        if key is not None and not self.stochastic:
+            raise UsageError("this team acts by values, there is nothing to draw from: no key")
+        actions, memory = self._act(memory, padded, masks, key)
         chosen = np.asarray(actions).tolist()
         return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), memory
 
@@ -156,15 +176,27 @@ class Team:
             raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
         return [np.asarray(row, np.float32) for row in given]
 
-    def _greedy(self, memory: Any, observations: Any, mask: Any) -> tuple[Array, Array]:
-        never = jnp.zeros(len(self.agents), bool)
-        scores, memory = self.policy.step(memory, observations, never)
-        return greedy(scores, mask), memory
+    def _choose(self, memory: Any, observations: Any, mask: Any, key: Any) -> tuple[Array, Array]:
+        n = len(self.policy.index)
+        team = JointView(self._spec) if self.joint else None
+        if team:
+            observations, mask = team.observe(observations), team.mask(mask)
+        scores, memory = self.policy.step(memory, observations, jnp.zeros(n, bool))
+        if key is None:
+            actions = greedy(scores, mask)
+        else:
+            actions = sample(scores, mask, jax.random.uniform(key, (n,)))
+        return (team.split(actions) if team else actions), memory
 
 
 def load(run: str | Path, seed: int = 0, which: str = "best") -> Team:
     """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``."""
     policy, d = load_policy(Path(run), seed, which)
     return Team(
-        tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]), policy
+        agents=tuple(d["agents"]),
+        observation_sizes=tuple(d["observation_sizes"]),
+        action_counts=tuple(d["action_counts"]),
+        policy=policy,
+        joint=d["joint"],
+        stochastic=d["stochastic"],
     )

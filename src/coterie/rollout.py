@@ -8,16 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from coterie.algorithms._base import Algorithm
-from coterie.envs.views import Game, VectorState, refill, step_vector
+from coterie.envs.views import Game, VectorState, refill, restart, step_vector
 from coterie.networks import PerAgent
 from coterie.types import PRNGKey, Transition
 
 
 class Episodes(eqx.Module):
-    """Totals over the episodes that ended: their number, returns [N] and lengths."""
+    """Totals over the episodes that ended: their number, returns [R] and lengths."""
 
     count: Float[Array, ""]
-    returns: Float[Array, " N"]
+    returns: Float[Array, " R"]
     lengths: Float[Array, ""]
 
 
@@ -44,6 +44,8 @@ def scan_rollout(
     # The pool is read, never written, on the way: kept out of the scan's carry.
     pool = vector.pool
     vector = eqx.tree_at(lambda v: v.pool, vector, None)
+    if algorithm.whole_episodes:
+        vector = restart(game, vector, pool)
 
     def step(carry, xs):
         vector, memory = carry
@@ -51,7 +53,7 @@ def scan_rollout(
         seen, fresh = vector.shown, vector.fresh
         starts = jnp.broadcast_to(fresh[:, None], seen.alive.shape)
         scores, next_memory = policy.step(memory, seen.observations, starts)
-        actions = algorithm.act(scores, seen.action_mask, noise, clock)
+        actions, behaviour = algorithm.act(scores, seen.action_mask, noise, clock)
         vector, led_to = step_vector(game, vector, pool, keys, actions)
         transition = Transition(
             observations=seen.observations,
@@ -61,6 +63,7 @@ def scan_rollout(
             memory=memory,
             start=fresh,
             actions=actions,
+            behaviour=behaviour,
             rewards=led_to.rewards,
             terminated=led_to.terminated,
             truncated=led_to.truncated,

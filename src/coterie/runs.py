@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import signal
@@ -23,7 +24,7 @@ from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
 from coterie.envs.base import Environment
 from coterie.envs.views import Central, Game
-from coterie.evaluate import play, return_metrics
+from coterie.evaluate import play_both, return_metrics
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
@@ -50,6 +51,7 @@ class Run:
         policies: ``best`` and ``last``, each with a leading axis of seeds.
         path: the run directory, if there is one.
         steps: environment steps done, per seed.
+        stochastic: policies are distributions; they are played greedily and by sampling.
         metrics: the last evaluation's summary over seeds.
     """
 
@@ -58,6 +60,7 @@ class Run:
     policies: dict[str, PyTree]
     path: Path | None
     steps: int
+    stochastic: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def evaluate(
@@ -67,69 +70,85 @@ class Run:
         environment: str | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Greedy returns of every seed's team, summarised over seeds.
+        """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
 
         Args:
             environment: play here instead, in a hosted environment for example.
             seed: of the episodes' starts.
 
         Returns:
-            {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}
+            {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}, and the same
+            under "eval_sampled/" for stochastic policies.
         """
         episodes = _whole("episodes", episodes, 1)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
         if environment is not None and is_hosted(environment):
-            returns, lengths = self._play_hosted(environment, which, episodes, seed)
+            played = self._play_hosted(environment, which, episodes, seed)
         else:
             game = self.game
             if environment is not None:
-                game = Game(open_environment(environment, {})[0])
-                check_fits(sizes(self.game.spec), game.spec, environment)
-            returns, lengths = evaluate_native(game, self.policies[which], episodes, seed)
-        return summary(self.game.spec.agents, returns, lengths)
+                game = dataclasses.replace(game, env=open_environment(environment, {})[0])
+                check_fits(sizes(self.game.players), game.players, environment)
+            played = evaluate_native(game, self.policies[which], episodes, seed, self.stochastic)
+        return summary(self.game.players.agents, played)
 
     def _play_hosted(self, name: str, which: str, episodes: int, seed: int) -> Any:
         from coterie.envs.hosted import make_hosted
         from coterie.evaluate import play_hosted
 
         env = make_hosted(name)()
+        prefixes = {"eval": False} | ({"eval_sampled": True} if self.stochastic else {})
         try:
-            check_fits(sizes(self.game.spec), env.spec, name)
+            check_fits(sizes(self.game.players), env.spec, name)
             seeds = jax.tree.leaves(self.policies[which])[0].shape[0]
-            played = [
-                play_hosted(env, jax.tree.map(lambda x: x[k], self.policies[which]), episodes, seed)  # noqa: B023
-                for k in range(seeds)
-            ]
+            teams = [jax.tree.map(lambda x: x[k], self.policies[which]) for k in range(seeds)]  # noqa: B023
+            return {
+                prefix: tuple(
+                    np.stack(x)
+                    for x in zip(
+                        *(play_hosted(env, team, episodes, seed, sampled) for team in teams),
+                        strict=True,
+                    )
+                )
+                for prefix, sampled in prefixes.items()
+            }
         finally:
             env.close()
-        returns, lengths = zip(*played, strict=True)
-        return np.stack(returns), np.stack(lengths)
 
 
-def evaluate_native(game: Game, policies: PyTree, episodes: int, seed: int) -> Any:
-    """Returns [S, E, N] and lengths [S, E] of every seed's greedy team."""
+Played = dict[str, tuple[Any, Any]]
+"""Returns [S, E, R] and lengths [S, E] of all seeds' episodes, by the metric's prefix."""
+
+
+def evaluate_native(
+    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
+) -> Played:
+    """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
     one = tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
-    check_memory(4 * one * episodes * seeds, "lower --episodes")
+    check_memory(4 * one * episodes * seeds * (1 + stochastic), "lower --episodes")
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
-    run = jax.jit(jax.vmap(lambda p, k: play(game, p, k, episodes)))
+    run = jax.jit(jax.vmap(lambda p, k: play_both(game, p, k, episodes, stochastic)))
     return jax.tree.map(np.asarray, run(policies, keys))
 
 
-def summary(agents: tuple[str, ...], returns: Any, lengths: Any) -> dict[str, Any]:
-    """Statistics over seeds of each metric; returns [S, E, N], lengths [S, E].
+def summary(agents: tuple[str, ...], played: Played) -> dict[str, Any]:
+    """Statistics over seeds of each metric.
 
     ``ci95_episodes`` is the normal 95% interval of the mean over all episodes of these teams: how
     well these teams' return is known, not how much training runs differ (that is ``ci95``).
     """
-    per_seed = [return_metrics("eval", agents, r, n) for r, n in zip(returns, lengths, strict=True)]
-    result = {name: summarise([m[name] for m in per_seed]) for name in per_seed[0]}
-    team = np.asarray(returns, np.float64).sum(-1)
-    half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
-    mean = team.mean()
-    result["eval/return/team_sum"]["ci95_episodes"] = [float(mean - half), float(mean + half)]
+    result = {}
+    for prefix, (returns, lengths) in played.items():
+        pairs = zip(returns, lengths, strict=True)
+        per_seed = [return_metrics(prefix, agents, r, n) for r, n in pairs]
+        result |= {name: summarise([m[name] for m in per_seed]) for name in per_seed[0]}
+        team = np.asarray(returns, np.float64).sum(-1)
+        half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
+        interval = [float(team.mean() - half), float(team.mean() + half)]
+        result[f"{prefix}/return/team_sum"]["ci95_episodes"] = interval
     return result
 
 
@@ -221,7 +240,7 @@ def make_game(
         z = ("state" if spec.central_size else "joint") if central == "auto" else central
         if z == "state" and not spec.central_size:
             raise UsageError(f"{name} offers no state for z; use --central joint")
-    game = Game(environment, z, reward)
+    game = Game(environment, z, reward, algorithm.joint_view)
     game.trace()
     return game
 
@@ -295,8 +314,9 @@ def train(
     if seed + seeds > 2**32:
         raise UsageError(f"seeds must lie below 2^32; got {seed} and {seeds - 1} more")
     env, name = open_environment(environment, options or {})
-    algorithm = algorithm.resolve(steps)
+    algorithm = algorithm.resolve(steps, env.spec().time_limit)
     game = make_game(algorithm, env, name, reward, central)
+    remarks = algorithm.remarks(game)
     lanes = Lanes(algorithm, game, seeds, EPISODES)
     config = {
         "coterie": versions()["coterie"],
@@ -312,7 +332,7 @@ def train(
         "seed": seed,
         "evaluations": evaluations,
         "final_episodes": final_episodes,
-        "sizes": sizes(game.spec),
+        "sizes": sizes(game.players),
         "lanes": lanes.count,
         "versions": versions(),
     }
@@ -320,6 +340,8 @@ def train(
     check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
     directory = RunDirectory.create(Path(out)) if out is not None else None
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+    for sentence in remarks:
+        report("note", {"sentence": sentence})
     if directory:
         directory.write_json("config.json", config)
     return _Loop(lanes, config, directory, report).run(lanes.init(seed), 0)
@@ -384,7 +406,7 @@ def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[
     if ":" in name and environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
     env, given = open_environment(environment if ":" in name else name, options)
-    game = Game(env, config["central"], config["reward"])
+    game = Game(env, config["central"], config["reward"], algorithm.joint_view)
     if ":" in name:
         check_fits(config["sizes"], env.spec(), given)
     return algorithm, game
@@ -394,14 +416,14 @@ def open_run(path: str | Path, environment: Opened | None = None) -> Run:
     """A run from its directory; ``environment`` again where it is code of the user's."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    _, game = restore(config, environment)
+    algorithm, game = restore(config, environment)
 
     def stacked(which: str) -> PerAgent:
         each = [load_policy(directory.path, k, which)[0] for k in range(config["seeds"])]
         return jax.tree.map(lambda *x: np.stack(x), *each)
 
     policies = {which: stacked(which) for which in ("best", "last")}
-    return Run(config, game, policies, directory.path, config["steps"])
+    return Run(config, game, policies, directory.path, config["steps"], algorithm.stochastic)
 
 
 class _Loop:
@@ -471,7 +493,7 @@ class _Loop:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _log(self, state: States, iteration: int) -> States:
-        agents = self.program.game.spec.agents
+        agents = self.program.game.players.agents
         episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / seconds
@@ -498,12 +520,15 @@ class _Loop:
         return self.lanes.clear_totals(state)
 
     def _evaluate(self, state: States, iteration: int) -> States:
-        agents = self.program.game.spec.agents
-        state, (returns, lengths) = self.lanes.evaluate(state, iteration)
+        agents = self.program.game.players.agents
+        state, played = self.lanes.evaluate(state, iteration)
         steps, lines = self._steps(iteration), []
+        returns, lengths = played["eval"]
         for k in range(self.config["seeds"]):
-            metrics = return_metrics("eval", agents, returns[k], lengths[k])
-            lines.append({"seed": self.config["seed"] + k, "env_steps": steps, **metrics})
+            line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
+            for prefix, (r, n) in played.items():
+                line |= return_metrics(prefix, agents, r[k], n[k])
+            lines.append(line)
             self.evaluations.add(
                 self.config["seed"] + k, steps, self._seconds(),
                 returns[k].sum(-1).tolist(), lengths[k].tolist(),
@@ -528,7 +553,7 @@ class _Loop:
         last, best = self.lanes.gather(
             state, lambda s: (algorithm.policy(s.learner), s.best.policy)
         )
-        about = describe(last, self.program.game.spec, self.config["algorithm"])
+        about = describe(last, self.program.game, algorithm)
         self.directory.write_json("policy/policy.json", about)
         save_policies(self.directory.path, "last", last)
         save_policies(self.directory.path, "best", best)
@@ -554,7 +579,10 @@ class _Loop:
             state, lambda s: {"best": s.best.policy, "last": algorithm.policy(s.learner)}
         )
         path = self.directory.path if self.directory else None
-        run = Run(self.config, self.program.game, policies, path, self._steps(iteration))
+        run = Run(
+            self.config, self.program.game, policies, path, self._steps(iteration),
+            algorithm.stochastic,
+        )  # fmt: skip
         stopped = iteration < self.total
         if not stopped and self.config["final_episodes"]:
             self._absolute(run)
@@ -564,10 +592,15 @@ class _Loop:
 
     def _absolute(self, run: Run) -> None:
         """The absolute metric: the best policies, on fresh episodes."""
-        returns, lengths = evaluate_native(
-            run.game, run.policies["best"], self.config["final_episodes"], self.config["seed"]
+        played = evaluate_native(
+            run.game,
+            run.policies["best"],
+            self.config["final_episodes"],
+            self.config["seed"],
+            run.stochastic,
         )
-        run.metrics = summary(run.game.spec.agents, returns, lengths)
+        run.metrics = summary(run.game.players.agents, played)
+        returns, lengths = played["eval"]
         for k in range(self.config["seeds"]):
             self.evaluations.absolute(
                 self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector
-from coterie.evaluate import play
+from coterie.evaluate import play_both
 from coterie.networks import PerAgent
 from coterie.rollout import Episodes, scan_rollout
 from coterie.types import PRNGKey, PyTree, tree_bytes
@@ -64,11 +64,11 @@ def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
     zero = jnp.zeros(())
     return TrainState(
         learner=learner,
-        vector=init_vector(game, vector_key, environments, steps),
+        vector=init_vector(game, vector_key, environments, steps + algorithm.whole_episodes),
         memory=policy.initial_memory(environments),
         key=run_key,
         judge_key=judge_key,
-        episodes=Episodes(zero, jnp.zeros(game.spec.n_agents), zero),
+        episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
         losses=dict.fromkeys(algorithm.metrics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32)),
     )
@@ -152,22 +152,23 @@ class Program:
         )
 
     def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
-        """Plays the greedy policy; keeps it where it is the best so far.
+        """Plays the policy; keeps it where it is greedily the best so far.
 
-        Returns: the state, and (returns [S, E, N], lengths [S, E]).
+        Returns: the state, and {"eval": (returns [S, E, R], lengths [S, E])}, with "eval_sampled"
+            beside it for a stochastic policy.
         """
         return self._evaluate(state, np.uint32(point % 2**32))
 
     def _judge(self, state: TrainState, point: Array, episodes: int) -> Any:
         key = jax.random.fold_in(state.judge_key, point)
         policy = self.algorithm.policy(state.learner)
-        returns, lengths = play(self.game, policy, key, episodes)
-        score = returns.sum(-1).mean()
+        played = play_both(self.game, policy, key, episodes, self.algorithm.stochastic)
+        score = played["eval"][0].sum(-1).mean()
         better = score >= state.best.score
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), Best(policy, score), state.best
         )
-        return eqx.tree_at(lambda s: s.best, state, best), (returns, lengths)
+        return eqx.tree_at(lambda s: s.best, state, best), played
 
 
 def clear_totals(state: TrainState) -> TrainState:

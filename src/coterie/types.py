@@ -127,12 +127,16 @@ class Transition(eqx.Module):
     ``next_*`` describe the state the step truly led to, also where the environment was reset
     right after it: a truncated step bootstraps from ``next_observations``.
 
+    Under central learning the one learner is the whole team (N = 1), while ``rewards`` stay those
+    of the environment's own agents, of which there are R; R = N otherwise.
+
     Attributes:
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.
         memory: [..., N, H] the recurrent summary of the history before o^t (H = 0 without one).
         start: this is the first step of its episode, so ``memory`` is the initial one.
         actions: [..., N] joint action a^t.
-        rewards: [..., N] the environment's own r_i^t.
+        behaviour: what the algorithm noted when it acted, such as log π(a_i | h_i).
+        rewards: [..., R] the environment's own r_i^t.
         terminated, truncated: how the episode ended at this step, if it did.
     """
 
@@ -143,7 +147,8 @@ class Transition(eqx.Module):
     memory: Float[Array, "*S N H"]
     start: Bool[Array, "*S"]
     actions: Int[Array, "*S N"]
-    rewards: Float[Array, "*S N"]
+    behaviour: PyTree
+    rewards: Float[Array, "*S R"]
     terminated: Bool[Array, "*S"]
     truncated: Bool[Array, "*S"]
     next_observations: Float[Array, "*S N O"]

@@ -167,6 +167,7 @@ def test_the_target_bootstraps_where_the_time_limit_cut():
         memory=full(N, H, plus=0.5),
         start=code == 21.0,
         actions=full(N).astype(jnp.int32),
+        behaviour=(),
         rewards=full(N, plus=0.75),
         terminated=code == 32.0,
         truncated=cut,
@@ -229,6 +230,7 @@ def rollout_of(name, seed=0, steps=1, k=8):
         memory=numbers(N, 0),
         start=jnp.zeros((steps, k), bool),
         actions=jnp.asarray(rng.integers(0, 2, (steps, k, N)), jnp.int32),
+        behaviour=(),
         rewards=numbers(N),
         terminated=jnp.zeros((steps, k), bool),
         truncated=jnp.zeros((steps, k), bool),
@@ -412,7 +414,7 @@ def test_each_agent_explores_by_itself_and_uniformly(name):
         noise = algorithm.noise(key, GAME, (1, trials))
         clock = {"epsilon": jnp.float32(epsilon)}
         first = jax.tree.map(lambda x: x[0], noise)
-        return algorithm.act(scores, jnp.broadcast_to(mask, scores.shape), first, clock)
+        return algorithm.act(scores, jnp.broadcast_to(mask, scores.shape), first, clock)[0]
 
     chosen = np.asarray(act(jax.random.key(0), scores))
     for i, legal in enumerate((4, 4, 3)):

@@ -7,12 +7,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.views import Game
 from coterie.networks import PerAgent
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 Mode = Literal[
     "decentralised training and execution",
@@ -33,6 +37,12 @@ class Algorithm(abc.ABC):
     """The algorithm is defined for common-reward games only."""
     central: ClassVar[bool] = False
     """Training uses centralised information z."""
+    stochastic: ClassVar[bool] = False
+    """Policies are distributions: they are evaluated greedily and by sampling."""
+    joint_view: ClassVar[bool] = False
+    """Central learning: one learner sees the joint observation and chooses joint actions."""
+    whole_episodes: ClassVar[bool] = False
+    """Every rollout begins with a new episode in every environment."""
     metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
     """What ``learn`` reports, as sums over the updates it made."""
 
@@ -44,10 +54,24 @@ class Algorithm(abc.ABC):
         """The hyperparameters, JSON-able."""
         return dataclasses.asdict(self)
 
-    def resolve(self, steps: int) -> Algorithm:
-        """Fixes what depends on the run's length, in absolute steps, when the run starts."""
-        del steps
+    def resolve(self, steps: int, time_limit: int | None = None) -> Algorithm:
+        """Fixes what depends on the run's length and the episodes', when the run starts.
+
+        Args:
+            steps: environment steps of a seed; schedules become absolute.
+            time_limit: the longest episode, if there is one.
+        """
+        del steps, time_limit
         return self
+
+    def remarks(self, game: Game) -> list[str]:
+        """Sentences a user should read before the run starts.
+
+        Raises:
+            UsageError: the algorithm cannot learn this game.
+        """
+        del game
+        return []
 
     @abc.abstractmethod
     def rollout_shape(self) -> tuple[int, int]:
@@ -83,8 +107,11 @@ class Algorithm(abc.ABC):
         mask: Bool[Array, "B N A"],
         noise: PyTree,
         clock: dict[str, Array],
-    ) -> Int[Array, "B N"]:
-        """Actions while training, exploration included."""
+    ) -> tuple[Int[Array, "B N"], PyTree]:
+        """Actions while training, exploration included, and what ``learn`` needs to know of them.
+
+        The latter comes back as ``Transition.behaviour``; () where nothing is needed.
+        """
 
     @abc.abstractmethod
     def learn(
@@ -96,3 +123,35 @@ class Algorithm(abc.ABC):
         clock: dict[str, Array],
     ) -> tuple[PyTree, dict[str, Array]]:
         """Learns from one rollout [T, B]; returns the learner and the sums named by ``metrics``."""
+
+
+def follow(
+    target: PyTree, online: PyTree, count: Array, interval: int | None, tau: float | int | None
+) -> PyTree:
+    """θ̄ after update number ``count``: a step of size τ towards θ, or a copy at every interval."""
+    if tau is not None:
+        blend = lambda t, o: t + tau * (o - t)  # noqa: E731
+    else:
+        assert interval is not None
+        copy = count % interval == 0
+        blend = lambda t, o: jnp.where(copy, o, t)  # noqa: E731
+    return jax.tree.map(lambda t, o: blend(t, o) if eqx.is_array(t) else t, target, online)
+
+
+def clip_norm(grads: PyTree, limit: float | int | None) -> PyTree:
+    """Gradients scaled down to a global norm of ``limit``, if there is one."""
+    if limit is None:
+        return grads
+    return optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())[0]
+
+
+def refuse_many(count: int, limit: int, what: str, flag: str) -> None:
+    """UsageError if there are more than ``limit``."""
+    if count > limit:
+        raise UsageError(f"{count:,} {what}, are more than {limit:,}: raise {flag} to allow them")
+
+
+def joint_actions_remark(count: int, limit: int) -> list[str]:
+    """How many joint actions there are; refused above the limit."""
+    refuse_many(count, limit, "joint actions, the product of all |A_i|", "--max-joint-actions")
+    return [f"{count:,} joint actions"]

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie import replay
-from coterie.algorithms._base import Algorithm
+from coterie.algorithms._base import Algorithm, clip_norm, follow
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import epsilon_greedy, greedy, masked_max
@@ -183,7 +183,7 @@ class ValueBased(Algorithm):
         """Items replay holds: a whole number of rollouts, so that writes never wrap."""
         return self.buffer_size // self._length // self._items() * self._items()
 
-    def resolve(self, steps: int) -> ValueBased:
+    def resolve(self, steps: int, time_limit: int | None = None) -> ValueBased:
         if self.epsilon_steps is not None:
             return self
         return dataclasses.replace(self, epsilon_steps=max(1, steps // 4))
@@ -268,8 +268,8 @@ class ValueBased(Algorithm):
         mask: Bool[Array, "B N A"],
         noise: PyTree,
         clock: dict[str, Array],
-    ) -> Int[Array, "B N"]:
-        return epsilon_greedy(scores, mask, clock["epsilon"], noise[:, 0], noise[:, 1])
+    ) -> tuple[Int[Array, "B N"], PyTree]:
+        return epsilon_greedy(scores, mask, clock["epsilon"], noise[:, 0], noise[:, 1]), ()
 
     # Learning --------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class ValueBased(Algorithm):
         key: PRNGKey,
         clock: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
-        rewards = learner_rewards(rollout.rewards, game.reward)
+        rewards = learner_rewards(rollout.rewards, game)
         moments = learner.moments.update(rewards, rollout.alive)
         experience = self._sequences(rollout, rewards)
         ring = replay.add(learner.replay, experience, clock["slot"])
@@ -298,7 +298,8 @@ class ValueBased(Algorithm):
             loss, grads = eqx.filter_value_and_grad(self.loss)(values, target, batch)
             step, optimiser = self._optimiser().update(self._clip(grads), optimiser)
             values = eqx.apply_updates(values, step)
-            target = self._follow(target, values, (clock["since_copy"] + u + 1))
+            count = clock["since_copy"] + u + 1
+            target = follow(target, values, count, self.target_interval, self.target_tau)
             return values, target, optimiser, total + loss
 
         carry = (learner.values, learner.target, learner.optimiser, jnp.zeros(()))
@@ -377,20 +378,6 @@ class ValueBased(Algorithm):
         return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
 
     def _clip(self, grads: Any) -> Any:
-        if self.max_grad_norm is None:
-            return grads
-        clip = optax.clip_by_global_norm(self.max_grad_norm).update
-
-        def one(g: Any) -> Any:
-            return clip(g, optax.EmptyState())[0]
-
-        return jax.vmap(one)(grads) if self.own_minibatch else one(grads)
-
-    def _follow(self, target: Values, values: Values, count: Array) -> Values:
-        """θ̄ after an update: a copy at every interval, or a step of size τ towards θ."""
-        if self.target_tau is None:
-            copy = count % self.target_interval == 0
-            blend = lambda t, v: jnp.where(copy, v, t)  # noqa: E731
-        else:
-            blend = lambda t, v: t + self.target_tau * (v - t)  # noqa: E731
-        return jax.tree.map(lambda t, v: blend(t, v) if eqx.is_array(t) else t, target, values)
+        """Each independent loss by itself."""
+        clip = lambda g: clip_norm(g, self.max_grad_norm)  # noqa: E731
+        return jax.vmap(clip)(grads) if self.own_minibatch else clip(grads)

@@ -109,6 +109,7 @@ class MatrixGame(Environment):
             observation_sizes=(size,) * n,
             action_counts=counts,
             central_size=size,
+            time_limit=rounds,
             reward="mean" if self.common else "individual",
         )
         self._rows = self.payoffs.reshape(-1, n).astype(np.float32)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.base import Environment
+from coterie.envs.joint import JointView
 from coterie.types import EnvSpec, PRNGKey, PyTree, Reward, TimeStep, UInt, UsageError
 
 SEED_AXIS = "seed"
@@ -26,10 +27,14 @@ Central = Literal["none", "state", "joint"]
 
 
 class View(eqx.Module):
-    """A ``TimeStep`` made complete: nothing is missing, everything is padded."""
+    """A ``TimeStep`` made complete: nothing is missing, everything is padded.
+
+    ``rewards`` are those of the environment's own agents, R of them (R = N but under central
+    learning, where N = 1).
+    """
 
     observations: Float[Array, "*S N O"]
-    rewards: Float[Array, "*S N"]
+    rewards: Float[Array, "*S R"]
     terminated: Bool[Array, "*S"]
     truncated: Bool[Array, "*S"]
     action_mask: Bool[Array, "*S N A"]
@@ -52,19 +57,32 @@ class Game:
         env: the native environment.
         central: what z is: nothing, the environment's state, or the joint observation.
         reward: whom the learner is paid for; the environment's own rewards stay in the record.
+        joint: the team appears as one agent that sees everything and chooses joint actions.
     """
 
     env: Environment
     central: Central = "none"
     reward: Reward = "individual"
+    joint: bool = False
 
     @property
-    def spec(self) -> EnvSpec:
+    def players(self) -> EnvSpec:
+        """The environment's own agents, who are paid and reported."""
         return self.env.spec()
 
     @property
+    def spec(self) -> EnvSpec:
+        """The agents that learn."""
+        return self.team.spec if self.joint else self.players
+
+    @cached_property
+    def team(self) -> JointView:
+        """How the environment's agents appear as one."""
+        return JointView(self.players)
+
+    @property
     def central_size(self) -> int:
-        spec = self.spec
+        spec = self.players
         sizes = {
             "none": 0,
             "state": spec.central_size,
@@ -80,11 +98,12 @@ class Game:
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
     ) -> tuple[GameState, View]:
         """One step; at the time limit an episode that is not over is truncated."""
-        env_state, led_to = self.env.step(key, state.env, actions)
+        own = self.team.split(actions) if self.joint else actions
+        env_state, led_to = self.env.step(key, state.env, own)
         t = state.t + 1
         shown = self._complete(led_to)
-        if self.spec.time_limit is not None:
-            cut = (t >= self.spec.time_limit) | shown.truncated
+        if self.players.time_limit is not None:
+            cut = (t >= self.players.time_limit) | shown.truncated
             shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
         return GameState(env_state, t), shown
 
@@ -105,17 +124,17 @@ class Game:
         def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
             reset_key, step_key = jax.random.split(key)
             state, first = self.env.reset(reset_key)
-            actions = jnp.zeros(self.spec.n_agents, jnp.int32)
+            actions = jnp.zeros(self.players.n_agents, jnp.int32)
             return first, self.env.step(step_key, state, actions)[1]
 
         first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
-        masks = (first.action_mask, second.action_mask)
-        alive = (first.alive, second.alive)
-        return any(x is not None for x in masks), any(x is not None for x in alive)
+        masks = any(x.action_mask is not None for x in (first, second))
+        alive = any(x.alive is not None for x in (first, second))
+        return masks or (self.joint and alive), alive
 
     def _complete(self, shown: TimeStep) -> View:
         """Pads observations to [N, O] and fills in masks, alive flags and z."""
-        spec = self.spec
+        spec = self.players
         available = jnp.asarray(spec.available_actions)
         observations = pad_observations(shown.observations, spec)
         mask = shown.action_mask
@@ -131,14 +150,19 @@ class Game:
         ):
             if jnp.shape(array) != size:
                 raise UsageError(f"{word} must have shape {size}; got {jnp.shape(array)}")
+        central = self._central(observations, shown.central)
+        mask = mask & available
+        if self.joint:
+            observations, mask = self.team.observe(observations), self.team.mask(mask)
+            alive = jnp.any(alive, keepdims=True)
         return View(
             observations=observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
             terminated=jnp.asarray(shown.terminated, bool),
             truncated=jnp.asarray(shown.truncated, bool),
-            action_mask=mask & available,
+            action_mask=mask,
             alive=alive,
-            central=self._central(observations, shown.central),
+            central=central,
         )
 
     def _central(
@@ -150,9 +174,9 @@ class Game:
             return jnp.zeros((0,), jnp.float32)
         if state is None:
             raise UsageError("this environment offers no state; use --central joint")
-        if jnp.shape(state) != (self.spec.central_size,):
+        if jnp.shape(state) != (self.players.central_size,):
             raise UsageError(
-                f"central must have the {self.spec.central_size} numbers of the spec; "
+                f"central must have the {self.players.central_size} numbers of the spec; "
                 f"got shape {jnp.shape(state)}"
             )
         return jnp.asarray(state, jnp.float32)
@@ -167,12 +191,13 @@ def pad_observations(observations: Any, spec: EnvSpec) -> Float[Array, "N O"]:
     return jnp.asarray(observations, jnp.float32)
 
 
-def learner_rewards(rewards: Float[Array, "*S N"], reward: Reward) -> Float[Array, "*S N"]:
+def learner_rewards(rewards: Float[Array, "*S R"], game: Game) -> Float[Array, "*S N"]:
     """What each agent's learner is paid: its own r_i, or the common Σ_i r_i or Σ_i r_i / n."""
-    if reward == "individual":
+    if game.reward == "individual":
         return rewards
-    total = jnp.sum if reward == "sum" else jnp.mean
-    return jnp.broadcast_to(total(rewards, axis=-1, keepdims=True), rewards.shape)
+    total = jnp.sum if game.reward == "sum" else jnp.mean
+    common = total(rewards, axis=-1, keepdims=True)
+    return jnp.broadcast_to(common, (*rewards.shape[:-1], game.spec.n_agents))
 
 
 class Start(eqx.Module):
@@ -218,7 +243,7 @@ class VectorState(eqx.Module):
     state: GameState
     shown: View
     fresh: Bool[Array, " B"]
-    returns: Float[Array, "B N"]
+    returns: Float[Array, "B R"]
     lengths: Int[Array, " B"]
     pool: Any
     head: Int[Array, ""]
@@ -243,7 +268,7 @@ def init_vector(game: Game, key: PRNGKey, environments: int, steps: int) -> Vect
         state=state,
         shown=shown,
         fresh=jnp.ones(environments, bool),
-        returns=jnp.zeros((environments, game.spec.n_agents)),
+        returns=jnp.zeros((environments, game.players.n_agents)),
         lengths=jnp.zeros(environments, jnp.int32),
         pool=pool,
         head=jnp.zeros((), jnp.int32),
@@ -302,7 +327,25 @@ def step_vector(
         truly led to [B]: their observations are the final ones where an episode ended.
     """
     state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
-    ended = led_to.terminated | led_to.truncated
+    going = ~vector.fresh
+    stepped = dataclasses.replace(
+        vector,
+        state=state,
+        shown=led_to,
+        fresh=jnp.zeros_like(vector.fresh),
+        returns=vector.returns * going[:, None] + led_to.rewards,
+        lengths=vector.lengths * going + 1,
+    )
+    return _renew(game, stepped, pool, led_to.terminated | led_to.truncated), led_to
+
+
+def restart(game: Game, vector: VectorState, pool: Any) -> VectorState:
+    """Breaks off every episode that has begun and starts a new one in its place."""
+    return _renew(game, vector, pool, ~vector.fresh)
+
+
+def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"]) -> VectorState:
+    """The next prepared starts in place of the ended episodes; their totals stay to be read."""
     blocks, block = jax.tree.leaves(pool)[0].shape[:2]
     slot = vector.head * block + vector.used + jnp.cumsum(ended) - ended
     slot = slot % (blocks * block)
@@ -311,6 +354,7 @@ def step_vector(
         new = jax.lax.collapse(prepared, 0, 2).at[slot].get(mode="promise_in_bounds")
         return jnp.where(jnp.expand_dims(ended, tuple(range(1, new.ndim))), new, old)
 
+    state, led_to = vector.state, vector.shown
     start = jax.tree.map(renew, pool, as_start(game, state, led_to))
     shown = dataclasses.replace(
         led_to,
@@ -319,21 +363,12 @@ def step_vector(
         action_mask=led_to.action_mask if start.action_mask is None else start.action_mask,
         alive=led_to.alive if start.alive is None else start.alive,
     )
-    going = ~vector.fresh
-    return (
-        VectorState(
-            state=GameState(start.env, jnp.where(ended, 0, state.t)),
-            shown=shown,
-            fresh=ended,
-            returns=vector.returns * going[:, None] + led_to.rewards,
-            lengths=vector.lengths * going + 1,
-            pool=vector.pool,
-            head=vector.head,
-            used=vector.used + jnp.sum(ended, dtype=jnp.int32),
-            drawn=vector.drawn,
-            key=vector.key,
-        ),
-        led_to,
+    return dataclasses.replace(
+        vector,
+        state=GameState(start.env, jnp.where(ended, 0, state.t)),
+        shown=shown,
+        fresh=vector.fresh | ended,
+        used=vector.used + jnp.sum(ended, dtype=jnp.int32),
     )
 
 

@@ -1,7 +1,8 @@
-"""Choosing actions: masked arg max, per-agent ε-greedy."""
+"""Choosing actions: masked arg max, per-agent ε-greedy, sampling from a policy."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,3 +47,17 @@ def epsilon_greedy(
         coin, draw: independent uniforms in [0, 1): whether to explore, and which action then.
     """
     return jnp.where(coin < epsilon, random_action(draw, mask), greedy(scores, mask))
+
+
+def sample(
+    scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"], u: Float[Array, "*S"]
+) -> Int[Array, "*S"]:
+    """a ~ softmax(scores) over the legal actions, from a uniform u in [0, 1); 0 if none is legal.
+
+    Inverts the distribution function: one random number a draw instead of one an action. An
+    illegal action adds exactly nothing to it, so it is never the first to exceed u.
+    """
+    weights = jnp.where(mask, jax.nn.softmax(mask_scores(scores, mask), axis=-1), 0.0)
+    cumulative = jnp.cumsum(weights, axis=-1)
+    target = u[..., None] * cumulative[..., -1:]
+    return jnp.argmax(cumulative > target, axis=-1).astype(jnp.int32)

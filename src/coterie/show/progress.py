@@ -76,13 +76,16 @@ class TrainDisplay:
         game, seeds, self.total = facts["game"], facts["seeds"], facts["steps"]
         teams = f"{plural(seeds, 'seed')}, {self.total:,} steps" + " each" * (seeds > 1)
         what = f"[bold]{facts['algorithm']}[/] on [bold]{escape(facts['environment'])}[/]"
-        self.say(f"{what} · {plural(game.spec.n_agents, 'agent')} · {teams}")
+        self.say(f"{what} · {plural(game.players.n_agents, 'agent')} · {teams}")
         self.say(f"[dim]{facts['mode']} · {size(facts['bytes'])}[/]")
         z = f" · z: {CENTRAL[game.central]}" if game.central in CENTRAL else ""
         self.say(f"[dim]reward: {REWARDS[game.reward]}{z}[/]")
         if self.live:
             self.bar.start()
             self.task = self.bar.add_task("", total=None, steps="compiling")
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        self.say(f"[dim]{escape(facts['sentence'])}[/]")
 
     def _warning(self, facts: dict[str, Any]) -> None:
         self.say(f"[yellow]warning[/]: {escape(facts['sentence'])}")

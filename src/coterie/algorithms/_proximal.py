@@ -1,0 +1,63 @@
+"""What IPPO and MAPPO share: the clipped surrogate, several passes over a rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.algorithms._actor_critic import ActorCritic
+from coterie.ops.losses import clipped_surrogate, log_probabilities
+from coterie.types import PyTree, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proximal(ActorCritic):
+    """Base of the proximal algorithms (PPO, Schulman et al. 2017; book §8.2.6)."""
+
+    environments: int = 64
+    """Parallel synchronous environments K."""
+    rollout_steps: int = 32
+    """Steps T of every environment between two updates."""
+    gae_lambda: float | None = 0.95
+    """λ of generalised advantage estimation; None for n-step targets."""
+    normalise_advantages: bool = True
+    """Standardise each agent's advantages over the rollout."""
+    clip: float = 0.2
+    """ε: how far the probability ratio may move from 1 before its gradient is cut."""
+    epochs: int = 4
+    """Passes over every rollout."""
+    minibatches: int = 4
+    """Parts a rollout is split into in a pass, by environment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.environments % self.minibatches:
+            raise UsageError(
+                f"minibatches split the environments: {self.minibatches} must divide "
+                f"{self.environments}"
+            )
+
+    def _positive(self) -> tuple[str, ...]:
+        return (*super()._positive(), "clip", "epochs", "minibatches")
+
+    def passes(self) -> tuple[int, int]:
+        return self.epochs, self.minibatches
+
+    def act(
+        self,
+        scores: Float[Array, "B N A"],
+        mask: Bool[Array, "B N A"],
+        noise: PyTree,
+        clock: dict[str, Array],
+    ) -> tuple[Int[Array, "B N"], PyTree]:
+        """Notes log π(a_i | h_i) of the behaviour policy beside the actions."""
+        actions, _ = super().act(scores, mask, noise, clock)
+        log_probs = log_probabilities(scores, mask)
+        return actions, jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
+
+    def surrogate(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        return clipped_surrogate(log_probs, behaviour, advantages, self.clip)

@@ -1,0 +1,29 @@
+"""Central A2C over joint actions (lecture, "Training and execution modes")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from coterie.algorithms._actor_critic import ActorCritic
+from coterie.algorithms._base import Mode, joint_actions_remark
+from coterie.envs.views import Game
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentralA2C(ActorCritic):
+    """One learner sees the joint history h and draws joint actions: π(a | h; φ), V(h; θ).
+
+    Learns from the common (scalarised) reward, as A2C does. The number of joint actions is
+    exponential in the number of agents.
+    """
+
+    mode: ClassVar[Mode] = "centralised training and execution"
+    common_reward: ClassVar[bool] = True
+    joint_view: ClassVar[bool] = True
+
+    max_joint_actions: int = 4096
+    """Refuse games with more joint actions than this."""
+
+    def remarks(self, game: Game) -> list[str]:
+        return joint_actions_remark(game.team.count, self.max_joint_actions)

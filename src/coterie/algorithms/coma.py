@@ -1,0 +1,89 @@
+"""Counterfactual multi-agent policy gradient (lecture, same section; Foerster et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
+from coterie.algorithms._base import Mode
+from coterie.algorithms._policy_gradient import per_agent
+from coterie.envs.views import Game
+from coterie.ops.exploration import sample
+from coterie.ops.losses import counterfactual_advantage, log_probabilities
+from coterie.types import PRNGKey, PyTree, Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class COMA(ActorCritic):
+    """Credits each agent with what its action changed, all else equal.
+
+    The critic Q(h_i, z, ⟨·, a_-i⟩; θ_i) sees the others' actions and values every own one;
+    Adv_i = Q(h_i, z, a) − Σ_a' π(a' | h_i) Q(h_i, z, ⟨a', a_-i⟩). It learns by TD(λ).
+    """
+
+    mode: ClassVar[Mode] = "centralised training, decentralised execution"
+    common_reward: ClassVar[bool] = True
+    central: ClassVar[bool] = True
+
+    gae_lambda: float | None = 0.8
+    """λ of the critic's TD(λ) targets; None for n-step targets."""
+    target_interval: int | None = 200
+    """Bootstrap from target critics θ̄, copied from θ whenever so many updates were made."""
+
+    def critic_size(self, game: Game) -> tuple[int, int]:
+        actions = game.spec.action_count
+        return super().critic_size(game)[0] + (game.spec.n_agents - 1) * actions, actions
+
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N I"]:
+        """o_i, z and the others' actions a_-i, one-hot; never the own action."""
+        n = game.spec.n_agents
+        others = jnp.array([[j for j in range(n) if j != i] for i in range(n)], jnp.int32)
+        shown = jax.nn.one_hot(actions[..., others.reshape(n, n - 1)], game.spec.action_count)
+        seen = super().critic_inputs(game, observations, central, actions)
+        return jnp.concatenate([seen, shown.reshape(*seen.shape[:-1], -1)], axis=-1)
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
+        next_actions = self._next_actions(learner, rollout, key)
+        outputs, led_to, memory = self.evaluate(game, learner, rollout, next_actions)
+
+        def of(values: Array, actions: Array) -> Array:
+            return jnp.take_along_axis(values, actions[..., None], axis=-1)[..., 0]
+
+        next_values = jnp.where(rollout.next_alive, of(led_to, next_actions), 0.0)
+        scores, _ = learner.actor.unroll(
+            rollout.memory[0], rollout.observations, per_agent(rollout.start, rollout.alive)
+        )
+        log_probs = log_probabilities(scores, rollout.action_mask)
+        chosen = of(outputs, rollout.actions)
+        advantages = counterfactual_advantage(outputs, log_probs, chosen)
+        return advantages, self.returns(steps, next_values), memory
+
+    def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
+        chosen = jnp.take_along_axis(outputs, batch.actions[..., None], axis=-1)[..., 0]
+        return (batch.targets - chosen) ** 2
+
+    def _next_actions(
+        self, learner: Learner, rollout: Transition, key: PRNGKey
+    ) -> Int[Array, "T B N"]:
+        """a': what was done next, and where the rollout does not show it, a draw from π."""
+        start = per_agent(rollout.start, rollout.alive)
+        _, memories = learner.actor.unroll(rollout.memory[0], rollout.observations, start)
+        scores, _ = learner.actor.step(memories, rollout.next_observations, jnp.zeros_like(start))
+        drawn = sample(
+            scores, rollout.next_action_mask, jax.random.uniform(key, rollout.actions.shape)
+        )
+        unseen = (rollout.terminated | rollout.truncated).at[-1].set(True)
+        return jnp.where(unseen[..., None], drawn, jnp.roll(rollout.actions, -1, axis=0))

@@ -1,0 +1,20 @@
+"""Independent proximal policy optimisation, IPPO (lecture, same section; book §9.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from coterie.algorithms._base import Mode
+from coterie.algorithms._proximal import Proximal
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPPO(Proximal):
+    """Each agent learns π(a_i | h_i; φ_i) by PPO, with a critic V(h_i; θ_i) of its own reward.
+
+    Actor loss −min(ρ_i Adv_i, clip(ρ_i, 1 ± ε) Adv_i), ρ_i = π(a_i | h_i; φ_i) / π_β(a_i | h_i).
+    """
+
+    mode: ClassVar[Mode] = "decentralised training and execution"
+    common_reward: ClassVar[bool] = False

@@ -1,0 +1,137 @@
+"""Pareto actor-critic (lecture, "Equilibrium selection problem"; Christianos et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
+from coterie.algorithms._base import Mode, refuse_many
+from coterie.analysis.games import no_conflict
+from coterie.envs.joint import JointView
+from coterie.envs.matrix import MatrixGame
+from coterie.envs.views import Game
+from coterie.ops.exploration import ILLEGAL
+from coterie.types import PRNGKey, PyTree, Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class PAC(ActorCritic):
+    """Each agent assumes that the others play what is best for all: π⁺_-i ∈ arg max Q_i.
+
+    Adv_i = max_{a_-i} Q_i(h_i, z, ⟨a_i, a_-i⟩; θ_i) − V_i(h_i, z; θ_i), for no-conflict games,
+    where all agents prefer the same joint actions. Targets of Q_i are n-step returns that
+    bootstrap with the maximum of the target critic; V_i learns the maximum at the action taken.
+    """
+
+    mode: ClassVar[Mode] = "centralised training, decentralised execution"
+    common_reward: ClassVar[bool] = False
+    central: ClassVar[bool] = True
+
+    n_steps: int = 5
+    """Rewards in a target before it bootstraps, at most T."""
+    target_tau: float | None = 0.01
+    """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
+    critic_lr: float | None = 2e-3
+    """Learning rate of the critics; above the actors', whose hopes they correct."""
+    entropy: float = 1.0
+    """Weight of the entropy bonus in the actor loss, at the start."""
+    entropy_end: float | None = 0.01
+    """The weight falls (or rises) linearly to this one."""
+    joint_optimum: bool = False
+    """Break ties between optima: the others play their parts of one arg max common to all."""
+    max_others: int = 1024
+    """Refuse games where the other agents have more joint actions than this."""
+
+    def _positive(self) -> tuple[str, ...]:
+        return (*super()._positive(), "max_others")
+
+    def remarks(self, game: Game) -> list[str]:
+        counts = game.spec.action_counts
+        others = game.team.count // min(counts)
+        what = "joint actions of the other agents, |A|^(n-1)"
+        refuse_many(others, self.max_others, what, "--max-others")
+        if game.reward != "individual":
+            return []
+        if not isinstance(game.env, MatrixGame):
+            return ["pac is for no-conflict games; whether this is one cannot be checked"]
+        if no_conflict(game.env.payoffs):
+            return []
+        return ["pac is for no-conflict games, and this is none: agents prefer different outcomes"]
+
+    def critic_size(self, game: Game) -> tuple[int, int]:
+        """Q_i of every joint action, and V_i last."""
+        return super().critic_size(game)[0], game.team.count + 1
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
+        outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        team = game.team
+        legal, next_legal = team.mask(rollout.action_mask), team.mask(rollout.next_action_mask)
+        best_after = jnp.max(jnp.where(next_legal, led_to[..., :-1], ILLEGAL), axis=-1)
+        returns = self.returns(steps, jnp.where(rollout.next_alive, best_after, 0.0))
+        optimistic = (
+            with_joint_optimum(team, outputs[..., :-1], legal)
+            if self.joint_optimum
+            else max_over_others(team, outputs[..., :-1], legal)
+        )
+        hoped = jnp.take_along_axis(optimistic, rollout.actions[..., None], axis=-1)[..., 0]
+        targets = {"q": returns, "v": hoped, "joint": joint_index(team, rollout.actions)}
+        return hoped - outputs[..., -1], jax.lax.stop_gradient(targets), memory
+
+    def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
+        y = batch.targets
+        chosen = jnp.take_along_axis(outputs, y["joint"][..., None, None], axis=-1)[..., 0]
+        return (y["q"] - chosen) ** 2 + (y["v"] - outputs[..., -1]) ** 2
+
+
+def joint_index(team: JointView, actions: Int[Array, "*S N"]) -> Int[Array, "*S"]:
+    """The number of a joint action in ``team.table``."""
+    index = jnp.zeros(actions.shape[:-1], jnp.int32)
+    for i, count in enumerate(team.players.action_counts):
+        index = index * count + jnp.minimum(actions[..., i], count - 1)
+    return index
+
+
+def max_over_others(
+    team: JointView, q: Float[Array, "*S N J"], legal: Bool[Array, "*S 1 J"]
+) -> Float[Array, "*S N A"]:
+    """max_{a_-i} Q_i(⟨a_i, a_-i⟩) for every agent i and own action a_i, over legal a_-i."""
+    counts = team.players.action_counts
+    q = jnp.where(legal, q, ILLEGAL)
+    rows = []
+    for i, count in enumerate(counts):
+        own = q[..., i, :].reshape(*q.shape[:-2], *counts)
+        others = tuple(k - len(counts) for k in range(len(counts)) if k != i)
+        rows.append(_padded(jnp.max(own, axis=others), max(counts) - count))
+    return jnp.stack(rows, axis=-2)
+
+
+def with_joint_optimum(
+    team: JointView, q: Float[Array, "*S N J"], legal: Bool[Array, "*S 1 J"]
+) -> Float[Array, "*S N A"]:
+    """Q_i(⟨a_i, a*_-i⟩), a* the one arg max of the agents' mean Q, the same for all of them."""
+    counts = team.players.action_counts
+    mean = jnp.where(legal[..., 0, :], jnp.mean(q, axis=-2), ILLEGAL)
+    best = jnp.argmax(mean, axis=-1)
+    table = jnp.asarray(team.table)
+    rows = []
+    for i, count in enumerate(counts):
+        stride = 1
+        for later in counts[i + 1 :]:
+            stride *= later
+        base = best - table[best, i] * stride
+        index = base[..., None] + stride * jnp.arange(count)
+        own = jnp.take_along_axis(q[..., i, :], index, axis=-1)
+        rows.append(_padded(own, max(counts) - count))
+    return jnp.stack(rows, axis=-2)
+
+
+def _padded(values: Float[Array, "*S K"], by: int) -> Float[Array, "*S A"]:
+    widths = [(0, 0)] * (values.ndim - 1) + [(0, by)]
+    return jnp.pad(values, widths, constant_values=ILLEGAL)

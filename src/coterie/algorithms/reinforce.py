@@ -1,0 +1,109 @@
+"""Independent REINFORCE (lecture, "Independent learning"; book §8.2.3, Williams 1992)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from coterie.algorithms._base import Mode
+from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
+from coterie.envs.views import Game, learner_rewards
+from coterie.networks import PerAgent
+from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
+from coterie.ops.moments import Moments
+from coterie.ops.returns import reward_to_go
+from coterie.types import PRNGKey, PyTree, Transition, UsageError
+
+
+class Learner(eqx.Module):
+    """Actors φ, the optimiser's state, reward moments."""
+
+    actor: PerAgent
+    optimiser: PyTree
+    moments: Moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class REINFORCE(PolicyGradient):
+    """Each agent follows −1/T Σ_t u_i^t log π(a_i^t | h_i^t; φ_i), u_i^t its reward-to-go.
+
+    One update after one whole episode in each of K environments, all by the same policies. What a
+    faster environment does until the slowest is done is not learned from: it would count short
+    episodes more often. Without a critic a truncated episode's return ends where it was cut.
+    """
+
+    mode: ClassVar[Mode] = "decentralised training and execution"
+    common_reward: ClassVar[bool] = False
+    whole_episodes: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "entropy", "updates")
+
+    episode_steps: int | None = None
+    """The longest episode; the environment's time limit unless given."""
+
+    def _positive_or_none(self) -> tuple[str, ...]:
+        return ("episode_steps",)
+
+    def resolve(self, steps: int, time_limit: int | None = None) -> REINFORCE:
+        known = self.episode_steps or time_limit
+        if known is None:
+            raise UsageError(
+                "reinforce learns from whole episodes, but this environment has no time limit: "
+                "give it one, or name the longest episode with --episode-steps"
+            )
+        resolved = super().resolve(steps)
+        assert isinstance(resolved, REINFORCE)
+        return dataclasses.replace(resolved, episode_steps=known)
+
+    def rollout_shape(self) -> tuple[int, int]:
+        return self.episode_steps or 1, self.environments
+
+    def init(self, key: PRNGKey, game: Game) -> Learner:
+        actor = self.make_actor(key, game)
+        return Learner(actor, self.init_optimiser({"actor": actor}), Moments.empty())
+
+    def learn(
+        self,
+        game: Game,
+        learner: Learner,
+        rollout: Transition,
+        key: PRNGKey,
+        clock: dict[str, Array],
+    ) -> tuple[Learner, dict[str, Array]]:
+        del key
+        rewards = learner_rewards(rollout.rewards, game)
+        over = rollout.terminated | rollout.truncated
+        first = jnp.cumsum(over, axis=0) - over == 0
+        counts = rollout.alive & per_agent(first, rollout.alive)
+        moments = learner.moments.update(rewards, counts)
+        if self.standardise_rewards:
+            rewards = moments.standardise(rewards)
+        returns = reward_to_go(rewards, per_agent(over, rewards) | ~rollout.next_alive, self.gamma)
+
+        def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:
+            start = per_agent(rollout.start, rollout.alive)
+            memory = rollout.memory[0]
+            scores, _ = actors["actor"].unroll(memory, rollout.observations, start)
+            log_probs = log_probabilities(scores, rollout.action_mask)
+            chosen = jnp.take_along_axis(log_probs, rollout.actions[..., None], -1)[..., 0]
+            length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
+
+            def episode_mean(x: Array) -> Array:
+                """Mean over the steps of each episode; summed over agents, averaged over K."""
+                each = jnp.sum(jnp.where(counts, x / length, 0.0), axis=0)
+                return summed_mean(each, jnp.ones_like(each))
+
+            bonus = episode_mean(entropy(log_probs, rollout.action_mask))
+            actor = episode_mean(policy_gradient(chosen, returns))
+            return actor - clock["entropy"] * bonus, {"actor_loss": actor, "entropy": bonus}
+
+        actors = {"actor": learner.actor}
+        (_, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(actors)
+        actors, optimiser = self.descend(actors, grads, learner.optimiser, {"actor": self.lr})
+        metrics = jax.tree.map(jax.lax.stop_gradient, metrics) | {"updates": jnp.ones(())}
+        return Learner(actors["actor"], optimiser, moments), metrics
