@@ -54,10 +54,11 @@ def sample(
 ) -> Int[Array, "*S"]:
     """a ~ softmax(scores) over the legal actions, from a uniform u in [0, 1); 0 if none is legal.
 
-    Inverts the distribution function: one random number a draw instead of one an action. An
-    illegal action adds exactly nothing to it, so it is never the first to exceed u.
+    Inverts the distribution function: one random number a draw instead of one an action. Long
+    sums are rounded in an order that varies along them, so that even an illegal action, which
+    adds 0, could be the first to exceed u: its sum is left out.
     """
     weights = jnp.where(mask, jax.nn.softmax(mask_scores(scores, mask), axis=-1), 0.0)
-    cumulative = jnp.cumsum(weights, axis=-1)
-    target = u[..., None] * cumulative[..., -1:]
+    cumulative = jnp.where(mask, jnp.cumsum(weights, axis=-1), 0.0)
+    target = u[..., None] * jnp.max(cumulative, axis=-1, keepdims=True)
     return jnp.argmax(cumulative > target, axis=-1).astype(jnp.int32)
