@@ -275,6 +275,13 @@ def small(name: str, **settings) -> Algorithm:
     return cls(**{k: v for k, v in (tiny | settings).items() if k in known})
 
 
+def spied(algorithm: Algorithm, **methods) -> Algorithm:
+    """The same algorithm with some methods replaced."""
+    cls = type(algorithm)
+    replaced = type(f"Spied{cls.__name__}", (cls,), methods | {"__module__": cls.__module__})
+    return replaced(**algorithm.settings())
+
+
 def game_for(algorithm: Algorithm, env: Environment, reward=None) -> Game:
     """The environment as the algorithm needs it."""
     offered = "state" if env.spec().central_size else "joint"
@@ -332,7 +339,8 @@ def collector(algorithm: Algorithm, game: Game, seeds: int = 1):
 
     def one(key, policy, epsilons, drawn):
         vector_key, act_key = jax.random.split(key)
-        before = init_vector(game, vector_key, environments, steps)
+        pool = steps + algorithm.whole_episodes
+        before = init_vector(game, vector_key, environments, pool)
         before = dataclasses.replace(before, drawn=drawn)
 
         def rollout(carry, xs):
