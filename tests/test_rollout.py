@@ -1,14 +1,17 @@
 """Collected transitions say what happened: ends, memory, masks, deaths, totals."""
 
+import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import Walk, collector, game_for, quick, random_learner, small
 
 from coterie.algorithms import algorithms
-from coterie.envs.views import Game
+from coterie.envs.views import SEED_AXIS, Game, init_vector
+from coterie.rollout import scan_rollout
 
 R, T, B, N = 12, 4, 3, 3
 
@@ -140,3 +143,42 @@ def test_acting_is_decentralised(name, sharing):
     np.testing.assert_array_equal(scores[:, ::2], changed[:, ::2])
     np.testing.assert_array_equal(memories[:, ::2], changed_memories[:, ::2])
     assert (scores[:, 1].argmax(-1) != changed[:, 1].argmax(-1)).any()
+
+
+class Told(Walk):
+    """``Walk`` with another z: the same numbers times ``told``."""
+
+    def __init__(self, told):
+        super().__init__()
+        self.told = told
+
+    def _show(self, state, drawn, rewards, over):
+        shown = super()._show(state, drawn, rewards, over)
+        return dataclasses.replace(shown, central=self.told * shown.central)
+
+
+@pytest.mark.parametrize("name", [n for n, cls in algorithms().items() if cls.central])
+def test_acting_knows_nothing_of_z(name):
+    """Centralised information that is wrong, or not a number, changes no action while training."""
+    algorithm = small(name)
+    steps, environments = algorithm.rollout_shape()
+    policy = algorithm.policy(random_learner(algorithm, Game(Walk(), "state", "sum")))
+    clock = {"epsilon": jnp.float32(0.5)}
+
+    def act(key, told):
+        game = Game(Told(told), "state", "sum")
+        start_key, act_key = jax.random.split(key)
+        vector = init_vector(game, start_key, environments, steps)
+        memory = policy.initial_memory(environments)
+        return scan_rollout(algorithm, game, policy, vector, memory, act_key, clock)[2]
+
+    run = quick(jax.vmap(act, (0, None), axis_name=SEED_AXIS))
+    keys = jax.random.split(jax.random.key(0), 3)
+    told, lied, blank = (run(keys, jnp.float32(x)) for x in (1.0, -7.0, np.nan))
+    assert not np.array_equal(told.central, lied.central)
+    assert np.isnan(blank.central).any()
+    for other in (lied, blank):
+        np.testing.assert_array_equal(told.actions, other.actions)
+        np.testing.assert_array_equal(told.observations, other.observations)
+        for one, same in zip(*map(jax.tree.leaves, (told.behaviour, other.behaviour)), strict=True):
+            np.testing.assert_array_equal(one, same)

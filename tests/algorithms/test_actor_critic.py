@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from probes import Walk, clock_at, collector, game_for, quick, random_learner, small, spied
 
+from coterie.algorithms import make
 from coterie.algorithms._actor_critic import Batch
+from coterie.types import UsageError
 
 N, COUNTS, A = 3, (2, 3, 4), 4
 T, B = 6, 8
@@ -116,7 +118,7 @@ def hoped_by_hand(algorithm, q, r):
     for t, b, i in np.ndindex(T, B, N):
         mask, own = r.action_mask[t, b], r.actions[t, b, i]
         if algorithm.joint_optimum:
-            _, best = best_of(q[t, b].mean(0), mask)
+            _, best = best_of(q[t, b, r.alive[t, b]].mean(0), mask)
             chosen = tuple(own if j == i else a for j, a in enumerate(best))
             hoped[t, b, i] = q[t, b, i, joints.index(chosen)]
         else:
@@ -456,3 +458,25 @@ def test_every_minibatch_is_whole_and_every_environment_is_in_one_of_each_pass()
     passes = who.reshape(epochs, minibatches, B).sum(1)
     np.testing.assert_array_equal(passes, 1)
     assert not np.array_equal(who[:minibatches], who[minibatches : 2 * minibatches]), "reshuffled"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("pac", {"target_interval": 100}, "set target_tau to None"),
+        ("pac", {"gae_lambda": 0.9}, "n_steps 5 and gae_lambda 0.9.* set n_steps to 1"),
+        ("coma", {"n_steps": 3}, "n_steps 3 and gae_lambda 0.8.* gae_lambda to None"),
+        ("ippo", {"environments": 6}, "4 must divide 6"),
+        ("mappo", {"clip": 0.0}, "clip must be a positive number"),
+        ("ia2c", {"n_steps": 0}, "n_steps must be a positive number"),
+        ("ia2c", {"gae_lambda": 1.5}, "gae_lambda must lie in"),
+        ("maa2c", {"target_tau": 0.0}, "target_tau must be positive"),
+        ("maa2c", {"entropy": -0.1}, "entropy must not be negative"),
+        ("reinforce", {"episode_steps": 0}, "episode_steps must be positive"),
+        ("pac", {"max_others": 0}, "max_others must be a positive number"),
+        ("ia2c", {"activation": "elu"}, "activation must be relu or tanh"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(name, settings, says):
+    with pytest.raises(UsageError, match=says):
+        make(name, **settings)

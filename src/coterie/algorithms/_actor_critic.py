@@ -95,7 +95,10 @@ class ActorCritic(PolicyGradient):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gae_lambda is not None and self.n_steps != 1:
-            raise UsageError("n_steps and gae_lambda contradict each other: give one of them")
+            raise UsageError(
+                f"n_steps {self.n_steps} and gae_lambda {self.gae_lambda} contradict each other: "
+                "set n_steps to 1 or gae_lambda to None"
+            )
 
     def _positive(self) -> tuple[str, ...]:
         return ("rollout_steps", "n_steps")

@@ -16,7 +16,7 @@ from coterie.envs.joint import JointView
 from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import Game
 from coterie.ops.exploration import ILLEGAL
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,14 @@ class PAC(ActorCritic):
     max_others: int = 1024
     """Refuse games where the other agents have more joint actions than this."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_interval is not None and self.target_tau is not None:
+            raise UsageError(
+                "target_interval and target_tau contradict each other: set target_tau to None "
+                "to copy the critics at every interval"
+            )
+
     def _positive(self) -> tuple[str, ...]:
         return (*super()._positive(), "max_others")
 
@@ -76,7 +84,7 @@ class PAC(ActorCritic):
         best_after = jnp.max(jnp.where(next_legal, led_to[..., :-1], ILLEGAL), axis=-1)
         returns = self.returns(steps, jnp.where(rollout.next_alive, best_after, 0.0))
         optimistic = (
-            with_joint_optimum(team, outputs[..., :-1], legal)
+            with_joint_optimum(team, outputs[..., :-1], legal, rollout.alive)
             if self.joint_optimum
             else max_over_others(team, outputs[..., :-1], legal)
         )
@@ -113,12 +121,15 @@ def max_over_others(
 
 
 def with_joint_optimum(
-    team: JointView, q: Float[Array, "*S N J"], legal: Bool[Array, "*S 1 J"]
+    team: JointView,
+    q: Float[Array, "*S N J"],
+    legal: Bool[Array, "*S 1 J"],
+    alive: Bool[Array, "*S N"],
 ) -> Float[Array, "*S N A"]:
-    """Q_i(⟨a_i, a*_-i⟩), a* the one arg max of the agents' mean Q, the same for all of them."""
+    """Q_i(⟨a_i, a*_-i⟩), a* the one arg max of the living agents' mean Q, the same for all."""
     counts = team.players.action_counts
-    mean = jnp.where(legal[..., 0, :], jnp.mean(q, axis=-2), ILLEGAL)
-    best = jnp.argmax(mean, axis=-1)
+    total = jnp.sum(jnp.where(alive[..., None], q, 0.0), axis=-2)
+    best = jnp.argmax(jnp.where(legal[..., 0, :], total, ILLEGAL), axis=-1)
     table = jnp.asarray(team.table)
     rows = []
     for i, count in enumerate(counts):
