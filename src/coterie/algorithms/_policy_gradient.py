@@ -40,7 +40,7 @@ class PolicyGradient(Algorithm):
     """The weight falls (or rises) linearly to this one; constant unless given."""
     entropy_steps: int | None = None
     """Environment steps over which it does; the whole run unless given."""
-    standardise_rewards: bool = False
+    standardise_rewards: bool = True
     """Learn from (r - mean)/std of all rewards seen so far; values are then in those units."""
     max_grad_norm: float | None = 0.5
     """Clip every network's gradient to this norm, each by itself; None for no clipping."""
