@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 import coterie
 from coterie import IDQN, QMIX, VDN, UsageError, runs, training
+from coterie.algorithms import make
 from coterie.checkpoint import CheckpointError
 from coterie.envs.views import Game
 from coterie.networks import PerAgent
@@ -26,6 +27,7 @@ from coterie.runs import Run, open_run, resume, train
 
 SMALL = {"environments": 4, "learning_starts": 100, "update_ratio": 1 / 4, "buffer_size": 2_000}
 TINY = {**SMALL, "hidden": (8, 12), "batch_size": 16, "epsilon_steps": 300}
+SMALL_POLICY = {"environments": 4, "rollout_steps": 4, "hidden": (8, 12)}
 FORAGING, STEPS = "lbf/5x5-2p-1f", 1_200
 WALL_CLOCK = {"seconds", "steps_per_second", "steps_per_second_total", "elapsed_time"}
 
@@ -84,12 +86,26 @@ TRAINED = {
     ),
     "dilemma": (IDQN(**TINY, lr=3e-3), "matrix/prisoners-dilemma", 4),
     "doors": (IDQN(**TINY, lr=3e-3), Doors, 3),
+    "proximal": (
+        make("ippo", **SMALL_POLICY, recurrent=True, epochs=2, minibatches=2, entropy_end=0.0),
+        "matrix/climbing",
+        2,
+    ),
+    "counterfactual": (
+        make("coma", **SMALL_POLICY, standardise_rewards=True, target_interval=7),
+        "matrix/climbing",
+        1,
+    ),
+    "central": (make("central_a2c", **SMALL_POLICY, recurrent=True), FORAGING, 1),
 }
+ROUNDS = {"options": {"rounds": 3}}
 
 
 def start(kind: str, out: Path, **more) -> Run:
     algorithm, environment, seeds = TRAINED[kind]
     options = {"steps": STEPS, "seeds": seeds, "seed": 7, "evaluations": 5, "final_episodes": 8}
+    if environment == "matrix/climbing":
+        options |= ROUNDS
     return train(algorithm, environment, out=out, **(options | more))
 
 
@@ -139,6 +155,28 @@ def test_metrics_have_their_fixed_names(trained):
     assert kinds == {"train", "loss", "eval"}
     assert set(run.metrics) == eval_names
     assert set(run.metrics["eval/length"]) >= {"mean", "iqm", "ci95", "per_seed"}
+
+
+def test_stochastic_policies_are_evaluated_greedily_and_by_drawing(trained):
+    run = trained("proximal")
+    names = [f"return/agent/agent_{i}" for i in range(2)]
+    names += ["return/team_sum", "return/team_mean", "length"]
+    judged = {f"{prefix}/{name}" for prefix in ("eval", "eval_sampled") for name in names}
+    learning = {"train/actor_loss", "train/critic_loss", "train/entropy"}
+    points = [line for line in lines(run) if "eval/length" in line or "eval_sampled/length" in line]
+    for seed in (7, 8):
+        for prefix in ("eval", "eval_sampled"):
+            own = [p for p in points if p["seed"] == seed and f"{prefix}/length" in p]
+            assert [p["env_steps"] for p in own] == [0, 240, 480, 720, 960, 1200]
+    assert {name for p in points for name in p} == judged | {"seed", "env_steps"}
+    assert set(run.metrics) == judged
+    logged = [line for line in lines(run) if "updates" in line]
+    assert all(line.keys() >= learning for line in logged)
+    for line in logged:
+        assert line["updates"] == line["env_steps"] // 16 * 4
+        assert 0 < line["train/entropy"] <= 2 * np.log(3) + 1e-6
+    opened = open_run(run.path).evaluate(episodes=8)
+    assert set(opened) == judged == set(trained("central").metrics)
 
 
 def test_steps_are_counted_per_seed_and_updates_follow_them(trained):
@@ -257,7 +295,9 @@ def interrupted(kind: str, out: Path, at: int, **more) -> Run:
     return start(kind, out, report=report, **more)
 
 
-@pytest.mark.parametrize("kind", ["feed-forward", "recurrent"])
+@pytest.mark.parametrize(
+    "kind", ["feed-forward", "recurrent", "proximal", "counterfactual", "central"]
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind):
     whole = trained(kind)
     stopped = interrupted(kind, tmp_path / "run", at=39)
@@ -321,6 +361,26 @@ def test_a_complete_run_is_not_resumed_without_more_steps(trained, steps):
     with pytest.raises(UsageError, match="1,200 steps already"):
         resume(run.path, steps=steps)
     assert before == {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
+
+
+def test_a_run_cut_off_in_its_final_evaluation_is_judged_when_resumed(trained, tmp_path):
+    path = shutil.copytree(trained("feed-forward").path, tmp_path / "run")
+    whole = json.loads((path / "evaluations.json").read_text())
+    cut = json.loads((path / "evaluations.json").read_text())
+    for own in cut["lbf"]["5x5-2p-1f"]["qmix"].values():
+        del own["absolute_metrics"]
+    (path / "evaluations.json").write_text(json.dumps(cut))
+    resume(path)
+    found = json.loads((path / "evaluations.json").read_text())
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
+        assert a == b
+    with pytest.raises(UsageError, match="already"):
+        resume(path)
+
+
+def test_an_opened_run_knows_the_steps_it_did(trained):
+    run = trained("feed-forward")
+    assert open_run(run.path).steps == run.steps
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(trained, tmp_path):
@@ -436,6 +496,53 @@ def test_act_refuses_what_does_not_fit(trained, observations, masks, sentence):
     team = coterie.load(trained("doors").path)
     with pytest.raises(UsageError, match=sentence):
         team.act(observations, team.initial_memory(), masks)
+
+
+def test_stochastic_teams_draw_actions_with_a_key(trained):
+    """Greedy without a key; with one, from the policy, each agent for itself, the legal ones."""
+    team = coterie.load(trained("counterfactual").path)
+    assert team.stochastic
+    seen, memory = np.ones((2, 7)), team.initial_memory()
+    scores, _ = team.policy.step(memory, jnp.asarray(seen, jnp.float32), jnp.zeros(2, bool))
+    greedy, _ = team.act(seen, memory)
+    assert greedy == np.asarray(scores).argmax(-1).tolist() == team.act(seen, memory)[0]
+    keys = jax.random.split(jax.random.key(0), 300)
+    drawn = np.array([team.act(seen, memory, key=key)[0] for key in keys])
+    assert drawn.tolist()[0] == team.act(seen, memory, key=keys[0])[0]
+    rates = np.stack([np.bincount(own, minlength=3) / 300 for own in drawn.T])
+    np.testing.assert_allclose(rates, jax.nn.softmax(scores), atol=0.1)
+    assert (drawn[:, 0] != drawn[:, 1]).any()
+    masks = np.arange(3) >= np.array([[1], [2]])
+    legal = np.array([team.act(seen, memory, masks, key)[0] for key in keys[:50]])
+    assert legal[:, 0].min() == 1
+    assert (legal[:, 1] == 2).all()
+    by_value = coterie.load(trained("feed-forward").path)
+    with pytest.raises(UsageError, match="nothing to draw from"):
+        by_value.act(np.ones((2, 9)), by_value.initial_memory(), key=keys[0])
+
+
+def test_a_central_team_takes_and_gives_what_each_agent_sees_and_does(trained):
+    """One policy sees all, in the agents' order, and its joint action is taken apart again."""
+    run = trained("central")
+    team = coterie.load(run.path, which="last")
+    assert team.joint
+    rng, memory = np.random.default_rng(0), team.initial_memory()
+    assert memory.shape == (1, 12)
+    chosen = set()
+    for k in range(20):
+        seen = rng.uniform(-1, 8, (2, 9)).astype(np.float32)
+        both = jnp.asarray(seen.reshape(1, -1))
+        scores, expected = team.policy.step(memory, both, jnp.zeros(1, bool))
+        actions, memory = team.act(seen, memory)
+        assert tuple(actions) == divmod(int(scores[0].argmax()), 6)
+        np.testing.assert_allclose(memory, expected, rtol=1e-5)
+        named, _ = team.act(dict(zip(team.agents, seen, strict=True)), team.initial_memory())
+        assert list(named) == list(team.agents)
+        masks = np.arange(6) == np.array([[k % 6], [5]])
+        key = jax.random.key(k) if k % 2 else None
+        assert team.act(seen, memory, masks, key)[0] == [k % 6, 5]
+        chosen.add(tuple(team.act(seen, memory, key=jax.random.key(k))[0]))
+    assert len(chosen) > 5
 
 
 def test_a_recurrent_team_remembers_its_own_observations_only(trained):

@@ -373,7 +373,9 @@ def resume(
         lanes.template(),
         lambda sentence: report("warning", {"sentence": sentence}),
     )
-    if lanes.program.iterations(config["steps"]) <= meta["iteration"]:
+    complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
+    judged = directory.is_judged() or not config["final_episodes"]
+    if complete and (judged or steps is not None):
         done = meta["env_steps"]
         raise UsageError(f"{path} has its {done:,} steps already; extend it with more --steps")
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
@@ -423,7 +425,8 @@ def open_run(path: str | Path, environment: Opened | None = None) -> Run:
         return jax.tree.map(lambda *x: np.stack(x), *each)
 
     policies = {which: stacked(which) for which in ("best", "last")}
-    return Run(config, game, policies, directory.path, config["steps"], algorithm.stochastic)
+    done = directory.steps_done()
+    return Run(config, game, policies, directory.path, done, algorithm.stochastic)
 
 
 class _Loop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -106,6 +107,22 @@ class RunDirectory:
                 size = file.read().rfind(b"\n") + 1
             file.truncate(size)
         return whole
+
+    def steps_done(self) -> int:
+        """Environment steps per seed that the log has seen."""
+        steps = 0
+        with contextlib.suppress(OSError), (self.path / "metrics.jsonl").open() as file:
+            for line in file:
+                with contextlib.suppress(ValueError, KeyError):
+                    steps = max(steps, int(json.loads(line)["env_steps"]))
+        return steps
+
+    def is_judged(self) -> bool:
+        """Whether the absolute metric was written: the last thing a run does."""
+        try:
+            return '"absolute_metrics"' in (self.path / "evaluations.json").read_text()
+        except OSError:
+            return False
 
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Appends lines to ``metrics.jsonl``."""

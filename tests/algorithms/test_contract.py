@@ -63,6 +63,7 @@ def test_wrong_settings_are_refused_by_name(name, settings, says):
     "settings",
     [
         {"batch_size": 0},
+        {"batch_size": 10**9},
         {"buffer_size": 3},
         {"update_ratio": -1.0},
         {"target_interval": 0},
