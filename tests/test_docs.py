@@ -26,6 +26,7 @@ def blocks(name: str) -> list[str]:
     [
         ("add-an-environment.md", "examples/two_doors.py"),
         ("add-an-algorithm.md", "src/coterie/algorithms/vdn.py"),
+        ("add-an-algorithm.md", "src/coterie/algorithms/maa2c.py"),
     ],
 )
 def test_whole_files_are_shown_as_they_are(page, file):
