@@ -84,7 +84,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 def test_formats_recipe_for_numpy_alone(tmp_path, monkeypatch):
-    settings = {"environments": 2, "learning_starts": 10, "buffer_size": 100, "recurrent": True}
+    settings = {"environments": 2, "learning_starts": 10, "buffer_size": 200, "recurrent": True}
     algorithm = coterie.VDN(**settings, sequence_length=2, hidden=(4, 6), sharing="shared")
     with quick_compilation(tmp_path / "compiled"):
         options = {"evaluations": 1, "final_episodes": 0, "out": tmp_path / "run"}

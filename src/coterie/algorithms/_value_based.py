@@ -138,15 +138,15 @@ class ValueBased(Algorithm):
             raise UsageError(f"hidden must be positive layer sizes; got {self.hidden}")
         if self.groups and self.sharing == "shared":
             raise UsageError("sharing shared and groups contradict each other: give one of them")
-        if self.batch_size > self.buffer_size:
-            raise UsageError(
-                f"batch_size {self.batch_size} is more than replay holds, buffer_size "
-                f"{self.buffer_size}"
-            )
         if self._capacity() < 1:
             raise UsageError(
                 f"buffer_size {self.buffer_size} is smaller than one rollout "
                 f"({self.environments} environments x {self.rollout_shape()[0]} steps)"
+            )
+        if self.batch_size > self.buffer_size:
+            raise UsageError(
+                f"batch_size {self.batch_size} is more than replay holds, buffer_size "
+                f"{self.buffer_size}"
             )
 
     # What a final class says -----------------------------------------------------------------
