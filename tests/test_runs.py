@@ -516,9 +516,9 @@ def test_stochastic_teams_draw_actions_with_a_key(trained):
     legal = np.array([team.act(seen, memory, masks, key)[0] for key in keys[:50]])
     assert legal[:, 0].min() == 1
     assert (legal[:, 1] == 2).all()
-    by_value = coterie.load(trained("feed-forward").path)
+    by_value = coterie.load(trained("dilemma").path)
     with pytest.raises(UsageError, match="nothing to draw from"):
-        by_value.act(np.ones((2, 9)), by_value.initial_memory(), key=keys[0])
+        by_value.act(np.ones((2, 1)), by_value.initial_memory(), key=keys[0])
 
 
 def test_a_central_team_takes_and_gives_what_each_agent_sees_and_does(trained):
