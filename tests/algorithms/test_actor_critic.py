@@ -198,6 +198,12 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     for word, y in targets.items():
         close(np.asarray(batch[word])[living], y[living], err_msg=word)
     close(after.memory, memory)
+    inputs = inputs_by_hand(algorithm.name, r.observations, r.central, r.actions)
+    np.testing.assert_array_equal(batch["critic_inputs"], inputs.astype(np.float32))
+    raw = dataclasses.replace(algorithm, standardise_rewards=False)
+    paid = rewards_by_hand(raw, game, r)[living]
+    kept = [after.moments.count, after.moments.mean, after.moments.variance]
+    close(kept, [len(paid), paid.mean(), paid.var()])
     np.testing.assert_array_equal(batch["critic_memory"][0], learner.memory)
     np.testing.assert_array_equal(batch["memory"][0], r.memory[0])
     np.testing.assert_array_equal(batch["alive"], living)
@@ -381,14 +387,14 @@ def test_target_critics_are_copied_after_every_interval_exactly():
 
 
 def test_targets_count_updates_and_not_rollouts():
-    """Four updates a rollout, a copy after every third: fresh after rollouts 3 and 6 only."""
-    learner, learn = learner_of("ippo", target_interval=3)
+    """Four updates a rollout, a copy after every sixth: inside 1 and 4, at the end of 2 and 5."""
+    learner, learn = learner_of("ippo", target_interval=6)
     for i in range(6):
         before = learner.target
         learner, metrics = learn(learner, i)
         assert metrics["updates"] == 4
         assert same(learner.target, learner.critic) == (i in (2, 5))
-        assert not same(learner.target, before)
+        assert same(learner.target, before) == (i in (0, 3))
     assert small("ippo").updates(6) == 24
 
 
