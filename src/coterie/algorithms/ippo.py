@@ -1,4 +1,4 @@
-"""Independent PPO: every agent learns by proximal policy optimisation (lecture; book §9.3)."""
+"""Independent proximal policy optimisation (lecture, "Independent learning"; book §9.3)."""
 
 from __future__ import annotations
 
