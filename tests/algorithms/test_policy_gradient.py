@@ -27,7 +27,7 @@ from probes import (
 
 import coterie
 from coterie.algorithms._actor_critic import Learner
-from coterie.algorithms.pac import joint_index, max_over_others, with_joint_optimum
+from coterie.algorithms.pac import max_over_others, with_joint_optimum
 from coterie.checkpoint import read_tree, write_tree
 from coterie.envs.base import Environment
 from coterie.envs.joint import JointView
@@ -382,7 +382,7 @@ def test_pac_enumerates_every_joint_action_of_the_others(counts):
             else:
                 assert alone[r, i, own] < -1e29
     assert checked > rows * n
-    numbers = joint_index(team, jnp.asarray(joints, jnp.int32))
+    numbers = team.join(jnp.asarray(joints, jnp.int32))[:, 0]
     np.testing.assert_array_equal(numbers, np.arange(len(joints)))
 
 

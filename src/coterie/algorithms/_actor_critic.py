@@ -19,6 +19,7 @@ from coterie.algorithms._base import follow
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import PerAgent, sharing_index
+from coterie.ops.exploration import of_action
 from coterie.ops.losses import (
     entropy,
     log_probabilities,
@@ -310,7 +311,7 @@ class ActorCritic(PolicyGradient):
         """
         scores, _ = networks["actor"].unroll(batch.memory[0], batch.observations, batch.start)
         log_probs = log_probabilities(scores, batch.action_mask)
-        chosen = jnp.take_along_axis(log_probs, batch.actions[..., None], axis=-1)[..., 0]
+        chosen = of_action(log_probs, batch.actions)
         outputs, _ = networks["critic"].unroll(
             batch.critic_memory[0], batch.critic_inputs, batch.start
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.algorithms._actor_critic import ActorCritic
+from coterie.ops.exploration import of_action
 from coterie.ops.losses import clipped_surrogate, log_probabilities
 from coterie.types import PyTree, UsageError
 
@@ -55,7 +55,7 @@ class Proximal(ActorCritic):
         """Notes log π(a_i | h_i) of the behaviour policy beside the actions."""
         actions, _ = super().act(scores, mask, noise, clock)
         log_probs = log_probabilities(scores, mask)
-        return actions, jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
+        return actions, of_action(log_probs, actions)
 
     def surrogate(
         self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +19,7 @@ from coterie import replay
 from coterie.algorithms._base import Algorithm, clip_norm, follow
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
-from coterie.ops.exploration import epsilon_greedy, greedy, masked_max
+from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_action
 from coterie.ops.losses import one_step_target, summed_mean
 from coterie.ops.moments import Moments
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
@@ -155,11 +154,12 @@ class ValueBased(Algorithm):
         """Parameters of the joint value beside the utilities; none by default."""
         del key, game
 
-    @abc.abstractmethod
     def joint(
         self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
     ) -> Float[Array, "*S M"]:
-        """The values that are learned: one per agent (M = N) or the team's (M = 1)."""
+        """The values that are learned: each agent's own (M = N) or the team's (M = 1)."""
+        del mixer, central
+        return utilities
 
     # Time ------------------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class ValueBased(Algorithm):
         """Mean over the minibatch of Σ (y − Q)², summed over agents where each has its own."""
         memory = batch.memory[0]
         q, memories = values.utility.unroll(memory, batch.observations, batch.start)
-        chosen = jnp.take_along_axis(q, batch.actions[..., None], axis=-1)[..., 0]
+        chosen = of_action(q, batch.actions)
 
         _, target_memories = target.utility.unroll(memory, batch.observations, batch.start)
         fresh = jnp.zeros_like(batch.start)
@@ -325,7 +325,7 @@ class ValueBased(Algorithm):
         if self.double_q:
             online, _ = values.utility.step(memories, batch.next_observations, fresh)
             selected = greedy(online, batch.next_action_mask)
-            best = jnp.take_along_axis(next_q, selected[..., None], axis=-1)[..., 0]
+            best = of_action(next_q, selected)
 
         joint = self.joint(values.mixer, jnp.where(batch.alive, chosen, 0.0), batch.central)
         best = jnp.where(batch.next_alive, best, 0.0)

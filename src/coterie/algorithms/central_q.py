@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from jaxtyping import Array, Float
+from typing import ClassVar
 
 from coterie.algorithms._base import Mode, joint_actions_remark
 from coterie.algorithms._value_based import ValueBased
@@ -30,8 +28,3 @@ class CentralQ(ValueBased):
 
     def remarks(self, game: Game) -> list[str]:
         return joint_actions_remark(game.team.count, self.max_joint_actions)
-
-    def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
-    ) -> Float[Array, "*S N"]:
-        return utilities

@@ -13,7 +13,7 @@ from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
 from coterie.algorithms._base import Mode
 from coterie.algorithms._policy_gradient import per_agent
 from coterie.envs.views import Game
-from coterie.ops.exploration import sample
+from coterie.ops.exploration import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities
 from coterie.types import PRNGKey, PyTree, Transition
 
@@ -58,21 +58,17 @@ class COMA(ActorCritic):
     ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
         next_actions = self._next_actions(learner, rollout, key)
         outputs, led_to, memory = self.evaluate(game, learner, rollout, next_actions)
-
-        def of(values: Array, actions: Array) -> Array:
-            return jnp.take_along_axis(values, actions[..., None], axis=-1)[..., 0]
-
-        next_values = jnp.where(rollout.next_alive, of(led_to, next_actions), 0.0)
+        next_values = jnp.where(rollout.next_alive, of_action(led_to, next_actions), 0.0)
         scores, _ = learner.actor.unroll(
             rollout.memory[0], rollout.observations, per_agent(rollout.start, rollout.alive)
         )
         log_probs = log_probabilities(scores, rollout.action_mask)
-        chosen = of(outputs, rollout.actions)
+        chosen = of_action(outputs, rollout.actions)
         advantages = counterfactual_advantage(outputs, log_probs, chosen)
         return advantages, self.returns(steps, next_values), memory
 
     def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
-        chosen = jnp.take_along_axis(outputs, batch.actions[..., None], axis=-1)[..., 0]
+        chosen = of_action(outputs, batch.actions)
         return (batch.targets - chosen) ** 2
 
     def _next_actions(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from jaxtyping import Array, Float
+from typing import ClassVar
 
 from coterie.algorithms._base import Mode
 from coterie.algorithms._value_based import ValueBased
@@ -21,8 +19,3 @@ class IDQN(ValueBased):
     mode: ClassVar[Mode] = "decentralised training and execution"
     common_reward: ClassVar[bool] = False
     own_minibatch: ClassVar[bool] = True
-
-    def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
-    ) -> Float[Array, "*S N"]:
-        return utilities

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
 from coterie.algorithms._base import Mode, refuse_many
@@ -15,7 +15,7 @@ from coterie.analysis.games import no_conflict
 from coterie.envs.joint import JointView
 from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import Game
-from coterie.ops.exploration import ILLEGAL
+from coterie.ops.exploration import ILLEGAL, of_action
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
@@ -88,22 +88,14 @@ class PAC(ActorCritic):
             if self.joint_optimum
             else max_over_others(team, outputs[..., :-1], legal)
         )
-        hoped = jnp.take_along_axis(optimistic, rollout.actions[..., None], axis=-1)[..., 0]
-        targets = {"q": returns, "v": hoped, "joint": joint_index(team, rollout.actions)}
+        hoped = of_action(optimistic, rollout.actions)
+        targets = {"q": returns, "v": hoped, "joint": team.join(rollout.actions)[..., 0]}
         return hoped - outputs[..., -1], jax.lax.stop_gradient(targets), memory
 
     def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
         y = batch.targets
-        chosen = jnp.take_along_axis(outputs, y["joint"][..., None, None], axis=-1)[..., 0]
+        chosen = of_action(outputs, jnp.broadcast_to(y["joint"][..., None], batch.actions.shape))
         return (y["q"] - chosen) ** 2 + (y["v"] - outputs[..., -1]) ** 2
-
-
-def joint_index(team: JointView, actions: Int[Array, "*S N"]) -> Int[Array, "*S"]:
-    """The number of a joint action in ``team.table``."""
-    index = jnp.zeros(actions.shape[:-1], jnp.int32)
-    for i, count in enumerate(team.players.action_counts):
-        index = index * count + jnp.minimum(actions[..., i], count - 1)
-    return index
 
 
 def max_over_others(
@@ -133,9 +125,7 @@ def with_joint_optimum(
     table = jnp.asarray(team.table)
     rows = []
     for i, count in enumerate(counts):
-        stride = 1
-        for later in counts[i + 1 :]:
-            stride *= later
+        stride = team.strides[i]
         base = best - table[best, i] * stride
         index = base[..., None] + stride * jnp.arange(count)
         own = jnp.take_along_axis(q[..., i, :], index, axis=-1)

@@ -15,6 +15,7 @@ from coterie.algorithms._base import Mode
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import PerAgent
+from coterie.ops.exploration import of_action
 from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
 from coterie.ops.moments import Moments
 from coterie.ops.returns import reward_to_go
@@ -90,7 +91,7 @@ class REINFORCE(PolicyGradient):
             memory = rollout.memory[0]
             scores, _ = actors["actor"].unroll(memory, rollout.observations, start)
             log_probs = log_probabilities(scores, rollout.action_mask)
-            chosen = jnp.take_along_axis(log_probs, rollout.actions[..., None], -1)[..., 0]
+            chosen = of_action(log_probs, rollout.actions)
             length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
 
             def episode_mean(x: Array) -> Array:

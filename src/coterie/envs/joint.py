@@ -46,6 +46,12 @@ class JointView:
         """int [J, N]: each agent's part of every joint action."""
         return np.indices(self.players.action_counts).reshape(self.players.n_agents, -1).T
 
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """By how much a joint action's number grows with each agent's part."""
+        counts = self.players.action_counts
+        return tuple(math.prod(counts[i + 1 :]) for i in range(len(counts)))
+
     def observe(self, observations: Float[Array, "*S N O"]) -> Float[Array, "*S 1 NO"]:
         """The joint observation."""
         return observations.reshape(*observations.shape[:-2], 1, -1)
@@ -56,6 +62,10 @@ class JointView:
         usable = mask | (none & (jnp.arange(mask.shape[-1]) == 0))
         each = usable[..., jnp.arange(self.players.n_agents), jnp.asarray(self.table)]
         return jnp.all(each, axis=-1)[..., None, :]
+
+    def join(self, actions: Int[Array, "*S N"]) -> Int[Array, "*S 1"]:
+        """The number of a joint action; the inverse of ``split``."""
+        return (actions @ jnp.asarray(self.strides, actions.dtype))[..., None]
 
     def split(self, actions: Int[Array, "*S 1"]) -> Int[Array, "*S N"]:
         """Each agent's part of the joint action."""

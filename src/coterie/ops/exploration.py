@@ -27,6 +27,11 @@ def masked_max(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float
     return jnp.where(jnp.any(mask, axis=-1), best, 0.0)
 
 
+def of_action(values: Float[Array, "*S A"], actions: Int[Array, "*S"]) -> Float[Array, "*S"]:
+    """values[..., a]: what stands under the action that was taken."""
+    return jnp.take_along_axis(values, actions[..., None], axis=-1)[..., 0]
+
+
 def random_action(u: Float[Array, "*S"], mask: Bool[Array, "*S A"]) -> Int[Array, "*S"]:
     """The legal action that a uniform draw u in [0, 1) selects; action 0 where none is legal."""
     count = jnp.cumsum(mask, axis=-1)
