@@ -31,11 +31,14 @@ usage: coterie COMMAND ...
 
 Multi-agent deep reinforcement learning, compiled end to end.
 
-  list                           algorithms (with mode) and environments
+  list                           algorithms (with mode), environments, lecture items
+  lecture [ITEM ...]             the lecture's figures and tables, measured and judged
   train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps
   evaluate RUN                   greedy returns of the trained teams
+  watch RUN --out FILE.gif       a trained team playing: .gif, .mp4 or .html
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
+  report RUN ... --out FILE.html curves, returns, episodes and settings on one page
   game ENVIRONMENT               a matrix game's payoffs and equilibria
 
 Every command explains itself with --help. An example:
@@ -267,7 +270,7 @@ def _print_metrics(metrics: dict[str, Any], title: str) -> None:
 
 @dataclass(frozen=True)
 class ListArgs:
-    """Algorithms with their mode of training and execution, and native environments."""
+    """Algorithms with their mode of training and execution, native environments, lecture items."""
 
     json: bool = False
     """One JSON document instead of tables."""
@@ -281,16 +284,18 @@ MODES = {
 
 
 def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
-    from coterie.algorithms import algorithms
+    from coterie.algorithms import algorithms, title
     from coterie.envs import families
+    from coterie.lecture import items
 
     found = {
         "algorithms": [
             {"name": name, "mode": cls.mode, "common_reward": cls.common_reward,
-             "title": _title(cls), "about": (cls.__doc__ or "").strip().splitlines()[0]}
+             "title": title(cls), "about": (cls.__doc__ or "").strip().splitlines()[0]}
             for name, cls in algorithms().items()
         ],
         "environments": [f"{f}/{v}" for f, m in families().items() for v in m.EXAMPLES],
+        "lecture": [{"name": name, "title": item.title} for name, item in items().items()],
     }  # fmt: skip
     if parsed.run.json:
         return _print_json(found)
@@ -311,14 +316,14 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     )
     homes.add_row("[bold]hosted", "gymnasium:ID  pettingzoo:MODULE [dim](to evaluate on)")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
-    _say(table, Text(legend, style="dim"), "\n[bold]environments", homes)
+    lessons = Table.grid(padding=(0, 2, 0, 0))
+    for name, item in items().items():
+        lessons.add_row(f"[bold cyan]{name}", Text(item.title, "dim"))
+    _say(
+        table, Text(legend, style="dim"), "\n[bold]environments", homes,
+        "\n[bold]lecture items", lessons,
+    )  # fmt: skip
     return None
-
-
-def _title(algorithm: type) -> str:
-    """What the name stands for: how the algorithm's file begins."""
-    doc = sys.modules[algorithm.__module__].__doc__ or ""
-    return re.split(r" \(|\.\n|\.$|\n", doc.strip())[0]
 
 
 @dataclass(frozen=True)
@@ -447,6 +452,45 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
 
 
 @dataclass(frozen=True)
+class WatchArgs:
+    """Shows a trained team playing: an animated picture, a video, or a page with a player."""
+
+    out: Path = Path("episode.gif")
+    """The film: .gif, .mp4 (extra video) or .html."""
+    seed: int = 0
+    """Which team, counted from 0."""
+    which: Literal["best", "last"] = "best"
+    """The policy that evaluated best, or the last one."""
+    episodes: int = 1
+    """How many episodes, one after the other."""
+    sampled: bool = False
+    """Draw actions from the policy instead of taking the likeliest."""
+    episode_seed: int = 0
+    """Seed of the episodes' starts."""
+    fps: float = 4.0
+    """Steps shown in a second."""
+    environment: str | None = None
+    """The environment again, where the run is on code of yours."""
+
+
+def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie import runs
+    from coterie.show import film
+    from coterie.show.record import record
+
+    own = parsed.run
+    film.check(own.out, own.fps)
+    if own.environment is not None and not runs.is_code(own.environment):
+        raise UsageError(
+            "a team is watched in the environment it was trained in; --environment only names "
+            f"code of yours again, which {own.environment} is not"
+        )
+    run = runs.open_run(names[0], own.environment)
+    recording = record(run, own.seed, own.which, own.episodes, not own.sampled, own.episode_seed)
+    print(film.film(recording, own.out, own.fps))
+
+
+@dataclass(frozen=True)
 class PlotArgs:
     """Draws learning curves: one line a run, one panel an environment."""
 
@@ -460,6 +504,20 @@ def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
 
     print(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric))
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """Makes one page of runs: learning curves, final returns, an episode of each, settings."""
+
+    out: Path = Path("report.html")
+    """The page, one self-contained .html file."""
+
+
+def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie.show.report import report
+
+    print(report([Path(n) for n in names], parsed.run.out, shlex.join(["coterie", *args])))
 
 
 @dataclass(frozen=True)
@@ -481,6 +539,47 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     if parsed.run.json:
         return _print_json(games.describe(env.payoffs).to_dict())
     return _say(render_game(env), width=120)
+
+
+@dataclass(frozen=True)
+class LectureArgs:
+    """Reproduces figures and tables of the lecture and judges them; all of them without names.
+
+    Items that are done already in --out are kept; an interrupted lecture goes on where it was.
+    """
+
+    out: Path = Path("lecture")
+    """The folder of runs, results and report.html."""
+    quick: bool = False
+    """Fewer seeds and steps; labelled so."""
+    seeds: int | None = None
+    """Seeds of every training; the item's own number unless given."""
+    seed: int = 0
+    """The first seed."""
+    json: bool = False
+    """Print the outcomes as one JSON document."""
+
+
+def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.lanes import one_core_per_seed
+    from coterie.lecture import course
+    from coterie.lecture._base import Scale
+    from coterie.show.lesson import LectureDisplay
+
+    own = parsed.run
+    for word in ("seeds", "seed"):
+        if (value := getattr(own, word)) is not None and value < (word == "seeds"):
+            raise UsageError(f"{word} must be at least {int(word == 'seeds')}; got {value}")
+    one_core_per_seed(os.cpu_count() or 1)
+    with LectureDisplay() as display:
+        scale = Scale(own.quick, own.seeds, own.seed)
+        outcomes = course.give(names, own.out, scale, display.tell, display)
+    passed = all(outcome.passed for outcome in outcomes)
+    if own.json:
+        _print_json({"passed": passed, "items": [outcome.to_dict() for outcome in outcomes]})
+    else:
+        _say(display.summary(outcomes), f"\nreport: {own.out / 'report.html'}", width=120)
+    return 0 if passed else 1
 
 
 @dataclass(frozen=True)
@@ -509,13 +608,21 @@ def _groups(command: Command, names: list[str]) -> Groups:
 
 COMMANDS = {
     "list": Command(command_list, ListArgs, "coterie list [--json]", (0, 0)),
+    "lecture": Command(
+        command_lecture, LectureArgs, "coterie lecture [ITEM ...] [FLAG ...]", (0, 99),
+        "Items: coterie list.",
+    ),
     "train": Command(
         command_train, TrainArgs, "coterie train ALGORITHM ENVIRONMENT [FLAG ...]", (2, 2),
         "Named ones add their settings: coterie train vdn lbf/8x8-2p-3f --help (coterie list).",
     ),
     "resume": Command(command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]"),
     "evaluate": Command(command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]"),
+    "watch": Command(command_watch, WatchArgs, "coterie watch RUN [--out FILE] [FLAG ...]"),
     "plot": Command(command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--out FILE]", (1, 10**6)),
+    "report": Command(
+        command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6)
+    ),
     "game": Command(command_game, GameArgs, "coterie game NAME|FILE [--json]"),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -53,6 +54,8 @@ class Run:
         steps: environment steps done, per seed.
         stochastic: policies are distributions; they are played greedily and by sampling.
         metrics: the last evaluation's summary over seeds.
+        learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
+            opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
     """
 
     config: dict[str, Any]
@@ -62,6 +65,7 @@ class Run:
     steps: int
     stochastic: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
+    learner: PyTree = None
 
     def evaluate(
         self,
@@ -429,6 +433,13 @@ def open_run(path: str | Path, environment: Opened | None = None) -> Run:
     return Run(config, game, policies, directory.path, done, algorithm.stochastic)
 
 
+def without_replay(learner: PyTree) -> PyTree:
+    """A learner without its replay, by far the largest part of it, if it has one."""
+    if not hasattr(learner, "replay"):
+        return learner
+    return eqx.tree_at(lambda part: part.replay, learner, None)
+
+
 class _Loop:
     """Drives a program from the host: log, evaluations, checkpoints, a clean stop."""
 
@@ -578,13 +589,17 @@ class _Loop:
         if self.directory and self.stop:
             self._save_policies(state)
         algorithm = self.program.algorithm
-        policies = self.lanes.gather(
-            state, lambda s: {"best": s.best.policy, "last": algorithm.policy(s.learner)}
+        policies, learner = self.lanes.gather(
+            state,
+            lambda s: (
+                {"best": s.best.policy, "last": algorithm.policy(s.learner)},
+                without_replay(s.learner),
+            ),
         )
         path = self.directory.path if self.directory else None
         run = Run(
             self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic,
+            algorithm.stochastic, learner=learner,
         )  # fmt: skip
         stopped = iteration < self.total
         if not stopped and self.config["final_episodes"]:

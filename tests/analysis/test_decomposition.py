@@ -1,10 +1,13 @@
 """Decompositions of the lecture's games, against the published tables."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from coterie import envs
 from coterie.analysis import decomposition as d
+from coterie.types import UsageError
 
 
 def table(name):
@@ -93,3 +96,74 @@ def test_greedy_tolerance():
     assert d.greedy_joint(q_tot, tol=0.1) == [(0, 0), (0, 1)]
     assert d.igm_holds([np.array([1.0, 0.0]), np.array([0.0, 1.0])], q_tot, tol=0.1)
     assert not d.igm_holds([np.array([1.0, 0.0]), np.array([0.0, 1.0])], q_tot, tol=0.01)
+
+
+def isotonic(table):
+    """The least-squares non-decreasing table, by its max-min formula (Robertson et al. 1988).
+
+    x(a) = max over upper sets U with a, min over lower sets L with a, of the mean over U and L.
+    """
+    cells = list(np.ndindex(table.shape))
+    above = {a: {b for b in cells if all(x >= y for x, y in zip(b, a, strict=True))} for a in cells}
+    subsets = [
+        {a for a, kept in zip(cells, bits, strict=True) if kept}
+        for bits in itertools.product((0, 1), repeat=len(cells))
+    ]
+    upper = [u for u in subsets if all(above[a] <= u for a in u)]
+    lower = [set(cells) - u for u in upper]
+    x = np.empty(table.shape)
+    for a in cells:
+        x[a] = max(
+            min(np.mean([table[b] for b in u & v]) for v in lower if a in v)
+            for u in upper
+            if a in u
+        )
+    return x
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 3), (2, 2, 2), (4,)])
+def test_monotone_fit_is_the_best_isotonic_table_of_all_orders(shape):
+    table = np.random.default_rng(5).normal(size=shape)
+    orders = list(itertools.product(*(itertools.permutations(range(k)) for k in shape)))
+    tables = [table[np.ix_(*order)] for order in orders]
+    errors = [np.mean((t - isotonic(t)) ** 2) for t in tables]
+    found = d.monotone_fit(table)
+    assert found.mse == pytest.approx(min(errors), abs=1e-10)
+    best = np.ix_(*orders[int(np.argmin(errors))])
+    np.testing.assert_allclose(found.q_tot[best], isotonic(table[best]), atol=1e-8)
+    assert d.is_monotone(found.q_tot, found.utilities)
+    assert found.mse == pytest.approx(d.mse(table, found.q_tot))
+
+
+def test_monotone_fit_of_the_lectures_games():
+    """Climbing: 110.8; who has settled on (C, B) stays at 115.7."""
+    assert d.monotone_fit(table("linear")).mse == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(d.monotone_fit(table("monotonic")).q_tot, table("monotonic"))
+    best = d.monotone_fit(table("climbing"))
+    assert best.mse == pytest.approx(110.824, abs=5e-4)
+    assert d.greedy_individual(best.utilities) == [(2, 2)]
+    assert d.igm_holds(best.utilities, best.q_tot)
+    local = d.monotone_fit(table("climbing"), greedy=(2, 1))
+    assert local.mse == pytest.approx(115.689, abs=5e-4)
+    assert d.greedy_individual(local.utilities) == [(2, 1)]
+    assert d.greedy_joint(local.q_tot, 1e-6) == [(2, 1)]
+    optimum = d.monotone_fit(table("climbing"), greedy=(0, 0))
+    assert optimum.mse > 160  # what it would cost QMIX to prefer the best joint action
+
+
+def test_monotone_fit_does_not_depend_on_the_order_of_actions_and_beats_any_sum():
+    target = np.random.default_rng(1).normal(size=(3, 4))
+    shuffled = target[np.ix_([2, 0, 1], [3, 1, 0, 2])]
+    assert d.monotone_fit(target).mse == pytest.approx(d.monotone_fit(shuffled).mse)
+    assert d.monotone_fit(target).mse < d.additive_fit(target).mse
+
+
+def test_monotone_fit_says_what_is_too_large_or_not_there():
+    with pytest.raises(UsageError, match="518,400 combinations of orders"):
+        d.monotone_fit(np.zeros((6, 6)))
+    with pytest.raises(UsageError, match="36 combinations"):
+        d.monotone_fit(table("climbing"), max_orders=35)
+    assert d.monotone_fit(table("climbing"), greedy=(2, 2), max_orders=4).mse < 111
+    for greedy in [(0, 3), (0,), (-1, 0)]:
+        with pytest.raises(UsageError, match="must be a joint action"):
+            d.monotone_fit(table("climbing"), greedy=greedy)

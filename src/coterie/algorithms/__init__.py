@@ -7,12 +7,14 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
+import sys
 from typing import Any
 
 from coterie.algorithms._base import Algorithm
 from coterie.types import UsageError
 
-__all__ = ["Algorithm", "algorithms", "find", "make"]
+__all__ = ["Algorithm", "algorithms", "find", "make", "title"]
 
 
 def algorithms() -> dict[str, type[Algorithm]]:
@@ -36,6 +38,12 @@ def find(name: str) -> type[Algorithm]:
         for c in vars(module).values()
         if inspect.isclass(c) and issubclass(c, Algorithm) and c.__module__ == module.__name__
     )
+
+
+def title(algorithm: type[Algorithm]) -> str:
+    """What the name stands for: how the algorithm's file begins."""
+    doc = sys.modules[algorithm.__module__].__doc__ or ""
+    return re.split(r" \(|\.\n|\.$|\n", doc.strip())[0]
 
 
 def make(name: str, **settings: Any) -> Algorithm:

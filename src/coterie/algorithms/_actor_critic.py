@@ -296,7 +296,7 @@ class ActorCritic(PolicyGradient):
         value_and_grad = eqx.filter_value_and_grad(self.loss, has_aux=True)
         (_, metrics), grads = value_and_grad(networks, batch, clock["entropy"])
         rates = {"actor": self.lr, "critic": self.critic_lr or self.lr}
-        networks, optimiser = self.descend(networks, grads, optimiser, rates)
+        networks, optimiser = self.descend(networks, grads, optimiser, rates, clock["rate"])
         if target is not None:
             now = clock["since_copy"] + count
             target = follow(target, networks["critic"], now, self.target_interval, self.target_tau)

@@ -138,6 +138,25 @@ def follow(
     return jax.tree.map(lambda t, o: blend(t, o) if eqx.is_array(t) else t, target, online)
 
 
+def moved(
+    iterations: np.ndarray, per_iteration: int, start: float, end: float | None, over: int | None
+) -> np.ndarray:
+    """A setting that moves linearly from ``start`` to ``end`` over so many environment steps."""
+    done = np.clip(iterations * per_iteration / (over or 1), 0, 1)
+    return (start + done * ((start if end is None else end) - start)).astype(np.float32)
+
+
+def share_of(end: float | None, start: float) -> float | None:
+    """``end`` as a share of ``start``."""
+    return None if end is None else end / start
+
+
+def check_rate_end(rate: float | None) -> None:
+    """UsageError unless a learning rate can end there."""
+    if rate is not None and not 0 <= rate < float("inf"):
+        raise UsageError(f"lr_end must not be negative; got {rate}")
+
+
 def clip_norm(grads: PyTree, limit: float | int | None) -> PyTree:
     """Gradients scaled down to a global norm of ``limit``, if there is one."""
     if limit is None:

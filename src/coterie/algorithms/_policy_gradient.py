@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.algorithms._base import Algorithm, clip_norm
+from coterie.algorithms._base import Algorithm, check_rate_end, clip_norm, moved, share_of
 from coterie.envs.views import Game
 from coterie.networks import ACTIVATIONS, Groups, PerAgent, sharing_index
 from coterie.ops.exploration import sample
@@ -32,12 +32,16 @@ class PolicyGradient(Algorithm):
     """Discount factor γ."""
     lr: float = 5e-4
     """Learning rate of Adam."""
+    lr_end: float | None = None
+    """It moves linearly to this one (the critics' in proportion); constant unless given."""
+    lr_steps: int | None = None
+    """Environment steps over which it does; the whole run unless given."""
     environments: int = 16
     """Parallel synchronous environments K."""
     entropy: float = 0.01
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = None
-    """The weight falls (or rises) linearly to this one; constant unless given."""
+    """It moves linearly to this one, below 0 to reward certainty; constant unless given."""
     entropy_steps: int | None = None
     """Environment steps over which it does; the whole run unless given."""
     standardise_rewards: bool = True
@@ -63,11 +67,12 @@ class PolicyGradient(Algorithm):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"{name} must lie in [0, 1]; got {value}")
-        for name in ("entropy", "entropy_end"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise UsageError(f"{name} must not be negative; got {value}")
-        for name in ("max_grad_norm", "entropy_steps", *self._positive_or_none()):
+        if not 0 <= self.entropy < float("inf"):
+            raise UsageError(f"entropy must not be negative; got {self.entropy}")
+        if self.entropy_end is not None and not abs(self.entropy_end) < float("inf"):
+            raise UsageError(f"entropy_end must be a number or None; got {self.entropy_end}")
+        check_rate_end(self.lr_end)
+        for name in ("max_grad_norm", "lr_steps", "entropy_steps", *self._positive_or_none()):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{name} must be positive or None; got {value}")
@@ -94,15 +99,19 @@ class PolicyGradient(Algorithm):
 
     def resolve(self, steps: int, time_limit: int | None = None) -> PolicyGradient:
         del time_limit
-        if self.entropy_end is None or self.entropy_steps is not None:
-            return self
-        return dataclasses.replace(self, entropy_steps=steps)
+        open_ended = {
+            f"{name}_steps": steps
+            for name in ("lr", "entropy")
+            if getattr(self, f"{name}_end") is not None and getattr(self, f"{name}_steps") is None
+        }
+        return dataclasses.replace(self, **open_ended) if open_ended else self
 
     def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         steps, environments = self.rollout_shape()
-        end = self.entropy if self.entropy_end is None else self.entropy_end
-        done = np.clip(iterations * (steps * environments) / (self.entropy_steps or 1), 0, 1)
-        return {"entropy": (self.entropy + done * (end - self.entropy)).astype(np.float32)}
+        each = steps * environments
+        entropy = moved(iterations, each, self.entropy, self.entropy_end, self.entropy_steps)
+        rate = moved(iterations, each, 1.0, share_of(self.lr_end, self.lr), self.lr_steps)
+        return {"entropy": entropy, "rate": rate}
 
     def updates(self, iterations: int) -> int:
         return iterations
@@ -145,12 +154,18 @@ class PolicyGradient(Algorithm):
         return optax.scale_by_adam().init(networks)
 
     def descend(
-        self, networks: PyTree, grads: PyTree, optimiser: PyTree, rates: dict[str, float]
+        self,
+        networks: PyTree,
+        grads: PyTree,
+        optimiser: PyTree,
+        rates: dict[str, float],
+        rate: Array,
     ) -> tuple[PyTree, PyTree]:
         """One Adam step; ``networks`` and ``grads`` are dicts of ``PerAgent`` by name.
 
         Args:
-            rates: the learning rate of each.
+            rates: the learning rate of each, at the start.
+            rate: how much of it is left.
         """
         clip = jax.vmap(lambda g: clip_norm(g, self.max_grad_norm))
         grads = {name: clip(g) for name, g in grads.items()}
@@ -158,7 +173,8 @@ class PolicyGradient(Algorithm):
         scaled, optimiser = optax.scale_by_adam().update(grads, optimiser)
 
         def move(name: str) -> Any:
-            return jax.tree.map(lambda p, d: p - rates[name] * d, networks[name], scaled[name])
+            lr = rates[name] * rate
+            return jax.tree.map(lambda p, d: p - lr * d, networks[name], scaled[name])
 
         return {name: move(name) for name in networks}, optimiser
 

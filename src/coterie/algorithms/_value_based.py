@@ -16,7 +16,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie import replay
-from coterie.algorithms._base import Algorithm, clip_norm, follow
+from coterie.algorithms._base import (
+    Algorithm,
+    check_rate_end,
+    clip_norm,
+    follow,
+    moved,
+    share_of,
+)
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_action
@@ -74,6 +81,10 @@ class ValueBased(Algorithm):
     """Discount factor γ."""
     lr: float = 5e-4
     """Learning rate of Adam."""
+    lr_end: float | None = None
+    """It moves linearly to this one; constant unless given."""
+    lr_steps: int | None = None
+    """Environment steps over which it does; the whole run unless given."""
     batch_size: int = 128
     """Sequences in a minibatch, B; a sequence is one transition unless recurrent."""
     buffer_size: int = 500_000
@@ -124,8 +135,11 @@ class ValueBased(Algorithm):
             raise UsageError(f"update_ratio must be at least 1e-5; got {self.update_ratio}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UsageError(f"max_grad_norm must be positive or None; got {self.max_grad_norm}")
-        if self.epsilon_steps is not None and self.epsilon_steps < 1:
-            raise UsageError(f"epsilon_steps must be at least 1 or None; got {self.epsilon_steps}")
+        for name in ("epsilon_steps", "lr_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1 or None; got {value}")
+        check_rate_end(self.lr_end)
         if self.learning_starts < 0:
             raise UsageError(f"learning_starts must not be negative; got {self.learning_starts}")
         for name in ("gamma", "epsilon_start", "epsilon_end"):
@@ -189,9 +203,12 @@ class ValueBased(Algorithm):
         return self.buffer_size // self._length // self._items() * self._items()
 
     def resolve(self, steps: int, time_limit: int | None = None) -> ValueBased:
-        if self.epsilon_steps is not None:
-            return self
-        return dataclasses.replace(self, epsilon_steps=max(1, steps // 4))
+        found: dict[str, int] = {}
+        if self.epsilon_steps is None:
+            found["epsilon_steps"] = max(1, steps // 4)
+        if self.lr_end is not None and self.lr_steps is None:
+            found["lr_steps"] = steps
+        return dataclasses.replace(self, **found) if found else self
 
     def _first(self) -> int:
         """The first iteration at whose end ``learning_starts`` steps are collected."""
@@ -203,13 +220,13 @@ class ValueBased(Algorithm):
 
     def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         steps, environments = self.rollout_shape()
-        before = iterations * (steps * environments)
+        each = steps * environments
         done = np.maximum(iterations - self._first(), 0) * self._updates()
-        fall = np.clip(before / (self.epsilon_steps or 1), 0, 1)
-        epsilon = self.epsilon_start + fall * (self.epsilon_end - self.epsilon_start)
+        start, end = self.epsilon_start, self.epsilon_end
         stored = (iterations + 1) * self._items()
         return {
-            "epsilon": epsilon.astype(np.float32),
+            "epsilon": moved(iterations, each, start, end, self.epsilon_steps),
+            "rate": moved(iterations, each, 1.0, share_of(self.lr_end, self.lr), self.lr_steps),
             "slot": (iterations * self._items() % self._capacity()).astype(np.int32),
             "stored": np.minimum(stored, self._capacity()).astype(np.int32),
             "updates": np.where(iterations >= self._first(), self._updates(), 0).astype(np.int32),
@@ -302,7 +319,7 @@ class ValueBased(Algorithm):
                 batch = eqx.tree_at(lambda b: b.rewards, batch, moments.standardise(batch.rewards))
             loss, grads = eqx.filter_value_and_grad(self.loss)(values, target, batch)
             step, optimiser = self._optimiser().update(self._clip(grads), optimiser)
-            values = eqx.apply_updates(values, step)
+            values = eqx.apply_updates(values, jax.tree.map(lambda x: clock["rate"] * x, step))
             count = clock["since_copy"] + u + 1
             target = follow(target, values, count, self.target_interval, self.target_tau)
             return values, target, optimiser, total + loss

@@ -32,6 +32,9 @@ class PAC(ActorCritic):
     common_reward: ClassVar[bool] = False
     central: ClassVar[bool] = True
 
+    standardise_rewards: bool = False
+    """Learn from (r - mean)/std of all rewards seen so far. Off, or a large penalty would shrink
+    what tells the optima apart."""
     n_steps: int = 5
     """Rewards in a target before it bootstraps, at most T."""
     target_tau: float | None = 0.01

@@ -105,6 +105,7 @@ class REINFORCE(PolicyGradient):
 
         actors = {"actor": learner.actor}
         (_, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(actors)
-        actors, optimiser = self.descend(actors, grads, learner.optimiser, {"actor": self.lr})
+        rates = {"actor": self.lr}
+        actors, optimiser = self.descend(actors, grads, learner.optimiser, rates, clock["rate"])
         metrics = jax.tree.map(jax.lax.stop_gradient, metrics) | {"updates": jnp.ones(())}
         return Learner(actors["actor"], optimiser, moments), metrics

@@ -9,11 +9,14 @@ Q_tot may be flat in an agent's utility.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from coterie.errors import UsageError
 
 Utilities = Sequence[np.ndarray]
 
@@ -105,3 +108,103 @@ def igm_holds(
     if any(q_tot[a] < best - tol for a in greedy_individual(utilities)):
         return False
     return not strict or set(greedy_joint(q_tot, tol)) <= set(greedy_individual(utilities, tol))
+
+
+class MonotoneFit(NamedTuple):
+    """The best monotone decomposition of a table.
+
+    Attributes:
+        utilities: for each agent float [A_i], the rank of each action in that agent's order.
+        q_tot: float [A_1, ..., A_n], non-decreasing in every utility.
+        mse: mean squared residual over all joint actions.
+    """
+
+    utilities: list[np.ndarray]
+    q_tot: np.ndarray
+    mse: float
+
+
+def monotone_fit(
+    table: Float[np.ndarray, "*A"],
+    greedy: tuple[int, ...] | None = None,
+    max_orders: int = 20_000,
+) -> MonotoneFit:
+    """The least-squares monotone decomposition: a bound on what QMIX can learn of uniform play.
+
+    Q_tot is some function, non-decreasing in each u_i, so what utilities contribute is an order of
+    each agent's actions. For every combination of orders the best Q_tot is the isotonic regression
+    of the table under their product order. Ties of utilities need no orders of their own: equal
+    values are allowed in each. The result is exact, and the work grows with prod_i |A_i|!: a few
+    actions each (4 x 4 has 576 combinations, 5 x 5 has 14,400).
+
+    Args:
+        greedy: only decompositions under which this joint action is the greedy one; the fit is
+            then what a learner reaches at best that has settled on it.
+        max_orders: refuse tables with more combinations of orders.
+
+    Raises:
+        UsageError: too many orders, or ``greedy`` is no joint action of the table.
+    """
+    top = _tops(table, greedy)
+    count = math.prod(
+        math.factorial(k if t is None else k - 1) for k, t in zip(table.shape, top, strict=True)
+    )
+    if count > max_orders:
+        raise UsageError(
+            f"a table of shape {list(table.shape)} has {count:,} combinations of orders of "
+            f"actions, more than max_orders {max_orders:,}"
+        )
+    rising = _neighbours(table.shape)
+    orders = [_orders(k, t) for k, t in zip(table.shape, top, strict=True)]
+    fits = (_isotonic(table, own, rising) for own in itertools.product(*orders))
+    return min(fits, key=lambda fit: fit.mse)
+
+
+def _tops(table: np.ndarray, greedy: tuple[int, ...] | None) -> tuple[int | None, ...]:
+    if greedy is None:
+        return (None,) * table.ndim
+    if len(greedy) != table.ndim or not all(
+        0 <= a < k for a, k in zip(greedy, table.shape, strict=True)
+    ):
+        raise UsageError(
+            f"greedy must be a joint action of a table of shape {list(table.shape)}; got {greedy}"
+        )
+    return greedy
+
+
+def _orders(actions: int, top: int | None) -> list[tuple[int, ...]]:
+    """All orders of an agent's actions, worst first; those that end with ``top`` if it is given."""
+    if top is None:
+        return list(itertools.permutations(range(actions)))
+    rest = [a for a in range(actions) if a != top]
+    return [(*order, top) for order in itertools.permutations(rest)]
+
+
+def _neighbours(shape: tuple[int, ...]) -> np.ndarray:
+    """One row per pair of cells that differ by one step along one axis: x[upper] - x[lower]."""
+    cells = np.arange(math.prod(shape)).reshape(shape)
+    rows = []
+    for axis, count in enumerate(shape):
+        lower = np.take(cells, range(count - 1), axis).ravel()
+        upper = np.take(cells, range(1, count), axis).ravel()
+        rows += list(np.eye(cells.size)[upper] - np.eye(cells.size)[lower])
+    return np.reshape(rows, (-1, cells.size))
+
+
+def _isotonic(
+    table: np.ndarray, orders: tuple[tuple[int, ...], ...], rising: np.ndarray
+) -> MonotoneFit:
+    """The table's projection y + D'm onto {x: Dx >= 0}: its dual is non-negative least squares.
+
+    Minimising |y + D'm|^2 over m >= 0 projects y onto the polar cone (Moreau 1962); what is left
+    is the projection onto the cone itself.
+    """
+    from scipy.optimize import nnls  # slow to import, and only this needs it
+
+    grid = np.ix_(*orders)
+    y = table[grid].astype(np.float64).ravel()
+    x = y + rising.T @ nnls(rising.T, -y)[0] if len(rising) else y
+    q_tot = np.empty(table.shape)
+    q_tot[grid] = x.reshape(table.shape)
+    ranks = [np.argsort(order).astype(np.float64) for order in orders]
+    return MonotoneFit(ranks, q_tot, mse(table, q_tot))

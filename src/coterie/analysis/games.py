@@ -23,7 +23,8 @@ Joint = tuple[int, ...]
 TOL = 1e-9
 
 
-def _n_agents(payoffs: np.ndarray) -> int:
+def count_agents(payoffs: np.ndarray) -> int:
+    """n of a table [A_1, ..., A_n, n]; UsageError if it has another shape."""
     n = payoffs.shape[-1]
     if payoffs.ndim != n + 1:
         raise UsageError(f"payoffs must have shape [A_1, ..., A_n, n]; got {payoffs.shape}")
@@ -36,7 +37,7 @@ def _where(mask: np.ndarray | np.bool_) -> list[Joint]:
 
 def deviation_gains(payoffs: Float[np.ndarray, "*A n"]) -> Float[np.ndarray, "*A n"]:
     """max_{a_i'} u_i(a_i', a_-i) - u_i(a): what agent i alone could gain by leaving a; >= 0."""
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     best = [payoffs[..., i].max(axis=i, keepdims=True) for i in range(n)]
     return np.stack([best[i] - payoffs[..., i] for i in range(n)], axis=-1)
 
@@ -81,7 +82,7 @@ def pareto_optimal(payoffs: Float[np.ndarray, "*A n"], tol: float = TOL) -> Bool
 
     Only pure joint actions are compared; a mixture may still dominate one marked here.
     """
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     return undominated(payoffs.reshape(-1, n), tol).reshape(payoffs.shape[:-1])
 
 
@@ -130,7 +131,7 @@ def risk_dominant(
     None where there is none, where there is only one equilibrium, and for more than two agents
     (risk dominance is not transitive and has no accepted extension by such products).
     """
-    if _n_agents(payoffs) != 2:
+    if count_agents(payoffs) != 2:
         return None
     return _beats_all(equilibria, lambda r, s: risk_dominates(payoffs, r, s, tol))
 
@@ -160,7 +161,7 @@ def no_conflict(payoffs: Float[np.ndarray, "*A n"], tol: float = TOL) -> bool:
 
 
 def _individual_optima(payoffs: np.ndarray, tol: float) -> np.ndarray:
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     return payoffs >= payoffs.reshape(-1, n).max(axis=0) - tol
 
 
@@ -168,7 +169,7 @@ def maximin(
     payoffs: Float[np.ndarray, "*A n"], tol: float = TOL
 ) -> tuple[list[list[int]], list[float]]:
     """Each agent's safest own actions, arg max_{a_i} min_{a_-i} u_i, and what they guarantee."""
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     worst = [payoffs[..., i].min(axis=tuple(j for j in range(n) if j != i)) for i in range(n)]
     safest = [[int(k) for k in np.flatnonzero(w >= w.max() - tol)] for w in worst]
     return safest, [float(w.max()) for w in worst]
@@ -188,7 +189,7 @@ def deviation_gain(
     payoffs: Float[np.ndarray, "*A n"], policies: Sequence[np.ndarray]
 ) -> Float[np.ndarray, " n"]:
     """max_{a_i} U_i(a_i, pi_-i) - U_i(pi) for each agent; pi is an eps-equilibrium, eps its max."""
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     gains = []
     for i in range(n):
         u = np.moveaxis(payoffs[..., i], i, -1)
@@ -284,14 +285,15 @@ class GameReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it: lists, numbers, strings."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested dicts, sequences and arrays as JSON has them."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -309,7 +311,7 @@ def describe(
         action_labels: names of each agent's actions; default their indices.
         tol: payoffs this close count as equal.
     """
-    n = _n_agents(payoffs)
+    n = count_agents(payoffs)
     names = tuple(agents or (f"agent_{i}" for i in range(n)))
     labels = tuple(
         tuple(own) for own in action_labels or [map(str, range(k)) for k in payoffs.shape[:-1]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Array, Int
 
+from coterie.show.scene import Scene
 from coterie.types import EnvSpec, PRNGKey, TimeStep
 
 
@@ -33,3 +35,19 @@ class Environment(abc.ABC):
     @abc.abstractmethod
     def step(self, key: PRNGKey, state: Any, actions: Int[Array, " N"]) -> tuple[Any, TimeStep]:
         """One joint action; ``truncated`` stays False unless the game itself cuts episodes."""
+
+    def action_names(self) -> tuple[tuple[str, ...], ...]:
+        """What each agent's actions are called where they are shown; their numbers, if nothing."""
+        return tuple(tuple(str(a) for a in range(k)) for k in self.spec().action_counts)
+
+    def scene(self, state: Any, actions: Sequence[int] | None = None) -> Scene | None:
+        """A picture of one state; None where the environment cannot be drawn.
+
+        Called on the host, with NumPy arrays.
+
+        Args:
+            state: as ``reset`` or ``step`` gave it.
+            actions: what the agents did to get there; None at an episode's start.
+        """
+        del state, actions
+        return None

@@ -13,6 +13,7 @@ Source: Albrecht and Ramamoorthy, AAMAS 2013; Papoudakis et al., NeurIPS 2021.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal, get_args
@@ -22,8 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.envs import _pictures
 from coterie.envs._layout import batch_last
 from coterie.envs.base import Environment
+from coterie.show.scene import Scene
 from coterie.types import (
     Array,
     Bool,
@@ -48,6 +51,7 @@ EXAMPLES = (
 Levels = Literal["v3", "v2"]
 
 NONE, NORTH, SOUTH, WEST, EAST, LOAD = range(6)
+ACTIONS = ("none", "north", "south", "west", "east", "load")
 MISSING = (-1.0, -1.0, 0.0)
 PENALTY = 0.1
 
@@ -153,6 +157,16 @@ class Foraging(Environment):
         )
         state = State(entities, state.spawned)
         return state, self._time_step(state, observations, rewards, terminated)
+
+    def action_names(self) -> tuple[tuple[str, ...], ...]:
+        return (ACTIONS,) * self.players
+
+    def scene(self, state: State, actions: Sequence[int] | None = None) -> Scene:
+        """The grid; whoever tried to load is ringed."""
+        entities = np.asarray(state.entities)
+        loading = [i for i, action in enumerate(actions or ()) if action == LOAD]
+        foods, players = entities[: self.food], entities[self.food :]
+        return _pictures.grid(self.rows, self.cols, foods, players, loading)
 
     def _time_step(
         self,

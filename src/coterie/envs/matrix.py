@@ -23,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from coterie.envs import _pictures
 from coterie.envs.base import Environment
+from coterie.show.scene import Scene
 from coterie.types import EnvSpec, PRNGKey, TimeStep, UsageError
 
 FAMILY = "matrix"
@@ -134,6 +136,17 @@ class MatrixGame(Environment):
         one_hot = [jax.nn.one_hot(a, k) for a, k in zip(actions, counts, strict=True)]
         state = MatrixState(state.played + 1, jnp.concatenate(one_hot))
         return state, self._observe(state, rewards)
+
+    def action_names(self) -> tuple[tuple[str, ...], ...]:
+        return self.action_labels
+
+    def scene(self, state: MatrixState, actions: Sequence[int] | None = None) -> Scene:
+        """The payoff table with the cell that was chosen last."""
+        del actions
+        ends = np.cumsum(self._spec.action_counts)[:-1]
+        one_hot = np.split(np.asarray(state.previous), ends)
+        chosen = [int(own.argmax()) for own in one_hot] if int(state.played) else None
+        return _pictures.payoffs(self.agents, self.action_labels, self.payoffs, chosen, self.common)
 
     def _observe(self, state: MatrixState, rewards: Float[Array, " N"]) -> TimeStep:
         one = jnp.ones(1)

@@ -10,7 +10,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +42,19 @@ def flags(settings: type, prefix: str = "") -> list[Flag]:
     return [
         _flag(f, hints[f.name], docs.get(f.name, ""), prefix) for f in dataclasses.fields(settings)
     ]
+
+
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """Settings as they stand on a command line: {"recurrent": True} as --recurrent."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [f"--{flag}", *(str(v) for v in several)]
+    return words
 
 
 def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> Flag:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.envs import _pictures
 from coterie.envs._layout import batch_last
 from coterie.envs.base import Environment
-from coterie.envs.mpe.physics import State, World, advance, column, norm
+from coterie.envs.mpe.physics import ACTIONS, State, World, advance, column, norm
+from coterie.show.scene import Scene
 from coterie.types import Array, EnvSpec, Float, Int, PRNGKey, Reward, TimeStep, UsageError
 
 Observations = Float[Array, "N O *b"] | tuple[Float[Array, " _ *b"], ...]
@@ -94,6 +97,32 @@ class Particles(Environment):
         parts += [words[i] for i, body in enumerate(bodies) if body.speaks]
         parts += [flat(one_hot(state.goals, world.landmarks))]
         return jnp.concatenate(parts)
+
+    def action_names(self) -> tuple[tuple[str, ...], ...]:
+        words = tuple(f"says {word}" for word in range(self.world.words))
+        moves_and_words = tuple(f"{move}, {word}" for word in words for move in ACTIONS)
+        return tuple(
+            (moves_and_words if body.push else words) if body.speaks else ACTIONS
+            for body in self.world.agents.values()
+        )
+
+    def goal_names(self) -> tuple[str, ...]:
+        """What the landmarks drawn as goals are called in pictures."""
+        return ("goal",) * self.world.goals
+
+    def scene(self, state: State, actions: Sequence[int] | None = None) -> Scene:
+        """The plane with all bodies, velocities, words and goals."""
+        del actions
+        world = self.world
+        return _pictures.plane(
+            [(name, body.size) for name, body in world.agents.items()],
+            [world.landmark.size] * world.landmarks,
+            np.asarray(state.positions),
+            np.asarray(state.velocities),
+            [f"says {word}" if word >= 0 else None for word in np.asarray(state.said).tolist()],
+            list(zip(np.asarray(state.goals).tolist(), self.goal_names(), strict=True)),
+            walls=world.landmark.collides,
+        )
 
     def _advance(
         self, state: State, actions: Int[Array, " N *b"]

@@ -28,8 +28,8 @@ DT = 0.1
 DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
-MOVES = 5
-"""Stay, left, right, down, up."""
+ACTIONS = ("no", "left", "right", "down", "up")
+MOVES = len(ACTIONS)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class Reference(Particles):
             goals=2,
         )
 
+    def goal_names(self) -> tuple[str, ...]:
+        """Agent i knows where the other one has to go."""
+        return tuple(f"for {name}" for name in self.agents[::-1])
+
     def observe(self, state: State) -> Observations:
         """Own velocity, landmarks, the colour of the other's goal, the other's word."""
         colours = jnp.where(one_hot(state.goals, 3) > 0, 0.75, 0.25)

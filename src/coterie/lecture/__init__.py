@@ -1,0 +1,32 @@
+"""The lecture's figures and tables, each trained, measured and judged by one file of this folder.
+
+The directory is the registry: a module ``lecture/<name>.py`` holds one final ``Item``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from coterie.lecture._base import Item
+
+
+@cache
+def items() -> dict[str, Item]:
+    """All items by name, in the order of the lecture."""
+    found: list[Item] = []
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_") and module.name != "course":
+            loaded = importlib.import_module(f"{__name__}.{module.name}")
+            found += [
+                value()
+                for value in vars(loaded).values()
+                if isinstance(value, type)
+                and issubclass(value, Item)
+                and value.__module__ == loaded.__name__
+            ]
+    return {item.name: item for item in sorted(found, key=lambda item: item.number)}
+
+
+__all__ = ["Item", "items"]

@@ -1,0 +1,198 @@
+"""What an item of the lecture is: trainings, measurements, claims, and how they are shown."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from coterie import runs
+from coterie.algorithms import make
+from coterie.runs import EVALUATIONS, FINAL_EPISODES, Run, open_run
+from coterie.show.flags import arguments
+from coterie.show.progress import short
+from coterie.tracking import RunDirectory
+from coterie.types import UsageError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a lecture is given.
+
+    Attributes:
+        quick: fewer seeds and steps where an item offers it; what comes out is labelled so.
+        seeds: overrides the number of seeds of every training.
+        seed: the first seed.
+    """
+
+    quick: bool = False
+    seeds: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training of an item, at its full and its quick size."""
+
+    algorithm: str
+    environment: str
+    steps: int
+    seeds: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    quick_steps: int | None = None
+    quick_seeds: int | None = None
+    seed: int = 0
+    evaluations: int = EVALUATIONS
+    final_episodes: int = FINAL_EPISODES
+
+    def at(self, scale: Scale) -> Recipe:
+        """This training at a lecture's scale."""
+        steps = self.quick_steps if scale.quick else None
+        seeds = scale.seeds or (self.quick_seeds if scale.quick else None)
+        return dataclasses.replace(
+            self, steps=steps or self.steps, seeds=seeds or self.seeds, seed=scale.seed
+        )
+
+    @property
+    def name(self) -> str:
+        """Names the run directory: pac-climbing-20x100k."""
+        variant = self.environment.rpartition("/")[2]
+        size = f"{self.seeds}x{short(self.steps)}" + (f"-from-{self.seed}" if self.seed else "")
+        return f"{self.algorithm}-{variant}-{size}"
+
+    def command(self, out: Path) -> str:
+        """The command that does the same."""
+        run = {"steps": self.steps, "seeds": self.seeds}
+        run |= {"seed": self.seed} if self.seed else {}
+        for name, usual in (("evaluations", EVALUATIONS), ("final_episodes", FINAL_EPISODES)):
+            run |= {name: getattr(self, name)} if getattr(self, name) != usual else {}
+        words = ["coterie", "train", self.algorithm, self.environment]
+        return shlex.join([*words, *arguments(run | self.settings), "--out", str(out)])
+
+    def train(self, home: Path, report: runs.Report) -> Run:
+        """The trained run: as its directory holds it, continued or begun as far as it does not.
+
+        Raises:
+            UsageError: the directory holds a training of other settings.
+            KeyboardInterrupt: it was asked to stop; what was learnt is kept.
+        """
+        path = home / self.name
+        directory = RunDirectory(path)
+        if (path / "config.json").is_file():
+            self._check_same(directory)
+            if directory.is_judged():
+                return open_run(path)
+        if list((path / "checkpoints").glob("*")):
+            run = runs.resume(path, report=report)
+        else:
+            shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
+            run = self._begin(path, report)
+        if run.steps < self.steps:
+            raise KeyboardInterrupt
+        return open_run(path)
+
+    def _begin(self, path: Path, report: runs.Report) -> Run:
+        return runs.train(
+            make(self.algorithm, **self.settings), self.environment, self.steps,
+            seeds=self.seeds, seed=self.seed, out=path, evaluations=self.evaluations,
+            final_episodes=self.final_episodes, report=report, command=self.command(path),
+        )  # fmt: skip
+
+    def _check_same(self, directory: RunDirectory) -> None:
+        config = directory.config()
+        algorithm, game = runs.restore(config)
+        wanted = make(self.algorithm, **self.settings).resolve(self.steps, game.spec.time_limit)
+        same = {k: config[k] == getattr(self, k) for k in ("environment", "steps", "seeds", "seed")}
+        if algorithm != wanted or not all(same.values()):
+            raise UsageError(
+                f"{directory.path} holds a training with other settings: choose another --out"
+            )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim of the lecture, what was measured, and whether that bears it out."""
+
+    claim: str
+    published: str
+    measured: str
+    passed: bool
+
+
+Numbers = dict[str, Any]
+"""What an item measured: JSON-able, and the same whenever the same seeds are run."""
+
+
+class Item(abc.ABC):
+    """One figure or table of the lecture.
+
+    Attributes:
+        number: its place in the lecture.
+        title: what it is called in the report.
+        source: where it stands.
+        about: what is shown, in a sentence or two.
+    """
+
+    number: ClassVar[int]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    about: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The trainings, by the name under which ``measure`` asks for them."""
+        return {}
+
+    @abc.abstractmethod
+    def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
+        """Every number the item shows or judges."""
+
+    @abc.abstractmethod
+    def checks(self, numbers: Numbers) -> list[Check]:
+        """The claims, judged."""
+
+    @abc.abstractmethod
+    def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
+        """The item in the report: blocks of ``coterie.show.report``."""
+
+
+@dataclass
+class Outcome:
+    """An item given: what ``result.json`` holds.
+
+    Attributes:
+        trainings: command, run directory, steps, seeds and seconds of each training.
+        seconds: of everything, trainings included. Seconds are all that differs between two
+            lectures with the same seeds.
+        fingerprint: of what it was given with: scale, trainings, version.
+    """
+
+    item: str
+    title: str
+    source: str
+    quick: bool
+    numbers: Numbers
+    checks: list[dict[str, Any]]
+    trainings: dict[str, dict[str, Any]]
+    seconds: float
+    fingerprint: str
+
+    @property
+    def passed(self) -> bool:
+        return all(check["passed"] for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verdict": "passed" if self.passed else "failed"} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Outcome:
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: content[name] for name in names})

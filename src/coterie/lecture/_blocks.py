@@ -1,0 +1,115 @@
+"""What several items show alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from coterie.analysis.games import describe
+from coterie.analysis.learned import learned_play
+from coterie.analysis.statistics import summarise
+from coterie.envs.matrix import MatrixGame
+from coterie.runs import Run
+from coterie.show.curves import aggregate, axis_title, series
+from coterie.show.record import record
+from coterie.show.report import Curves, Matrix, Table, Viewer
+
+
+def learning_curves(
+    trained: Mapping[str, Run],
+    metric: str,
+    references: Mapping[str, float],
+    caption: str,
+) -> Curves:
+    """A metric of runs against environment steps, one panel an environment."""
+    panels: dict[str, list[Any]] = {}
+    for run in trained.values():
+        assert run.path is not None
+        curve = aggregate(run.config["algorithm"], series(run.path, metric))
+        panels.setdefault(run.config["environment"], []).append(curve)
+    title = axis_title(metric).replace("\n", " ")
+    return Curves(panels, title, references=dict(references), caption=caption)
+
+
+def outcomes(run: Run) -> list[dict[str, Any]]:
+    """What each seed's team plays greedily at the end of training on a matrix game."""
+    return [
+        {"actions": list(play.actions), "labels": "".join(play.labels), "kind": play.kind,
+         "payoffs": list(play.payoffs), "gain": list(play.gain)}
+        for play in learned_play(run, which="last")
+    ]  # fmt: skip
+
+
+def mean_payoff(played: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Each seed's greedy return per agent."""
+    return [float(np.mean(p["payoffs"])) for p in played]
+
+
+def share(played: Sequence[Mapping[str, Any]], payoff: float) -> float:
+    """The share of seeds whose greedy return per agent is this payoff."""
+    return float(np.mean(np.isclose(mean_payoff(played), payoff)))
+
+
+def tally(played: Sequence[Mapping[str, Any]]) -> str:
+    """Where seeds ended: "7 on 17 of 20, 6 on 3 of 20"."""
+    counts = Counter(round(x, 3) for x in mean_payoff(played))
+    return ", ".join(f"{x:g} on {k} of {len(played)}" for x, k in counts.most_common())
+
+
+def ended(env: MatrixGame, played: Mapping[str, Sequence[Mapping[str, Any]]]) -> Matrix:
+    """A two-player game's payoffs and equilibria, and how many seeds ended at each outcome."""
+    report = describe(env.payoffs, env.agents, env.action_labels)
+    marks = {e.actions: e for e in report.equilibria}
+    rows, columns = env.action_labels
+    notes = []
+    for r in range(len(rows)):
+        line = []
+        for c in range(len(columns)):
+            words = [f"pays {_pair(env.payoffs[r, c])}"] if not env.common else []
+            words += (
+                ["Nash" + ", Pareto-optimal" * marks[r, c].pareto_optimal]
+                if (r, c) in marks
+                else []
+            )
+            words += [
+                f"{name}: {k} of {len(seeds)}"
+                for name, seeds in played.items()
+                if (k := sum(s["actions"] == [r, c] for s in seeds))
+            ]
+            line.append("\n".join(words))
+        notes.append(line)
+    return Matrix(
+        values=env.payoffs.mean(axis=-1).tolist(),
+        rows=list(rows),
+        columns=list(columns),
+        title=env.name,
+        notes=notes,
+        marked={(a[0], a[1]) for a in marks},
+        scale="diverging" if env.payoffs.min() < 0 else "sequential",
+        caption="Payoff per agent. Framed: pure Nash equilibria; below: seeds that ended there.",
+    )
+
+
+def _pair(payoffs: np.ndarray) -> str:
+    return ", ".join(f"{x:g}" for x in payoffs)
+
+
+def summary_table(results: Mapping[str, Sequence[float]], what: str, caption: str = "") -> Table:
+    """Mean, interquartile mean, interval and every seed of several algorithms."""
+    rows: list[list[Any]] = []
+    for name, per_seed in results.items():
+        s = summarise(per_seed)
+        interval = "{:.3g} to {:.3g}".format(*s["ci95"]) if s["ci95"] else ""
+        each = " ".join(f"{x:.3g}" for x in per_seed)
+        rows.append([name, s["mean"], s["iqm"], interval, s["seeds"], each])
+    headers = ["algorithm", what, "interquartile mean", "95% interval", "seeds", "each seed"]
+    return Table(headers, rows, caption)
+
+
+def episode(run: Run, per_seed: Sequence[float], caption: str, greedy: bool = True) -> Viewer:
+    """An episode of the best seed's team."""
+    best = int(np.argmax(per_seed))
+    return Viewer(record(run, seed=best, greedy=greedy), caption)

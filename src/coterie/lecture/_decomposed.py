@@ -1,0 +1,35 @@
+"""The trainings that the decomposition and the IGM item share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.lecture._base import Recipe
+
+GAMES = ("linear", "monotonic", "climbing")
+ALGORITHMS = ("vdn", "qmix")
+UNIFORM: dict[str, Any] = {
+    "epsilon_start": 1.0, "epsilon_end": 1.0, "standardise_rewards": False, "environments": 256,
+    "learning_starts": 100_000, "buffer_size": 2_000_000, "batch_size": 512,
+    "update_ratio": 1 / 512, "lr": 1e-3, "lr_end": 0.0,
+}  # fmt: skip
+"""Uniformly random behaviour; the learning rate ends at 0, and with it the minibatches' noise."""
+SIZES = {"vdn": {}, "qmix": {"hyper_hidden": 32, "mixer_embedding": 64}}
+"""The lecture's."""
+
+
+def recipes() -> dict[str, Recipe]:
+    """ "vdn climbing" and so on: each algorithm on each game."""
+    return {
+        f"{name} {game}": Recipe(
+            name, f"matrix/{game}", 2_000_000, 5, UNIFORM | SIZES[name],
+            quick_seeds=2, evaluations=1, final_episodes=32,
+        )
+        for game in GAMES
+        for name in ALGORITHMS
+    }  # fmt: skip
+
+
+def of(trained: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    """(algorithm, game, run) of every training."""
+    return [(*key.split(" "), run) for key, run in trained.items()]  # type: ignore[misc]

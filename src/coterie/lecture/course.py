@@ -1,0 +1,190 @@
+"""Gives the lecture: one item after the other, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie import __version__
+from coterie.lecture import items
+from coterie.lecture._base import Item, Outcome, Recipe, Scale
+from coterie.runs import Report, Run, open_run
+from coterie.show.curves import series
+from coterie.show.report import Command, Section, Table, Text, write_report
+from coterie.tracking import RunDirectory
+from coterie.types import UsageError
+
+Tell = Callable[[str, dict[str, Any]], None]
+"""Told of every item and training that begins or is done, for a display."""
+
+
+def give(
+    names: Sequence[str],
+    out: Path,
+    scale: Scale = Scale(),  # noqa: B008
+    tell: Tell = lambda event, facts: None,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Runs items, or takes them over from ``out`` where they are done already.
+
+    Args:
+        names: of items; all of them where there are none.
+        out: holds ``runs/``, ``items/NAME.json`` and ``report.html``.
+        report: where the trainings report to.
+
+    Raises:
+        UsageError: no such item, or ``out`` holds something else.
+    """
+    chosen = [_find(name) for name in names] or list(items().values())
+    _check_place(out)
+    outcomes = []
+    for item in chosen:
+        tell("item", {"item": item, "of": len(chosen)})
+        outcome = _kept(item, out, scale)
+        if outcome is None:
+            outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
+            RunDirectory(out).write_json(f"items/{item.name}.json", outcome.to_dict())
+        tell("outcome", {"outcome": outcome})
+        outcomes.append(outcome)
+    write(out)
+    return outcomes
+
+
+def _find(name: str) -> Item:
+    if name in items():
+        return items()[name]
+    near = difflib.get_close_matches(name, items(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(items())}"
+    raise UsageError(f"the lecture has no item {name!r}; {hint}")
+
+
+def _check_place(out: Path) -> None:
+    """UsageError where ``out`` is in use for something other than a lecture."""
+    if out.is_file():
+        raise UsageError(f"{out} is a file; choose another --out")
+    if out.is_dir():
+        strange = {p.name for p in out.iterdir()} - {"runs", "items", "report.html"}
+        if strange:
+            raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
+
+
+def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
+    begun = time.perf_counter()
+    recipes = _recipes(item, scale)
+    trained: dict[str, Run] = {}
+    for key, recipe in recipes.items():
+        tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
+        trained[key] = recipe.train(out / "runs", report)
+    numbers = json.loads(json.dumps(item.measure(trained, scale), allow_nan=False))
+    trainings = {key: _facts(r, out, trained[key]) for key, r in recipes.items()}
+    return Outcome(
+        item=item.name,
+        title=item.title,
+        source=item.source,
+        quick=scale.quick,
+        numbers=numbers,
+        checks=[dataclasses.asdict(check) for check in item.checks(numbers)],
+        trainings=trainings,
+        seconds=time.perf_counter() - begun,
+        fingerprint=_fingerprint(item, scale),
+    )
+
+
+def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
+    return {key: recipe.at(scale) for key, recipe in item.recipes().items()}
+
+
+def _facts(recipe: Recipe, out: Path, run: Run) -> dict[str, Any]:
+    return {
+        "command": recipe.command(out / "runs" / recipe.name),
+        "run": f"runs/{recipe.name}",
+        "steps": recipe.steps,
+        "seeds": recipe.seeds,
+        "seconds": _seconds(out / "runs" / recipe.name),
+    }
+
+
+def _seconds(path: Path) -> float:
+    """What a run took, as its log says."""
+    return max(x for seed in series(path, "seconds").values() for x in seed.values())
+
+
+def _fingerprint(item: Item, scale: Scale) -> str:
+    """What an outcome depends on, apart from the code of the item itself."""
+    recipes = {key: dataclasses.asdict(r) for key, r in _recipes(item, scale).items()}
+    content = [__version__, item.name, dataclasses.asdict(scale), recipes]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
+    """The outcome of an item that was given already, at the same scale."""
+    outcome = _read(out / "items" / f"{item.name}.json")
+    same = outcome is not None and outcome.fingerprint == _fingerprint(item, scale)
+    if outcome is None or not same:
+        return None
+    there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
+    return outcome if there else None
+
+
+def _read(path: Path) -> Outcome | None:
+    try:
+        return Outcome.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# The report ------------------------------------------------------------------------------------
+
+
+def write(out: Path) -> Path:
+    """``report.html``, of every item that ``out`` holds an outcome of."""
+    read = [(item, _read(out / "items" / f"{name}.json")) for name, item in items().items()]
+    given = [(item, outcome) for item, outcome in read if outcome is not None]
+    sections = [_overview([outcome for _, outcome in given])]
+    sections += [_section(item, outcome, out) for item, outcome in given]
+    quick = any(outcome.quick for _, outcome in given)
+    subtitle = (
+        "The figures and tables of the lecture Multi-Agent Deep Reinforcement Learning, Part 1 "
+        "(Albrecht, Christianos, Schäfer), run again and judged."
+    ) + (" Items marked quick were run with fewer seeds and steps." if quick else "")
+    facts = {"coterie": __version__}
+    return write_report(out / "report.html", "The lecture, run again", sections, subtitle, facts)
+
+
+def _overview(outcomes: Iterable[Outcome]) -> Section:
+    rows: list[list[Any]] = []
+    for outcome in outcomes:
+        claims = [bool(check["passed"]) for check in outcome.checks]
+        seeds = max((t["seeds"] for t in outcome.trainings.values()), default=None)
+        verdict = "passed" if outcome.passed else "failed"
+        title = outcome.title + " (quick)" * outcome.quick
+        minutes = round(outcome.seconds / 60, 1)
+        rows.append([title, verdict, f"{sum(claims)} of {len(claims)}", seeds, minutes])
+    headers = ["item", "verdict", "claims borne out", "seeds", "minutes"]
+    return Section("Overview", [Table(headers, rows)])
+
+
+def _section(item: Item, outcome: Outcome, out: Path) -> Section:
+    trained = {key: open_run(out / t["run"]) for key, t in outcome.trainings.items()}
+    claims = [
+        [c["claim"], c["published"], c["measured"], "yes" if c["passed"] else "no"]
+        for c in outcome.checks
+    ]
+    blocks: list[Any] = [Text(item.about), *item.blocks(outcome.numbers, trained)]
+    blocks.append(Table(["claim", "published", "measured here", "borne out"], claims))
+    for training in outcome.trainings.values():
+        took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "
+        caption = took + f"{training['seconds']:.0f} s"
+        blocks.append(Command(training["command"], caption))
+    return Section(
+        outcome.title + " (quick)" * outcome.quick,
+        blocks,
+        verdict="passed" if outcome.passed else "failed",
+        summary=outcome.source,
+    )

@@ -1,0 +1,131 @@
+"""Learned decompositions of three matrix games (lecture, "Value Decomposition in Matrix Games")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coterie.analysis.decomposition import additive_fit, is_monotone
+from coterie.analysis.igm import learned_decomposition
+from coterie.lecture import _decomposed
+from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
+from coterie.runs import Run
+from coterie.show.report import Grid, Matrix, Table
+
+PUBLISHED = {
+    "vdn linear": ((1, 5), (5, 9)),
+    "qmix linear": ((1, 5), (5, 9)),
+    "vdn monotonic": ((-2.43, 2.51), (2.60, 7.53)),
+    "qmix monotonic": ((0, 0), (0, 10)),
+    "vdn climbing": ((-8.84, -8.43, -1.00), (-10.66, -10.25, -2.82), (0.75, 1.16, 8.59)),
+}
+"""Q_tot as the lecture prints it; QMIX on climbing differs from training to training."""
+CLOSE_TO_FIT, EXACT = 0.15, 0.1
+BEST_MONOTONE_MSE = 110.8
+"""Of any monotone table, on climbing."""
+
+
+class Decomposition(Item):
+    """True rewards, utilities, Q_tot and residuals of VDN and QMIX."""
+
+    number = 5
+    title = "Value decomposition in matrix games"
+    source = "Lecture, “Value Decomposition in Matrix Games”"
+    about = (
+        "What VDN and QMIX learn of three common-reward games under uniformly random "
+        "behaviour. A sum of utilities can represent the linear game only, and becomes the "
+        "best additive fit of the others; a monotone mixing can represent the monotonic game "
+        "too; neither can represent climbing."
+    )
+
+    def recipes(self) -> dict[str, Recipe]:
+        return _decomposed.recipes()
+
+    def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
+        return {
+            key: [learned_decomposition(run, k).to_dict() for k in range(run.config["seeds"])]
+            for key, run in trained.items()
+        }
+
+    def checks(self, numbers: Numbers) -> list[Check]:
+        found = []
+        for game in _decomposed.GAMES:
+            truth = np.array(numbers[f"vdn {game}"][0]["rewards"])
+            fit = additive_fit(truth).q_tot
+            claim = f"VDN on {game}: within {CLOSE_TO_FIT} of the best additive fit, every seed"
+            found.append(_close(claim, numbers[f"vdn {game}"], fit, CLOSE_TO_FIT, f"vdn {game}"))
+            if game != "climbing":
+                claim = f"QMIX on {game}: within {EXACT} of the true rewards, every seed"
+                found.append(_close(claim, numbers[f"qmix {game}"], truth, EXACT, f"qmix {game}"))
+        return [*found, *_climbing(numbers["qmix climbing"])]
+
+    def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
+        blocks: list[Any] = []
+        for game in _decomposed.GAMES:
+            env: Any = trained[f"vdn {game}"].game.env
+            rows, columns = env.action_labels
+            rewards = numbers[f"vdn {game}"][0]["rewards"]
+            scale = "diverging" if np.min(rewards) < 0 else "sequential"
+            pictures = [Matrix(rewards, rows, columns, f"{game}: true rewards", scale=scale)]
+            for name in _decomposed.ALGORITHMS:
+                first = numbers[f"{name} {game}"][0]
+                pictures.append(
+                    Matrix(
+                        first["q_tot"], rows, columns, f"{name.upper()}: Q_tot", scale=scale,
+                        row_values=first["utilities"][0], column_values=first["utilities"][1],
+                        marked={tuple(first["greedy"])},
+                    )
+                )  # fmt: skip
+                title = f"{name.upper()}: residual"
+                pictures.append(Matrix(first["residual"], rows, columns, title, scale="diverging"))
+            blocks.append(Grid(pictures, 3))
+        return [*blocks, _table(numbers)]
+
+
+def _close(
+    claim: str, seeds: list[dict[str, Any]], wanted: np.ndarray, within: float, key: str
+) -> Check:
+    errors = [float(np.abs(np.array(s["q_tot"]) - wanted).max()) for s in seeds]
+    published = " / ".join(" ".join(f"{x:g}" for x in row) for row in PUBLISHED[key])
+    measured = f"largest differences {', '.join(f'{e:.3f}' for e in errors)}"
+    return Check(claim, published, measured, max(errors) <= within)
+
+
+def _climbing(seeds: list[dict[str, Any]]) -> list[Check]:
+    monotone = [
+        is_monotone(np.array(s["q_tot"]), [np.array(u) for u in s["utilities"]], 1e-3)
+        for s in seeds
+    ]
+    mse = [s["mse"] for s in seeds]
+    greedy = [s["greedy"] for s in seeds]
+    shown = ", ".join("".join("ABC"[a] for a in g) for g in greedy)
+    return [
+        Check(
+            "QMIX on climbing: monotone, so no better than the best monotone table",
+            f"mean squared residual at least {BEST_MONOTONE_MSE}; the lecture's about 153",
+            ", ".join(f"{x:.1f}" for x in mse),
+            all(monotone) and min(mse) >= BEST_MONOTONE_MSE,
+        ),
+        Check(
+            "QMIX on climbing: greedy play is never the optimum (A, A)",
+            "CB",
+            shown,
+            [0, 0] not in greedy,
+        ),
+    ]
+
+
+def _table(numbers: Numbers) -> Table:
+    rows: list[list[Any]] = []
+    for key, seeds in numbers.items():
+        name, game = key.split(" ")
+        for k, s in enumerate(seeds):
+            q_tot = " / ".join(" ".join(f"{x:.2f}" for x in row) for row in s["q_tot"])
+            greedy = "".join("ABC"[a] for a in s["greedy"])
+            rows.append([game, name, k, q_tot, s["mse"], greedy])
+    headers = ["game", "algorithm", "seed", "Q_tot", "mean squared residual", "greedy"]
+    return Table(
+        headers, rows, "Every seed. Above: the first seed; framed is its greedy joint action."
+    )

@@ -1,0 +1,116 @@
+"""Which equilibrium each algorithm selects (lecture, "Equilibrium Selection Problem")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coterie import envs
+from coterie.analysis.games import describe
+from coterie.envs.matrix import MatrixGame
+from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture._blocks import ended, outcomes, tally
+from coterie.runs import Run
+from coterie.show.report import Grid, Table
+
+GAMES = {
+    "stag-hunt": (("ia2c", "ippo", "pac"), 100_000),
+    "climbing": (("ia2c", "maa2c", "pac"), 300_000),
+}
+"""The lecture's two games: who learns them, for how many steps."""
+
+
+class Equilibria(Item):
+    """Stag Hunt and Climbing: all equilibria, what they are, and who went where."""
+
+    number = 4
+    title = "The equilibrium selection problem"
+    source = "Lecture, “The Equilibrium Selection Problem”"
+    about = (
+        "Both games have several pure Nash equilibria, one of them best for everybody. "
+        "Independent learners that start close to uniformly random play go to the one that "
+        "risks least; Pareto actor-critic goes to the Pareto-optimal one."
+    )
+
+    def recipes(self) -> dict[str, Recipe]:
+        size: dict[str, Any] = {"seeds": 20, "quick_seeds": 5, "final_episodes": 32}
+        found = {}
+        for game, (algorithms, steps) in GAMES.items():
+            for name in algorithms:
+                found[f"{game} {name}"] = Recipe(
+                    name,
+                    f"matrix/{game}",
+                    steps,
+                    **size,
+                    quick_steps=100_000 if name == "pac" else min(steps, 200_000),
+                    evaluations=40 if game == "climbing" else 20,
+                )
+        return found
+
+    def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
+        numbers: Numbers = {}
+        for game, (algorithms, _) in GAMES.items():
+            env = _game(game)
+            numbers[game] = {
+                "theory": describe(env.payoffs, env.agents, env.action_labels).to_dict(),
+                "ended": {name: outcomes(trained[f"{game} {name}"]) for name in algorithms},
+            }
+        return numbers
+
+    def checks(self, numbers: Numbers) -> list[Check]:
+        hunt, climbing = (numbers[game]["ended"] for game in GAMES)
+        return [
+            _all_at("Stag Hunt: Pareto actor-critic hunts the stag, (A, A)", hunt["pac"], [0, 0]),
+            *(
+                _all_at(f"Stag Hunt: {name} ends at the risk-dominant (B, B)", hunt[name], [1, 1])
+                for name in ("ia2c", "ippo")
+            ),
+            _all_at("Climbing: Pareto actor-critic ends at (A, A)", climbing["pac"], [0, 0]),
+            *(
+                _never_at(f"Climbing: {name} does not find (A, A)", climbing[name], [0, 0])
+                for name in ("ia2c", "maa2c")
+            ),
+        ]
+
+    def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
+        pictures = [ended(_game(game), numbers[game]["ended"]) for game in GAMES]
+        rows: list[list[Any]] = []
+        for game in GAMES:
+            for name, seeds in numbers[game]["ended"].items():
+                for cell in sorted({s["labels"] for s in seeds}):
+                    there = [s for s in seeds if s["labels"] == cell]
+                    one = there[0]
+                    pays = ", ".join(f"{x:g}" for x in one["payoffs"])
+                    gain = max(one["gain"])
+                    count = f"{len(there)} of {len(seeds)}"
+                    rows.append([game, name, ", ".join(cell), pays, one["kind"], gain, count])
+        headers = [
+            "game",
+            "algorithm",
+            "ended at",
+            "paid",
+            "which is",
+            "gain from deviating",
+            "seeds",
+        ]
+        return [Grid(pictures, 2), Table(headers, rows, "Greedy play of the last policies.")]
+
+
+def _game(name: str) -> MatrixGame:
+    env = envs.make(f"matrix/{name}")
+    assert isinstance(env, MatrixGame)
+    return env
+
+
+def _all_at(claim: str, seeds: list[dict[str, Any]], cell: list[int]) -> Check:
+    there = sum(s["actions"] == cell for s in seeds)
+    return Check(
+        f"{claim}, on at least 9 of 10 seeds", "lecture", tally(seeds), there >= 0.9 * len(seeds)
+    )
+
+
+def _never_at(claim: str, seeds: list[dict[str, Any]], cell: list[int]) -> Check:
+    there = sum(s["actions"] == cell for s in seeds)
+    return Check(
+        f"{claim} on more than 1 of 10 seeds", "lecture", tally(seeds), there <= 0.1 * len(seeds)
+    )

@@ -1,0 +1,131 @@
+"""The multi-agent policy-gradient theorem, checked (lecture, "The Policy-Gradient Theorem")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from coterie import envs
+from coterie.analysis.finite import matrix_game
+from coterie.analysis.gradients import ESTIMATORS, Critics, Estimate, estimate, exact_critics
+from coterie.envs.matrix import MatrixGame
+from coterie.lecture._base import Check, Item, Numbers, Scale
+from coterie.runs import Run
+from coterie.show.progress import plural
+from coterie.show.report import Table
+
+GAMES = {"climbing": 1, "stag-hunt": 2}
+"""Games and rounds; in the second round each agent knows its own first action only, z both."""
+ERROR = 0.5
+"""Standard deviation of the error of wrong critics, as a share of that of the payoffs."""
+SAMPLES, QUICK_SAMPLES = 2**18, 2**14
+
+
+class PolicyGradient(Item):
+    """Exact gradients by enumeration against what IA2C, MAA2C and COMA sample."""
+
+    number = 8
+    title = "The multi-agent policy-gradient theorem"
+    source = "Lecture, “The Policy-Gradient Theorem”"
+    about = (
+        "The gradient of every agent's expected return, by going through all joint actions, "
+        "beside the mean of what each algorithm samples. With exact critics all of them "
+        "sample the theorem's gradient and differ only in variance. With wrong critics, those"
+        " that bootstrap or credit are biased; a wrong baseline alone is not."
+    )
+
+    def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
+        samples = QUICK_SAMPLES if scale.quick else SAMPLES
+        numbers: Numbers = {}
+        for name, rounds in GAMES.items():
+            env = envs.make(f"matrix/{name}")
+            assert isinstance(env, MatrixGame)
+            rng = np.random.default_rng(scale.seed)
+            game = matrix_game(env.payoffs, rounds, sees="own")
+            sizes = zip(game.seen, game.action_counts, strict=True)
+            logits = [rng.normal(size=(seen.max() + 1, k)) for seen, k in sizes]
+            exact = exact_critics(game, logits)
+            wrong = _mistaken(exact, ERROR * float(env.payoffs.std()), rng)
+            numbers[name] = {
+                critics: {
+                    estimator: _row(estimate(game, logits, estimator, given, samples))
+                    for estimator in ESTIMATORS
+                }
+                for critics, given in (("exact", exact), ("wrong", wrong))
+            }
+        return numbers
+
+    def checks(self, numbers: Numbers) -> list[Check]:
+        found = []
+        for name in GAMES:
+            rows = numbers[name]["exact"]
+            worst = max(rows, key=lambda r: rows[r]["bias"] / rows[r]["error"])
+            bias, error = (rows[worst][k] for k in ("bias", "error"))
+            measured = f"largest: {worst}, bias {bias:.4f}, chance {error:.4f}"
+            claim = f"{_title(name)}: exact critics give no bias beyond 4 standard errors"
+            found.append(
+                Check(claim, "equality", measured, all(r["unbiased"] for r in rows.values()))
+            )
+            baseline = rows["ia2c"]["variance"] < rows["reinforce"]["variance"]
+            measured = f"{rows['ia2c']['variance']:.3g} against {rows['reinforce']['variance']:.3g}"
+            claim = f"{_title(name)}: a baseline lowers the variance (IA2C against REINFORCE)"
+            found.append(Check(claim, "lecture", measured, baseline))
+        wrong = numbers["stag-hunt"]["wrong"]
+        biased = [name for name, row in wrong.items() if not row["unbiased"]]
+        found.append(
+            Check(
+                f"{_title('stag-hunt')}: wrong critics bias all but REINFORCE",
+                "lecture",
+                f"biased: {', '.join(biased) or 'none'}",
+                biased == [name for name in wrong if name != "reinforce"],
+            )
+        )
+        return found
+
+    def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
+        rows = [
+            [_title(game), critics, name, r["bias"], r["error"],
+             r["variance"], r["cosine"], "no" if r["unbiased"] else "yes"]
+            for game, kinds in numbers.items()
+            for critics, estimators in kinds.items()
+            for name, r in estimators.items()
+        ]  # fmt: skip
+        headers = [
+            "game",
+            "critics",
+            "estimator",
+            "bias",
+            "by chance",
+            "variance",
+            "cosine",
+            "biased",
+        ]
+        caption = "Of the agent with the largest bias; norms over all logits of its policy."
+        return [Table(headers, rows, caption)]
+
+
+def _title(game: str) -> str:
+    return f"{game}, {plural(GAMES[game], 'round')}"
+
+
+def _mistaken(critics: Critics, error: float, rng: np.random.Generator) -> Critics:
+    def off(values: Any) -> Any:
+        return values + error * rng.normal(size=values.shape).astype(np.float32)
+
+    return eqx.tree_at(lambda c: (c.observed, c.central, c.joint), critics, replace_fn=off)
+
+
+def _row(found: Estimate) -> dict[str, Any]:
+    """The numbers of the agent whose bias stands out most."""
+    i = int(np.argmax(np.array(found.bias) / np.array(found.error)))
+    cosine = found.cosine[i]
+    return {
+        "bias": found.bias[i],
+        "error": found.error[i],
+        "variance": found.variance[i],
+        "cosine": cosine if np.isfinite(cosine) else None,
+        "unbiased": found.unbiased,
+    }

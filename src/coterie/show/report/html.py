@@ -1,0 +1,275 @@
+"""Blocks as HTML. Every text of a user's passes ``escape`` or ``embed``, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import singledispatch
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from coterie.show.curves import Curve
+from coterie.show.report.blocks import (
+    Block,
+    Cell,
+    Command,
+    Curves,
+    Grid,
+    Matrix,
+    Number,
+    Settings,
+    Table,
+    Text,
+    Viewer,
+)
+
+NOTHING = "–"
+LONG = 28
+"""Longer cells of a table break into lines."""
+
+
+@singledispatch
+def render(block: Any) -> str:
+    """A block as HTML."""
+    raise TypeError(f"{type(block).__name__} is not a block of a page")
+
+
+def render_all(blocks: Iterable[Block]) -> str:
+    return "\n".join(render(block) for block in blocks)
+
+
+def embed(data: Any) -> str:
+    """JSON inside a page: nothing in it can end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return f'<script type="application/json">{text}</script>'
+
+
+def inline(text: str) -> str:
+    """A line of text with `code` and **bold**."""
+    parts = re.split(r"(`[^`]+`|\*\*.+?\*\*)", text, flags=re.S)
+    return "".join(_part(part) for part in parts)
+
+
+def _part(part: str) -> str:
+    if len(part) > 2 and part[0] == part[-1] == "`":
+        return f"<code>{escape(part[1:-1])}</code>"
+    if len(part) > 4 and part[:2] == part[-2:] == "**":
+        return f"<strong>{escape(part[2:-2])}</strong>"
+    return escape(part)
+
+
+def _caption(text: str, tag: str = "figcaption") -> str:
+    return f"<{tag}>{inline(text)}</{tag}>" if text else ""
+
+
+# Numbers -----------------------------------------------------------------------------------------
+
+
+def decimals(values: Iterable[Number]) -> int:
+    """How many decimals a column of numbers needs: four digits of the largest one, at least 1."""
+    sizes = [abs(x) for x in values if math.isfinite(x)]
+    if all(x == round(x) for x in sizes):
+        return 0
+    return 3 if max(sizes) < 10 else 2 if max(sizes) < 100 else 1
+
+
+def written(x: Number, places: int) -> str:
+    """A number as people write it: a true minus sign, thousands apart, no negative zero."""
+    if not math.isfinite(x):
+        return NOTHING if math.isnan(x) else ("∞" if x > 0 else "−∞")
+    text = f"{x:,.{places}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace(",", "\u2009").replace("-", "−")
+
+
+# Blocks ------------------------------------------------------------------------------------------
+
+
+@render.register
+def _text(block: Text) -> str:
+    paragraphs = re.split(r"\n\s*\n", block.text.strip())
+    return "\n".join(f"<p>{inline(paragraph)}</p>" for paragraph in paragraphs)
+
+
+@render.register
+def _command(block: Command) -> str:
+    return (
+        f'<figure class="command"><pre tabindex="0"><code>{escape(block.text)}</code></pre>'
+        f'<button type="button" class="copy">Copy</button>{_caption(block.caption)}</figure>'
+    )
+
+
+@render.register
+def _settings(block: Settings) -> str:
+    pairs = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(_value(value))}</dd></div>"
+        for name, value in _flat(block.settings)
+    )
+    title = f"<summary>{escape(block.title)}</summary>"
+    return f'<details class="settings">{title}<dl>{pairs}</dl></details>'
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value, value)) or NOTHING
+    return str(value)
+
+
+@render.register
+def _grid(block: Grid) -> str:
+    cells = "".join(f"<div>{render(inner)}</div>" for inner in block.blocks)
+    return f'<div class="grid" style="--columns:{max(1, int(block.columns))}">{cells}</div>'
+
+
+@render.register
+def _viewer(block: Viewer) -> str:
+    data = {**block.recording.to_dict(), "fps": block.fps}
+    return (
+        f'<figure class="viewer" tabindex="0" role="group" '
+        f'aria-label="Episode viewer: {escape(block.recording.title)}">'
+        f"{embed(data)}{_caption(block.caption)}</figure>"
+    )
+
+
+@render.register
+def _table(block: Table) -> str:
+    columns = [[row[c] for row in block.rows] for c in range(len(block.headers))]
+    numeric = [_is_numeric(column) for column in columns]
+    places = [
+        decimals([float(x) for x in column if isinstance(x, (int, float))]) for column in columns
+    ]
+    head = "".join(
+        f'<th scope="col"{" class=n" * n}><button type="button">{inline(title)}</button></th>'
+        for title, n in zip(block.headers, numeric, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(map(_cell, row, numeric, places)) + "</tr>" for row in block.rows
+    )
+    label = escape(block.caption or "table")
+    return (
+        f'<figure class="table"><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{label}"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{_caption(block.caption)}</figure>"
+    )
+
+
+def _is_numeric(column: Sequence[Cell]) -> bool:
+    known = [x for x in column if x is not None]
+    return bool(known) and all(isinstance(x, (int, float)) for x in known)
+
+
+def _cell(x: Cell, numeric: bool, places: int) -> str:
+    kind = " class=n" if numeric else ""
+    if isinstance(x, (int, float)) and not isinstance(x, bool):
+        key = f' data-v="{float(x)!r}"' if math.isfinite(x) else ""
+        return f"<td{kind}{key}>{written(float(x), places)}</td>"
+    if x is None:
+        return f"<td{kind}>{NOTHING}</td>"
+    kind = " class=long" if len(str(x)) > LONG else kind
+    return f"<td{kind}>{inline(str(x))}</td>"
+
+
+# Curves ------------------------------------------------------------------------------------------
+
+
+@render.register
+def _curves(block: Curves) -> str:
+    labels = list(dict.fromkeys(c.label for own in block.panels.values() for c in own))
+    data = {
+        "y": block.y_title.replace("\n", " "),
+        "references": [[name, _digits(value)] for name, value in block.references.items()],
+        "panels": [
+            {"title": title, "curves": [_line(c, labels.index(c.label)) for c in curves]}
+            for title, curves in block.panels.items()
+        ],
+    }
+    several = any(c.seeds > 1 for own in block.panels.values() for c in own)
+    legend = "Line: mean over seeds. Band: 95% bootstrap interval of the mean." * several
+    caption = " ".join(x for x in (block.caption, legend) if x)
+    return f'<figure class="curves">{embed(data)}{_caption(caption)}</figure>'
+
+
+def _line(curve: Curve, look: int) -> dict[str, Any]:
+    arrays = {"x": curve.steps, "y": curve.mean, "low": curve.low, "high": curve.high}
+    lists = {name: [_digits(v) for v in np.asarray(a).tolist()] for name, a in arrays.items()}
+    return {"label": curve.label, "seeds": curve.seeds, "look": look, **lists}
+
+
+def _digits(x: Number) -> Number | None:
+    """Five digits, which no screen shows more of; None for what is not a number."""
+    if not math.isfinite(x):
+        return None
+    return int(x) if float(x).is_integer() else float(f"{x:.5g}")
+
+
+# Matrices ----------------------------------------------------------------------------------------
+
+
+@render.register
+def _matrix(block: Matrix) -> str:
+    every = [float(x) for line in block.values for x in line]
+    places = _few(every)
+    corner = "<td></td>"
+    head = "".join(
+        f'<th scope="col">{escape(label)}{_beside(block.column_values, c)}</th>'
+        for c, label in enumerate(block.columns)
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}{_beside(block.row_values, r)}</th>'
+        + "".join(_heat(block, r, c, _strength(every, block), places)
+                  for c in range(len(block.columns))) + "</tr>"
+        for r, label in enumerate(block.rows)
+    )  # fmt: skip
+    title = f"<h4>{inline(block.title)}</h4>" if block.title else ""
+    return (
+        f'<figure class="matrix">{title}<div class="scroll"><table><thead><tr>{corner}{head}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>{_caption(block.caption)}</figure>"
+    )
+
+
+def _few(values: Sequence[float]) -> int:
+    """At most two decimals: these tables are compared at a glance."""
+    return min(2, decimals(values))
+
+
+def _beside(values: Sequence[Number] | np.ndarray | None, k: int) -> str:
+    """The number beside a row's or a column's label."""
+    if values is None:
+        return ""
+    return f"<b>{written(float(values[k]), _few([float(v) for v in values]))}</b>"
+
+
+def _strength(every: Sequence[float], block: Matrix) -> tuple[float, float]:
+    """The values that are coloured not at all, and fully."""
+    finite = [x for x in every if math.isfinite(x)] or [0.0]
+    if block.scale == "diverging":
+        return 0.0, max(map(abs, finite)) or 1.0
+    return min(finite), max(finite)
+
+
+def _heat(block: Matrix, r: int, c: int, range_: tuple[float, float], places: int) -> str:
+    value, (none, full) = float(block.values[r][c]), range_
+    share = (value - none) / (full - none) if full > none and math.isfinite(value) else 0.0
+    classes = ["below"] * (share < 0) + ["marked"] * ((r, c) in set(block.marked))
+    kind = f' class="{" ".join(classes)}"' if classes else ""
+    note = block.notes[r][c] if block.notes is not None else ""
+    small = f"<small>{inline(note)}</small>" if note else ""
+    return f'<td{kind} style="--t:{abs(share):.3f}">{written(value, places)}{small}</td>'

@@ -1,0 +1,206 @@
+"""The page of trained runs: curves, final returns, an episode of each, settings, commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.analysis.statistics import summarise
+from coterie.runs import is_code, open_run
+from coterie.show import curves
+from coterie.show.record import NoPictures, record
+from coterie.show.report.blocks import (
+    Block,
+    Cell,
+    Command,
+    Curves,
+    Grid,
+    Section,
+    Settings,
+    Table,
+    Text,
+    Viewer,
+)
+from coterie.show.report.html import decimals, written
+from coterie.show.report.page import check, write_report
+from coterie.tracking import EvaluationFile, RunDirectory
+from coterie.types import UsageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run as a page reads it.
+
+    Attributes:
+        config: what ``config.json`` holds.
+        series: team return of each greedy evaluation, by seed and environment steps.
+        steps: environment steps done, per seed.
+        absolute: [S] team returns of the best policies on fresh episodes; None before a run's end.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    series: dict[int, dict[int, float]]
+    steps: int
+    absolute: list[float] | None
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """UsageError, in one sentence, where there is no run or it is damaged."""
+        directory = RunDirectory.open(path)
+        config = directory.config()
+        series = curves.series(path, curves.TEAM_RETURN)
+        return cls(path, config, series, directory.steps_done(), _absolute(path, config))
+
+    @property
+    def finished(self) -> bool:
+        return self.steps >= self.config["steps"]
+
+    @cached_property
+    def per_seed(self) -> list[float]:
+        """[S] the team return that a seed is judged by."""
+        if self.absolute is not None:
+            return self.absolute
+        return [own[max(own)] for _, own in sorted(self.series.items())]
+
+    @property
+    def best_seed(self) -> int:
+        return int(np.argmax(self.per_seed))
+
+
+def _absolute(path: Path, config: dict[str, Any]) -> list[float] | None:
+    """Each seed's mean over the episodes of the absolute metric."""
+    try:
+        node = json.loads((path / "evaluations.json").read_text(encoding="utf-8"))
+        for key in EvaluationFile(config["environment"], config["algorithm"]).keys:
+            node = node[key]
+        seeds = range(config["seed"], config["seed"] + config["seeds"])
+        episodes = [node[f"seed_{k}"]["absolute_metrics"]["return"] for k in seeds]
+        return [float(np.mean(own)) for own in episodes]
+    except FileNotFoundError:
+        return None
+    except KeyError:
+        return None
+    except (ValueError, TypeError):
+        raise UsageError(f"{path}/evaluations.json is damaged") from None
+
+
+def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Path:
+    """Writes the page of some runs, a section an environment; replaces ``out``.
+
+    Args:
+        runs: run directories, finished or not.
+        command: the command line that asked for it, to be shown.
+
+    Raises:
+        UsageError: no runs, a missing or damaged one, or ``out`` does not end in ``.html``.
+    """
+    out = Path(out)
+    check(out)
+    if not runs:
+        raise UsageError("name at least one run directory to report on")
+    sources = [Source.read(Path(run)) for run in runs]
+    labels = _labels(sources)
+    environments = list(dict.fromkeys(s.config["environment"] for s in sources))
+    sections = [
+        _section(name, [(s, labels[k]) for k, s in enumerate(sources)
+                        if s.config["environment"] == name])
+        for name in environments
+    ]  # fmt: skip
+    if command:
+        sections.append(Section("This page", [Command(command)], summary="How it was made."))
+    versions = sorted({str(s.config.get("coterie", "unknown")) for s in sources})
+    facts = {
+        "Runs": str(len(sources)),
+        "Environments": str(len(environments)),
+        "Trained with Coterie": ", ".join(versions),
+    }
+    title = "Trained teams" if len(environments) > 1 else f"Trained teams on {environments[0]}"
+    return write_report(out, title, sections, facts=facts)
+
+
+def _labels(sources: Sequence[Source]) -> list[str]:
+    """As in plots: the algorithm, and the directory's name where that is not enough."""
+    pairs = [(s.config["algorithm"], s.config["environment"]) for s in sources]
+    names = [
+        algorithm if pairs.count((algorithm, environment)) == 1 else f"{algorithm} · {name}"
+        for (algorithm, environment), name in zip(
+            pairs, (s.path.resolve().name for s in sources), strict=True
+        )
+    ]
+    return [n if s.finished else f"{n} (unfinished)" for n, s in zip(names, sources, strict=True)]
+
+
+def _section(environment: str, sources: Sequence[tuple[Source, str]]) -> Section:
+    lines = [curves.aggregate(label, s.series) for s, label in sources]
+    y_title = curves.axis_title(curves.TEAM_RETURN)
+    blocks: list[Block] = [
+        Curves({"Learning curves": lines}, y_title),
+        _table(sources),
+        Grid([_episode(s, label) for s, label in sources], columns=2),
+    ]
+    for source, label in sources:
+        asked = source.config.get("command")
+        if asked:
+            blocks.append(Command(asked, f"Trained **{_plain(label)}**"))
+        blocks.append(Settings(_settings(source), f"Settings of {label}"))
+    late = [label for s, label in sources if not s.finished]
+    summary = f"{len(sources)} run{'s' * (len(sources) > 1)}" + (
+        f", {len(late)} of them unfinished." if late else "."
+    )
+    return Section(environment, blocks, summary=summary)
+
+
+def _plain(label: str) -> str:
+    return label.replace("*", "").replace("`", "")
+
+
+def _table(sources: Sequence[tuple[Source, str]]) -> Table:
+    """What each run came to, over its seeds."""
+    rows: list[list[Cell]] = []
+    for source, label in sources:
+        s = summarise(source.per_seed)
+        places = min(3, decimals(source.per_seed))
+        interval = " to ".join(written(x, places) for x in s["ci95"]) if s["ci95"] else None
+        each = "\u2002".join(written(x, places) for x in source.per_seed)
+        rows.append([label, s["mean"], s["iqm"], interval, s["seeds"], source.steps, each])
+    headers = ("run", "mean", "IQM", "95% interval", "seeds", "steps", "each seed")
+    caption = (
+        "Team return (sum over agents) of greedy episodes: mean, interquartile mean and 95% "
+        "bootstrap interval of the mean over seeds, and the seeds themselves. A team is judged "
+        "by its best policy on fresh episodes"
+    )
+    if any(s.absolute is None for s, _ in sources):
+        caption += ", in an unfinished run by its last evaluation"
+    return Table(headers, rows, caption + ".")
+
+
+def _episode(source: Source, label: str) -> Block:
+    """An episode of the run's best team, or why there is none to be seen."""
+    if is_code(source.config["environment"]):
+        return Text(
+            f"**{_plain(label)}** played in code that this page cannot open, "
+            "so there is no episode to show."
+        )
+    try:
+        recording = record(open_run(source.path), seed=source.best_seed)
+    except NoPictures as error:
+        return Text(str(error))
+    caption = f"**{_plain(label)}**, its best team of {len(source.per_seed)}."
+    return Viewer(recording, caption)
+
+
+def _settings(source: Source) -> dict[str, Any]:
+    config = source.config
+    named = ("environment_options", "reward", "central", "steps", "seeds", "seed", "versions")
+    return {
+        "algorithm": config["algorithm"],
+        **config["settings"],
+        **{name: config[name] for name in named if name in config},
+    }
