@@ -49,6 +49,9 @@ def test_settings_survive_json(name):
         ({"hiden": (8,)}, "hidden"),
         ({"gamma": 1.5}, "gamma"),
         ({"lr": 0.0}, "lr"),
+        ({"lr_end": -1e-4}, "lr_end"),
+        ({"lr_end": float("nan")}, "lr_end"),
+        ({"lr_steps": 0}, "lr_steps"),
         ({"environments": 0}, "environments"),
         ({"hidden": ()}, "hidden"),
         ({"sharing": "shared", "groups": ("a,b",)}, "groups"),
@@ -136,6 +139,31 @@ def test_it_trains_on_climbing(name):
     env = coterie.make("matrix/climbing")
     algorithm = small(name).resolve(1000, env.spec().time_limit)
     check_training(algorithm, game_for(algorithm, env, "mean"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_moves_once_the_learning_rate_is_zero(name):
+    env = coterie.make("matrix/climbing")
+    algorithm = small(name, lr_end=0.0, lr_steps=1, learning_starts=1)
+    game = game_for(algorithm.resolve(1000, 1), env, "mean")
+
+    def after(iterations):
+        _, learner, losses, _ = trained_alone(algorithm, game, iterations)
+        assert losses["updates"] > 0
+        return jax.tree.leaves(algorithm.policy(learner))
+
+    for early, late in zip(after(1), after(3), strict=True):
+        np.testing.assert_allclose(early, late, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["vdn", "ia2c"])
+def test_the_learning_rate_moves_linearly_in_steps_and_stays(name):
+    algorithm = small(name, lr=1e-2, lr_end=1e-3, environments=5, rollout_steps=1, update_ratio=0.2)
+    rate = algorithm.resolve(20, 1).clock(np.arange(7))["rate"]
+    np.testing.assert_allclose(rate, [1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1], rtol=1e-6)
+    assert algorithm.resolve(20, 1).resolve(10**6, 1).lr_steps == 20, "fixed when the run starts"
+    constant = dataclasses.replace(algorithm, lr_end=None).resolve(20, 1)
+    np.testing.assert_array_equal(constant.clock(np.arange(7))["rate"], np.ones(7))
 
 
 @pytest.mark.parametrize(
