@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 from quick import quick_compilation
 
@@ -201,6 +202,19 @@ def test_game_draws_or_describes(call):
     refused(call("game climbng"), "did you mean climbing?")
 
 
+def test_game_of_a_run_says_what_it_learned(call, run):
+    status, out, _ = call(f"game {run}")
+    assert status == 0
+    for word in ("climbing", "gain from deviating", "Q_tot, seed 1", "finds the optimum"):
+        assert word in out
+    status, out, _ = call(f"game {run} --json")
+    found = json.loads(out)
+    assert [play["seed"] for play in found["play"]] == [0, 1]
+    q_tot, utilities = (found["decompositions"][0][k] for k in ("q_tot", "utilities"))
+    np.testing.assert_allclose(q_tot, np.add.outer(*utilities), rtol=1e-5)
+    assert found["game"]["no_conflict"] is True
+
+
 # train, evaluate, plot -------------------------------------------------------------------------
 
 
@@ -314,7 +328,7 @@ MISTAKES = {
     "list all": "unexpected 'all'; usage: coterie list [--json]",
     "evaluate": "usage: coterie evaluate RUN",
     "plot": "usage: coterie plot RUN [RUN ...]",
-    "game": "usage: coterie game NAME|FILE",
+    "game": "usage: coterie game NAME|FILE|RUN",
     # flags
     f"{TRAIN} --lrr 3": "unknown option --lrr; did you mean --lr?",
     f"{TRAIN} --env.round 3": "unknown option --env.round; did you mean --env.rounds?",

@@ -39,7 +39,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   watch RUN --out FILE.gif       a trained team playing: .gif, .mp4 or .html
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page
-  game ENVIRONMENT               a matrix game's payoffs and equilibria
+  game ENVIRONMENT|RUN           a matrix game's equilibria; what a run learned of it
 
 Every command explains itself with --help. An example:
 
@@ -522,7 +522,7 @@ def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class GameArgs:
-    """A matrix game's payoffs, equilibria and optima."""
+    """A matrix game's payoffs, equilibria and optima; of a run, also what its teams learned."""
 
     json: bool = False
     """Print one JSON document."""
@@ -534,11 +534,28 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.envs.matrix import MatrixGame
     from coterie.show.tables import render_game
 
+    if (Path(names[0]) / "config.json").is_file():
+        return _game_of_run(names[0], parsed.run.json)
     env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
     assert isinstance(env, MatrixGame)
     if parsed.run.json:
         return _print_json(games.describe(env.payoffs).to_dict())
     return _say(render_game(env), width=120)
+
+
+def _game_of_run(name: str, as_json: bool) -> None:
+    """The game a run was trained on, and what its teams learned of it."""
+    from coterie.analysis import games
+    from coterie.analysis.learned import single_shot
+    from coterie.runs import open_run
+    from coterie.show.learned import render_learned, to_dict
+    from coterie.show.tables import render_game
+
+    run = open_run(name)
+    env = single_shot(run)
+    if as_json:
+        return _print_json({"game": games.describe(env.payoffs).to_dict(), **to_dict(run)})
+    return _say(render_game(env), render_learned(run), width=120)
 
 
 @dataclass(frozen=True)
@@ -623,7 +640,7 @@ COMMANDS = {
     "report": Command(
         command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6)
     ),
-    "game": Command(command_game, GameArgs, "coterie game NAME|FILE [--json]"),
+    "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]"),
 }  # fmt: skip
 
 if __name__ == "__main__":

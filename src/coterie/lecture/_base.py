@@ -164,6 +164,10 @@ class Item(abc.ABC):
         """The item in the report: blocks of ``coterie.show.report``."""
 
 
+FACTS = ("command", "run", "steps", "seeds", "seconds")
+"""What an outcome says of each training."""
+
+
 @dataclass
 class Outcome:
     """An item given: what ``result.json`` holds.
@@ -194,5 +198,11 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Outcome:
-        names = [f.name for f in dataclasses.fields(cls)]
-        return cls(**{name: content[name] for name in names})
+        """An outcome as it was written; any error of lookup or type where it is damaged."""
+        given = {f.name: content[f.name] for f in dataclasses.fields(cls)}
+        given["checks"] = [dataclasses.asdict(Check(**check)) for check in given["checks"]]
+        given["trainings"] = {
+            key: {fact: training[fact] for fact in FACTS}
+            for key, training in given["trainings"].items()
+        }
+        return cls(**given)

@@ -43,16 +43,19 @@ def give(
     """
     chosen = [_find(name) for name in names] or list(items().values())
     _check_place(out)
-    outcomes = []
-    for item in chosen:
-        tell("item", {"item": item, "of": len(chosen)})
-        outcome = _kept(item, out, scale)
-        if outcome is None:
-            outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
-            RunDirectory(out).write_json(f"items/{item.name}.json", outcome.to_dict())
-        tell("outcome", {"outcome": outcome})
-        outcomes.append(outcome)
-    write(out)
+    outcomes: list[Outcome] = []
+    try:
+        for item in chosen:
+            tell("item", {"item": item, "of": len(chosen)})
+            outcome = _kept(item, out, scale)
+            if outcome is None:
+                outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
+                RunDirectory(out).write_json(f"items/{item.name}.json", outcome.to_dict())
+            tell("outcome", {"outcome": outcome})
+            outcomes.append(outcome)
+    finally:  # what is done is shown, also where the lecture is cut off
+        if outcomes:
+            write(out)
     return outcomes
 
 
@@ -124,19 +127,19 @@ def _fingerprint(item: Item, scale: Scale) -> str:
 
 def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
     """The outcome of an item that was given already, at the same scale."""
-    outcome = _read(out / "items" / f"{item.name}.json")
+    outcome = _read(out, item.name)
     same = outcome is not None and outcome.fingerprint == _fingerprint(item, scale)
-    if outcome is None or not same:
+    return outcome if same else None
+
+
+def _read(out: Path, name: str) -> Outcome | None:
+    """What ``out`` holds of an item; None where its result is damaged or a run of it is gone."""
+    try:
+        outcome = Outcome.from_dict(json.loads((out / "items" / f"{name}.json").read_text()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
     return outcome if there else None
-
-
-def _read(path: Path) -> Outcome | None:
-    try:
-        return Outcome.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 # The report ------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ def _read(path: Path) -> Outcome | None:
 
 def write(out: Path) -> Path:
     """``report.html``, of every item that ``out`` holds an outcome of."""
-    read = [(item, _read(out / "items" / f"{name}.json")) for name, item in items().items()]
+    read = [(item, _read(out, name)) for name, item in items().items()]
     given = [(item, outcome) for item, outcome in read if outcome is not None]
     sections = [_overview([outcome for _, outcome in given])]
     sections += [_section(item, outcome, out) for item, outcome in given]

@@ -71,7 +71,7 @@ class SpeakerListener(Item):
                 f"With a centralised critic a code is found: above {CODE:g} on all seeds but one",
                 f"full information {LEVELS['full information']:g}",
                 shown["mappo"],
-                above >= len(central) - 1,
+                above >= max(1, len(central) - 1),
             ),
             Check(
                 f"Without one, most seeds have none yet: below {MUTE:g}",

@@ -1,0 +1,435 @@
+"""Every verdict fails when it should: each item is given an algorithm that is wrong.
+
+Trainings are far smaller than the lecture's, and settings such that correct algorithms pass all the
+same. A wrong one replaces the training it stands for; the claims that turn are named.
+"""
+
+import functools
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from quick import quick_compilation
+
+from coterie import runs
+from coterie.algorithms import _value_based, algorithms, make
+from coterie.algorithms.ia2c import IA2C
+from coterie.algorithms.pac import max_over_others
+from coterie.algorithms.vdn import VDN
+from coterie.analysis import gradients
+from coterie.lecture import _decomposed, items, modes, policy_gradient
+from coterie.lecture._base import Scale
+from coterie.networks import MonotonicMixer, PerAgent
+from coterie.ops import losses, returns
+
+ACTOR_CRITIC = {"hidden": (16,), "lr": 2e-3}
+TABLES = {
+    **_decomposed.UNIFORM, "environments": 128, "learning_starts": 20_000, "buffer_size": 400_000,
+    "hidden": (32, 32), "lr": 2e-3, "batch_size": 256, "update_ratio": 1 / 64,
+}  # fmt: skip
+MIXER = {"hyper_hidden": 16, "mixer_embedding": 16}
+FORAGING = {
+    "environments": 32, "epsilon_steps": 30_000, "learning_starts": 2000, "update_ratio": 1 / 8,
+    "lr": 1e-3, "hidden": (64,), "batch_size": 64,
+}  # fmt: skip
+TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    with quick_compilation(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """``wrong(right, other)``: the operator ``other`` in every module that uses ``right``."""
+
+    def replace(right, other):
+        found = 0
+        for name, module in list(sys.modules.items()):
+            if name.startswith("coterie."):
+                for word, value in list(vars(module).items()):
+                    if value is right:
+                        monkeypatch.setattr(module, word, other)
+                        found += 1
+        assert found
+        return monkeypatch
+
+    return replace
+
+
+def train(algorithm, environment, steps, seeds=2, **settings):
+    return runs.train(
+        make(algorithm, **settings), environment, steps, seeds=seeds, evaluations=1,
+        final_episodes=0,
+    )  # fmt: skip
+
+
+right = functools.cache(train)
+"""A correct training, done once: by the same words as a wrong one."""
+
+
+def judged(item, numbers):
+    """The claims that fail, each by the beginning of its sentence."""
+    return [check.claim for check in items()[item].checks(numbers) if not check.passed]
+
+
+def failing(claims, *beginnings):
+    """Exactly these claims fail."""
+    assert len(claims) == len(beginnings), claims
+    for claim, beginning in zip(claims, beginnings, strict=True):
+        assert claim.startswith(beginning)
+    return True
+
+
+def ascent(log_probs, advantages):
+    """The actor loss as the lecture prints it, without its minus sign."""
+    return jax.lax.stop_gradient(advantages) * log_probs
+
+
+# Modes -------------------------------------------------------------------------------------------
+
+LEARNERS = ("ia2c", "vdn", "maa2c", "central_a2c")
+MODES = {
+    "own": "Decentralised training and execution",
+    "ctde": "Centralised training, decentralised execution",
+    "central": "Centralised training and execution",
+}
+
+
+@functools.cache
+def row(name):
+    return modes._row(algorithms()[name])
+
+
+def modes_with(*names):
+    """All rows, those of ``names`` as they are now."""
+    return {n: (modes._row(algorithms()[n]) if n in names else row(n)) for n in LEARNERS}
+
+
+def test_modes_of_correct_algorithms():
+    assert judged("modes", modes_with()) == []
+
+
+def test_a_critic_that_leaks_z_into_an_independent_learner(monkeypatch):
+    before = modes_with()
+    monkeypatch.setattr(IA2C, "central", True)
+    after = modes_with("ia2c")
+    assert after["ia2c"]["learns_from_others"]
+    assert failing(judged("modes", before | after), MODES["own"])
+
+
+def test_a_vdn_that_does_not_sum_learns_alone(monkeypatch):
+    modes_with()
+    monkeypatch.setattr(VDN, "joint", lambda self, mixer, utilities, central: utilities)
+    assert failing(judged("modes", modes_with("vdn")), MODES["ctde"])
+
+
+def test_an_actor_that_sees_what_the_others_see(monkeypatch):
+    modes_with()
+    alone = PerAgent.step
+
+    def together(self, memory, observations, start):
+        mean = jnp.mean(observations, axis=-2, keepdims=True)
+        return alone(self, memory, observations + mean, start)
+
+    monkeypatch.setattr(PerAgent, "step", together)
+    after = modes_with("ia2c", "maa2c")
+    assert after["ia2c"]["acts_on_others"]
+    assert failing(judged("modes", after), MODES["own"], MODES["ctde"])
+
+
+def test_a_central_learner_of_the_agents_own_views(monkeypatch):
+    modes_with()
+    monkeypatch.setattr(algorithms()["central_a2c"], "joint_view", False)
+    assert failing(judged("modes", modes_with("central_a2c")), MODES["central"])
+
+
+# Speaker and listener ----------------------------------------------------------------------------
+
+SPOKEN = {"mappo": [-7.7, -7.6], "ippo": [-15.5, -15.2]}
+"""As the lecture's sizes give it; too many steps for a test."""
+BETTER, CODE, NONE = (
+    "Centralised critics do better", "With a centralised critic a code", "Without one, most seeds"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("numbers", "claims"),
+    [(SPOKEN, ()),
+     ({"mappo": SPOKEN["ippo"], "ippo": SPOKEN["mappo"]}, (BETTER, CODE, NONE)),
+     ({"mappo": SPOKEN["mappo"], "ippo": SPOKEN["mappo"]}, (BETTER, NONE)),
+     ({"mappo": SPOKEN["ippo"], "ippo": SPOKEN["ippo"]}, (BETTER, CODE)),
+     ({"mappo": [-8.6, -8.6], "ippo": [-15.0, -15.0]}, (CODE,)),
+     ({"mappo": [-7.7, -7.7], "ippo": [-12.9, -15.0]}, (NONE,))],
+    ids=["as it is", "swapped", "both central", "both independent", "no code", "half a code"],
+)  # fmt: skip
+def test_who_learns_to_talk(numbers, claims):
+    assert failing(judged("speaker-listener", numbers), *claims)
+
+
+def test_a_surrogate_of_the_wrong_sign_says_nothing(wrong):
+    correct = losses.clipped_surrogate
+    wrong(correct, lambda *args: -correct(*args))
+    broken = train("mappo", "mpe/simple-speaker-listener", 50_000, 1, **TALKING)
+    measured = items()["speaker-listener"].measure({"mappo": broken}, Scale())
+    assert measured["mappo"][0] < -20
+    assert failing(judged("speaker-listener", SPOKEN | measured), BETTER, CODE)
+
+
+# Climbing and equilibria -------------------------------------------------------------------------
+
+PLAYED = {
+    "climbing pac": ("pac", "matrix/climbing", 100_000, 2),
+    "climbing maa2c": ("maa2c", "matrix/climbing", 200_000, 2),
+    "climbing ia2c": ("ia2c", "matrix/climbing", 60_000, 2),
+    "stag-hunt pac": ("pac", "matrix/stag-hunt", 30_000, 2),
+    "stag-hunt ia2c": ("ia2c", "matrix/stag-hunt", 30_000, 2),
+    "stag-hunt ippo": ("ippo", "matrix/stag-hunt", 30_000, 2),
+}
+
+
+def settings(name):
+    return ACTOR_CRITIC if name.startswith("stag-hunt") or name == "climbing ia2c" else {}
+
+
+def climbing_with(*names):
+    """The item's numbers, the trainings of ``names`` done as algorithms are now."""
+    trained = {}
+    for name in ("climbing pac", "climbing maa2c"):
+        how = train if name in names else right
+        trained[name.partition(" ")[2]] = how(*PLAYED[name], **settings(name))
+    return items()["climbing"].measure(trained, Scale())
+
+
+def equilibria_with(*names):
+    trained = {
+        name: (train if name in names else right)(*PLAYED[name], **settings(name))
+        for name in PLAYED
+    }
+    return items()["equilibria"].measure(trained, Scale())
+
+
+def over_own_actions(team, q, legal):
+    """The maximum over the wrong axis: of a_i, for each action of the other."""
+    swapped = max_over_others(team, jnp.flip(q, axis=-2), legal)
+    return jnp.flip(swapped, axis=-2)
+
+
+def on_average(team, q, legal):
+    """The others play anything, instead of what is best."""
+    table = q.reshape(*q.shape[:-1], *team.players.action_counts)
+    return jnp.stack([table[..., 0, :, :].mean(-1), table[..., 1, :, :].mean(-2)], axis=-2)
+
+
+def test_climbing_of_correct_algorithms():
+    assert judged("climbing", climbing_with()) == []
+
+
+def test_equilibria_of_correct_algorithms():
+    assert judged("equilibria", equilibria_with()) == []
+
+
+def test_a_pareto_actor_critic_without_hope(wrong):
+    climbing_with()
+    wrong(max_over_others, on_average)
+    assert failing(judged("climbing", climbing_with("climbing pac")), "Pareto actor-critic")
+    numbers = equilibria_with("stag-hunt pac")
+    assert failing(judged("equilibria", numbers), "Stag Hunt: Pareto actor-critic")
+
+
+def test_actors_that_climb_without_the_minus(wrong):
+    climbing_with()
+    wrong(losses.policy_gradient, ascent)
+    numbers = climbing_with("climbing maa2c")
+    assert failing(judged("climbing", numbers), "Centralised A2C")
+    numbers = equilibria_with("stag-hunt ia2c")
+    assert failing(judged("equilibria", numbers), "Stag Hunt: ia2c")
+
+
+def test_a_learner_that_goes_for_the_best_must_not_be_a2c():
+    """Centralised A2C that was Pareto actor-critic all along is found out."""
+    numbers = climbing_with()
+    assert failing(judged("climbing", numbers | {"maa2c": numbers["pac"]}), "Centralised A2C")
+
+
+# Decomposition and IGM ---------------------------------------------------------------------------
+
+LONG = {"vdn climbing": (400_000, {"update_ratio": 1 / 128})}
+
+
+def decomposed(name, how=right):
+    algorithm, _, game = name.partition(" ")
+    steps, more = LONG.get(name, (120_000, {}))
+    mixer = MIXER if algorithm == "qmix" else {}
+    return how(algorithm, f"matrix/{game}", steps, 1, **TABLES | mixer | more)
+
+
+def tables_with(*names):
+    """Numbers of both items."""
+    trained = {
+        name: decomposed(name, train if name in names else right) for name in _decomposed.recipes()
+    }
+    return [items()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
+
+
+def verdicts(numbers):
+    return [judged("decomposition", numbers[0]), judged("igm", numbers[1])]
+
+
+@pytest.fixture(scope="module")
+def tables(quick):
+    """Numbers of both items, of correct algorithms; everything is measured before it is broken."""
+    return tables_with()
+
+
+def with_one(tables, name):
+    """The same, one training done and measured as algorithms are now."""
+    trained = {name: decomposed(name, train)}
+    measured = [items()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
+    return [old | new for old, new in zip(tables, measured, strict=True)]
+
+
+def test_decompositions_of_correct_algorithms(tables):
+    assert verdicts(tables) == [[], []]
+
+
+def test_a_vdn_that_does_not_sum(tables, monkeypatch):
+    monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1])
+    decomposition, igm = verdicts(with_one(tables, "vdn linear"))
+    assert failing(decomposition, "VDN on linear")
+    assert failing(igm, "Where the game can be represented")
+
+
+def test_a_vdn_that_subtracts(tables, monkeypatch):
+    """It learns the linear game exactly, by utilities that are greedy for the worst."""
+    monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1] - q[..., 1:])
+    decomposition, igm = verdicts(with_one(tables, "vdn linear"))
+    assert failing(decomposition)
+    assert failing(igm, "Every learned", "Every one is monotone", "Where the game can be")
+
+
+def test_a_bootstrap_from_the_start_of_the_next_episode(tables, wrong):
+    def endless(rewards, terminated, next_values, gamma):
+        return jax.lax.stop_gradient(rewards + gamma * next_values)
+
+    wrong(losses.one_step_target, endless)
+    decomposition, _ = verdicts(with_one(tables, "vdn linear"))
+    assert failing(decomposition, "VDN on linear")
+
+
+def test_a_qmix_without_absolute_weights(tables, monkeypatch):
+    def signed(self, utilities, central):
+        w1 = self.hyper_w1(central).reshape(*utilities.shape, self.embedding)
+        hidden = jnp.einsum("...n,...ne->...e", utilities, w1) + self.hyper_b1(central)
+        mixed = jnp.sum(jax.nn.elu(hidden) * self.hyper_w2(central), axis=-1)
+        return mixed + self.value(central)[..., 0]
+
+    monkeypatch.setattr(MonotonicMixer, "__call__", signed)
+    decomposition, igm = verdicts(with_one(tables, "qmix climbing"))
+    assert "QMIX on climbing: monotone, so no better than the best monotone table" in decomposition
+    assert "Every one is monotone, with no negative slope anywhere" in igm
+
+
+def test_a_qmix_whose_mixer_is_never_trained(tables, monkeypatch):
+    joint = make("qmix").joint.__func__
+    still = lambda self, mixer, q, central: joint(self, frozen(mixer), q, central)  # noqa: E731
+    monkeypatch.setattr(type(make("qmix")), "joint", still)
+    decomposition, _ = verdicts(with_one(tables, "qmix monotonic"))
+    assert failing(decomposition, "QMIX on monotonic")
+
+
+def frozen(tree):
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+
+
+# Foraging ----------------------------------------------------------------------------------------
+
+
+def foraged(name, how=right):
+    return how(name, "lbf/5x5-2p-1f", 80_000, 1, **FORAGING)
+
+
+def test_foraging(wrong):
+    item = items()["lbf"]
+    trained = {name: foraged(name) for name in ("idqn", "vdn", "qmix")}
+    numbers = item.measure(trained, Scale())
+    assert judged("lbf", numbers) == []
+    wrong(_value_based.masked_max, lambda scores, mask: jnp.min(scores, axis=-1))
+    trained["vdn"] = foraged("vdn", train)
+    assert failing(judged("lbf", item.measure(trained, Scale())), "VDN beats random play")
+
+
+# The policy-gradient theorem ---------------------------------------------------------------------
+
+EXACT = "{}: exact critics give no bias"
+LOWER = "{}: a baseline lowers the variance"
+BIASED = "stag-hunt, 2 rounds: wrong critics bias all but REINFORCE"
+ONE, TWO = "climbing, 1 round", "stag-hunt, 2 rounds"
+
+
+def measured(estimators=tuple(gradients.ESTIMATORS), games=tuple(policy_gradient.GAMES)):
+    """The item's numbers of some estimators in some games, from few samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_gradient, "QUICK_SAMPLES", 2**13)
+        patch.setattr(policy_gradient, "ESTIMATORS", estimators)
+        chosen = {game: policy_gradient.GAMES[game] for game in games}
+        patch.setattr(policy_gradient, "GAMES", chosen)
+        return items()["policy-gradient"].measure({}, Scale(quick=True))
+
+
+@pytest.fixture(scope="module")
+def theorem():
+    return measured()
+
+
+def anew(theorem, estimator, game):
+    """The same numbers, one estimator's measured as it is now."""
+    rows = measured((estimator,), (game,))[game]
+    return theorem | {game: {k: theorem[game][k] | rows[k] for k in rows}}
+
+
+def test_the_theorem_of_correct_estimators(theorem):
+    assert judged("policy-gradient", theorem) == []
+
+
+@pytest.mark.parametrize(("game", "title"), [("climbing", ONE), ("stag-hunt", TWO)])
+def test_a_gradient_without_the_minus(theorem, wrong, game, title):
+    wrong(losses.policy_gradient, ascent)
+    failed = judged("policy-gradient", anew(theorem, "maa2c", game))
+    assert failing(failed, EXACT.format(title))
+
+
+def test_a_counterfactual_baseline_of_the_best_action(theorem, wrong):
+    """max instead of the expectation is still a baseline: no bias, and no claim turns."""
+
+    def best(values, log_probs, chosen):
+        return chosen - jnp.max(values, axis=-1)
+
+    wrong(losses.counterfactual_advantage, best)
+    assert judged("policy-gradient", anew(theorem, "coma", "climbing")) == []
+
+
+def test_a_counterfactual_baseline_that_knows_the_own_action(theorem, wrong):
+    def own(values, log_probs, chosen):
+        return chosen - chosen * jnp.exp(jnp.max(log_probs, axis=-1))
+
+    wrong(losses.counterfactual_advantage, own)
+    failed = judged("policy-gradient", anew(theorem, "coma", "climbing"))
+    assert failing(failed, EXACT.format(ONE))
+
+
+def test_returns_without_what_comes_after(theorem, wrong):
+    wrong(returns.n_step_return, lambda rewards, *rest: rewards)
+    failed = judged("policy-gradient", anew(theorem, "ia2c", "stag-hunt"))
+    assert failing(failed, EXACT.format(TWO))
+
+
+def test_an_actor_critic_without_its_critic(theorem, monkeypatch):
+    critics = dict(gradients.ESTIMATORS) | {"ia2c": gradients.reinforce}
+    monkeypatch.setattr(gradients, "ESTIMATORS", critics)
+    failed = judged("policy-gradient", anew(theorem, "ia2c", "stag-hunt"))
+    assert failing(failed, LOWER.format(TWO), BIASED)
