@@ -16,6 +16,7 @@ from coterie.runs import Run
 from coterie.show.curves import aggregate, axis_title, series
 from coterie.show.record import record
 from coterie.show.report import Curves, Matrix, Table, Viewer
+from coterie.show.tables import number
 
 
 def learning_curves(
@@ -57,6 +58,12 @@ def tally(played: Sequence[Mapping[str, Any]]) -> str:
     """Where seeds ended: "7 on 17 of 20, 6 on 3 of 20"."""
     counts = Counter(round(x, 3) for x in mean_payoff(played))
     return ", ".join(f"{x:g} on {k} of {len(played)}" for x, k in counts.most_common())
+
+
+def tallied(per_seed: Sequence[float]) -> str:
+    """Every seed's number, equal ones once: "7 (18 times), 6 (2 times)"."""
+    counts = Counter(number(round(x, 2)) for x in per_seed)
+    return ", ".join(f"{x} ({k} times)" if k > 1 else x for x, k in counts.items())
 
 
 def ended(env: MatrixGame, played: Mapping[str, Sequence[Mapping[str, Any]]]) -> Matrix:
@@ -102,10 +109,10 @@ def summary_table(results: Mapping[str, Sequence[float]], what: str, caption: st
     rows: list[list[Any]] = []
     for name, per_seed in results.items():
         s = summarise(per_seed)
-        interval = "{:.3g} to {:.3g}".format(*s["ci95"]) if s["ci95"] else ""
-        each = " ".join(f"{x:.3g}" for x in per_seed)
+        interval = " to ".join(f"{number(x)}" for x in s["ci95"]) if s["ci95"] else ""
+        each = tallied(per_seed)
         rows.append([name, s["mean"], s["iqm"], interval, s["seeds"], each])
-    headers = ["algorithm", what, "interquartile mean", "95% interval", "seeds", "each seed"]
+    headers = ["algorithm", what, "IQM", "95% interval", "seeds", "each seed"]
     return Table(headers, rows, caption)
 
 

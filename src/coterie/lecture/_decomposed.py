@@ -14,8 +14,11 @@ UNIFORM: dict[str, Any] = {
     "update_ratio": 1 / 512, "lr": 1e-3, "lr_end": 0.0,
 }  # fmt: skip
 """Uniformly random behaviour; the learning rate ends at 0, and with it the minibatches' noise."""
-SIZES = {"vdn": {}, "qmix": {"hyper_hidden": 32, "mixer_embedding": 64}}
-"""The lecture's."""
+SIZES: dict[str, dict[str, Any]] = {
+    "vdn": {"batch_size": 2048},
+    "qmix": {"hyper_hidden": 32, "mixer_embedding": 64},
+}
+"""The mixer's are the lecture's. Where residuals are large, so is the noise of a minibatch."""
 
 
 def recipes() -> dict[str, Recipe]:
@@ -28,8 +31,3 @@ def recipes() -> dict[str, Recipe]:
         for game in GAMES
         for name in ALGORITHMS
     }  # fmt: skip
-
-
-def of(trained: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    """(algorithm, game, run) of every training."""
-    return [(*key.split(" "), run) for key, run in trained.items()]  # type: ignore[misc]

@@ -77,7 +77,7 @@ class Climbing(Item):
                 published,
                 "Policies as they are drawn; their greedy play is in the table.",
             ),
-            summary_table(returns, "greedy return per agent, last policy"),
+            summary_table(returns, "return", "Per agent: the last policies, greedy."),
             ended(env, numbers),
             episode(trained["pac"], returns["pac"], "A team of Pareto actor-critic, greedy."),
         ]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from coterie import envs
-from coterie.algorithms import Algorithm, algorithms, title
+from coterie.algorithms import Algorithm, algorithms
 from coterie.envs.views import SEED_AXIS, Game, init_vector
 from coterie.lecture._base import Check, Item, Numbers, Scale
 from coterie.rollout import scan_rollout
@@ -74,14 +74,13 @@ class Modes(Item):
         rows = [
             [
                 name,
-                r["title"],
                 r["mode"],
                 words[r["learns_from_others"]],
                 words[r["acts_on_others"]],
             ]
             for name, r in numbers.items()
         ]
-        headers = ["algorithm", "", "mode", "learns from", "acts on"]
+        headers = ["algorithm", "mode", "learns from", "acts on"]
         return [
             Table(
                 headers,
@@ -97,7 +96,6 @@ def _row(cls: type[Algorithm]) -> dict[str, Any]:
     game = make_game(algorithm, envs.make(GAME, rounds=ROUNDS), GAME, None, "auto")
     learns, acts = _dependence(algorithm, game)
     return {
-        "title": title(cls),
         "mode": cls.mode,
         "learns_from_others": learns,
         "acts_on_others": acts,

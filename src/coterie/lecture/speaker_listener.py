@@ -10,6 +10,7 @@ import numpy as np
 from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
 from coterie.lecture._blocks import episode, learning_curves, summary_table
 from coterie.runs import Run
+from coterie.show.report import Grid
 
 SETTINGS: dict[str, Any] = {
     "environments": 128, "rollout_steps": 25, "lr": 2e-3, "entropy": 0.01,
@@ -19,7 +20,7 @@ BOOK = {"maa2c": -31.4 / 2, "ia2c": -37.7 / 2}
 LEVELS = {
     "random play": -39.7,
     "no communication": -15.1,
-    "two words for three goals": -11.1,
+    "two words": -11.1,
     "full information": -7.3,
 }
 """Returns per agent (SPEC §6)."""
@@ -82,17 +83,22 @@ class SpeakerListener(Item):
         ]
 
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
-        references = {f"{name}, {x:g}": x for name, x in LEVELS.items() if x > -20}
-        references |= {f"the book's {name}, {x:.1f}": x for name, x in BOOK.items()}
+        references = {name: x for name, x in LEVELS.items() if x > -20}
+        references |= {f"book, {name}": x for name, x in BOOK.items()}
         return [
             learning_curves(
                 trained, "eval_sampled/return/team_mean", references, "Policies as they are drawn."
             ),
             summary_table(
-                numbers, "return per agent, best policy", "Greedy, 320 fresh episodes a seed."
+                numbers,
+                "return",
+                "Per agent: best policies, greedy, 320 fresh episodes a seed.",
             ),
-            episode(
-                trained["mappo"], numbers["mappo"], "A team of MAPPO, greedy: follow the words."
+            Grid(
+                [
+                    episode(trained[name], numbers[name], f"A team of {name.upper()}, greedy.")
+                    for name in ("mappo", "ippo")
+                ],
+                2,
             ),
-            episode(trained["ippo"], numbers["ippo"], "A team of IPPO, greedy."),
         ]
