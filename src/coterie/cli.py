@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coterie.errors import UsageError
 
 if TYPE_CHECKING:
+    from coterie.envs.matrix import MatrixGame
     from coterie.runs import Run
     from coterie.show.flags import Flag
 
@@ -244,7 +245,7 @@ def _print_help(command: Command, names: list[str]) -> None:
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]
     about = (command.options.__doc__ or "").strip()
-    more = command.more if len(names) < command.names[0] else ""
+    more = command.more if len(names) < max(command.names[0], 1) else ""
     _say(render_help(command.usage, about, shown, more), width=100)
 
 
@@ -530,7 +531,6 @@ class GameArgs:
 
 def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import envs
-    from coterie.analysis import games
     from coterie.envs.matrix import MatrixGame
     from coterie.show.tables import render_game
 
@@ -539,13 +539,18 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
     assert isinstance(env, MatrixGame)
     if parsed.run.json:
-        return _print_json(games.describe(env.payoffs).to_dict())
+        return _print_json(_described(env))
     return _say(render_game(env), width=120)
+
+
+def _described(env: MatrixGame) -> dict[str, Any]:
+    from coterie.analysis import games
+
+    return games.describe(env.payoffs, env.agents, env.action_labels).to_dict()
 
 
 def _game_of_run(name: str, as_json: bool) -> None:
     """The game a run was trained on, and what its teams learned of it."""
-    from coterie.analysis import games
     from coterie.analysis.learned import single_shot
     from coterie.runs import open_run
     from coterie.show.learned import render_learned, to_dict
@@ -554,7 +559,7 @@ def _game_of_run(name: str, as_json: bool) -> None:
     run = open_run(name)
     env = single_shot(run)
     if as_json:
-        return _print_json({"game": games.describe(env.payoffs).to_dict(), **to_dict(run)})
+        return _print_json({"game": _described(env), **to_dict(run)})
     return _say(render_game(env), render_learned(run), width=120)
 
 
@@ -584,9 +589,10 @@ def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.show.lesson import LectureDisplay
 
     own = parsed.run
-    for word in ("seeds", "seed"):
-        if (value := getattr(own, word)) is not None and value < (word == "seeds"):
-            raise UsageError(f"{word} must be at least {int(word == 'seeds')}; got {value}")
+    if own.seeds is not None and own.seeds < 1:
+        raise UsageError(f"seeds must be at least 1; got {own.seeds}")
+    if own.seed < 0:
+        raise UsageError(f"seed must be at least 0; got {own.seed}")
     one_core_per_seed(os.cpu_count() or 1)
     with LectureDisplay() as display:
         scale = Scale(own.quick, own.seeds, own.seed)

@@ -14,7 +14,7 @@ import pytest
 from quick import quick_compilation
 
 from coterie import runs
-from coterie.algorithms import _value_based, algorithms, make
+from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
@@ -31,8 +31,8 @@ TABLES = {
 }  # fmt: skip
 MIXER = {"hyper_hidden": 16, "mixer_embedding": 16}
 FORAGING = {
-    "environments": 32, "epsilon_steps": 30_000, "learning_starts": 2000, "update_ratio": 1 / 8,
-    "lr": 1e-3, "hidden": (64,), "batch_size": 64,
+    "environments": 32, "epsilon_steps": 30_000, "learning_starts": 2000, "update_ratio": 1 / 16,
+    "lr": 2e-3, "hidden": (64,), "batch_size": 64,
 }  # fmt: skip
 TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
 
@@ -124,7 +124,7 @@ def test_a_critic_that_leaks_z_into_an_independent_learner(monkeypatch):
 
 def test_a_vdn_that_does_not_sum_learns_alone(monkeypatch):
     modes_with()
-    monkeypatch.setattr(VDN, "joint", lambda self, mixer, utilities, central: utilities)
+    monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1])
     assert failing(judged("modes", modes_with("vdn")), MODES["ctde"])
 
 
@@ -213,12 +213,6 @@ def equilibria_with(*names):
     return items()["equilibria"].measure(trained, Scale())
 
 
-def over_own_actions(team, q, legal):
-    """The maximum over the wrong axis: of a_i, for each action of the other."""
-    swapped = max_over_others(team, jnp.flip(q, axis=-2), legal)
-    return jnp.flip(swapped, axis=-2)
-
-
 def on_average(team, q, legal):
     """The others play anything, instead of what is best."""
     table = q.reshape(*q.shape[:-1], *team.players.action_counts)
@@ -275,11 +269,8 @@ def decomposed(name, how=right):
     return how(algorithm, f"matrix/{game}", steps, 1, **TABLES | mixer | more)
 
 
-def tables_with(*names):
+def both(trained):
     """Numbers of both items."""
-    trained = {
-        name: decomposed(name, train if name in names else right) for name in _decomposed.recipes()
-    }
     return [items()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
 
 
@@ -290,14 +281,13 @@ def verdicts(numbers):
 @pytest.fixture(scope="module")
 def tables(quick):
     """Numbers of both items, of correct algorithms; everything is measured before it is broken."""
-    return tables_with()
+    return both({name: decomposed(name) for name in _decomposed.recipes()})
 
 
 def with_one(tables, name):
     """The same, one training done and measured as algorithms are now."""
-    trained = {name: decomposed(name, train)}
-    measured = [items()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
-    return [old | new for old, new in zip(tables, measured, strict=True)]
+    again = both({name: decomposed(name, train)})
+    return [old | new for old, new in zip(tables, again, strict=True)]
 
 
 def test_decompositions_of_correct_algorithms(tables):
@@ -337,7 +327,7 @@ def test_a_qmix_without_absolute_weights(tables, monkeypatch):
 
     monkeypatch.setattr(MonotonicMixer, "__call__", signed)
     decomposition, igm = verdicts(with_one(tables, "qmix climbing"))
-    assert "QMIX on climbing: monotone, so no better than the best monotone table" in decomposition
+    assert any(c.startswith("QMIX on climbing: monotone") for c in decomposition)
     assert "Every one is monotone, with no negative slope anywhere" in igm
 
 
@@ -356,18 +346,19 @@ def frozen(tree):
 # Foraging ----------------------------------------------------------------------------------------
 
 
-def foraged(name, how=right):
-    return how(name, "lbf/3x3-2p-1f", 60_000, 1, **FORAGING)
+def foraged(name, how=right, steps=60_000):
+    return how(name, "lbf/3x3-2p-1f", steps, 1, **FORAGING)
 
 
-def test_foraging(wrong):
+def test_foraging_of_correct_and_of_wrong_algorithms(wrong):
     item = items()["lbf"]
     trained = {name: foraged(name) for name in ("idqn", "vdn", "qmix")}
     numbers = item.measure(trained, Scale())
     assert judged("lbf", numbers) == []
-    wrong(_value_based.masked_max, lambda scores, mask: jnp.min(scores, axis=-1))
-    trained["vdn"] = foraged("vdn", train)
-    assert failing(judged("lbf", item.measure(trained, Scale())), "VDN beats random play")
+    correct = losses.one_step_target
+    wrong(correct, lambda rewards, *more: correct(-rewards, *more))
+    broken = item.measure(trained | {"vdn": foraged("vdn", train, 20_000)}, Scale())
+    assert failing(judged("lbf", broken), "VDN beats random play")
 
 
 # The policy-gradient theorem ---------------------------------------------------------------------
@@ -378,10 +369,12 @@ BIASED = "stag-hunt, 2 rounds: wrong critics bias all but REINFORCE"
 ONE, TWO = "climbing, 1 round", "stag-hunt, 2 rounds"
 
 
-def measured(estimators=tuple(gradients.ESTIMATORS), games=tuple(policy_gradient.GAMES)):
+def measured(
+    estimators=tuple(gradients.ESTIMATORS), games=tuple(policy_gradient.GAMES), samples=2**13
+):
     """The item's numbers of some estimators in some games, from few samples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_gradient, "QUICK_SAMPLES", 2**13)
+        patch.setattr(policy_gradient, "QUICK_SAMPLES", samples)
         patch.setattr(policy_gradient, "ESTIMATORS", estimators)
         chosen = {game: policy_gradient.GAMES[game] for game in games}
         patch.setattr(policy_gradient, "GAMES", chosen)
@@ -393,9 +386,9 @@ def theorem():
     return measured()
 
 
-def anew(theorem, estimator, game):
+def anew(theorem, estimator, game, samples=2**13):
     """The same numbers, one estimator's measured as it is now."""
-    rows = measured((estimator,), (game,))[game]
+    rows = measured((estimator,), (game,), samples)[game]
     return theorem | {game: {k: theorem[game][k] | rows[k] for k in rows}}
 
 
@@ -431,9 +424,7 @@ def test_a_counterfactual_baseline_that_knows_the_own_action(theorem, wrong):
 
 def test_returns_without_what_comes_after(theorem, wrong):
     wrong(returns.n_step_return, lambda rewards, *rest: rewards)
-    failed = anew(theorem, "ia2c", "stag-hunt")
-    print(failed["stag-hunt"])
-    failed = judged("policy-gradient", failed)
+    failed = judged("policy-gradient", anew(theorem, "ia2c", "stag-hunt", 2**16))
     assert failing(failed, EXACT.format(TWO))
 
 

@@ -44,7 +44,7 @@ class PAC(ActorCritic):
     entropy: float = 1.0
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = 0.01
-    """The weight falls (or rises) linearly to this one."""
+    """It moves linearly to this one, below 0 to reward certainty."""
     joint_optimum: bool = False
     """Break ties between optima: the others play their parts of one arg max common to all."""
     max_others: int = 1024

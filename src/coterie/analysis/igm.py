@@ -7,7 +7,7 @@ agents' own greedy actions together are greedy for Q_tot. Monotonicity, ∂Q_tot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -88,8 +88,12 @@ def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decom
         UsageError: another algorithm, no single-shot matrix game, no such seed or policy.
     """
     algorithm = _joint_valued(run)
-    utilities = learned_utilities(run, seed, which)
     learned = learner(run, seed)
+    if which == "last":  # a killed run may hold later policies than the checkpoint of its mixer
+        own = jax.tree.map(lambda x: x[None], learned.values.utility)
+        utilities = learned_utilities(replace(run, policies={"last": own}))
+    else:
+        utilities = learned_utilities(run, seed, which)
     if which != "last" and learned.values.mixer is not None:
         raise UsageError(
             f"{algorithm.name}'s mixer is kept as it was at the end: take which='last'"

@@ -43,7 +43,7 @@ def learner(run: Run, seed: int = 0) -> PyTree:
         assert run.path is not None
         lanes = Lanes(algorithm_of(run), run.game, run.config["seeds"], count=run.config["lanes"])
         states = checkpoints.latest(run.path, lanes.template()).tree
-        every = stack([without_replay(state.learner) for state in states])
+        every = run.learner = stack([without_replay(state.learner) for state in states])
     return jax.tree.map(lambda x: x[seed], every)
 
 

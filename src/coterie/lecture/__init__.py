@@ -14,7 +14,7 @@ from coterie.lecture._base import Item
 
 @cache
 def items() -> dict[str, Item]:
-    """All items by name, in the order of the lecture."""
+    """All items by name, in the order of the report."""
     found: list[Item] = []
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_") and module.name != "course":

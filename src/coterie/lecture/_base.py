@@ -60,7 +60,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Names the run directory: pac-climbing-20x100k."""
+        """Names the run directory: pac-climbing-20x300k."""
         variant = self.environment.rpartition("/")[2]
         size = f"{self.seeds}x{short(self.steps)}" + (f"-from-{self.seed}" if self.seed else "")
         return f"{self.algorithm}-{variant}-{size}"
@@ -87,12 +87,20 @@ class Recipe:
             self._check_same(directory)
             if directory.is_judged():
                 return open_run(path)
-        if list((path / "checkpoints").glob("*")):
-            run = runs.resume(path, report=report)
+        elif path.exists() and any(path.iterdir()):
+            raise UsageError(f"{path} is in the way: it is no training of the lecture")
+        asked: set[str] = set()
+
+        def watched(event: str, facts: dict[str, Any]) -> None:
+            asked.add(event)
+            report(event, facts)
+
+        if list((path / "checkpoints").glob("*/state.safetensors")):
+            runs.resume(path, report=watched)
         else:
             shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
-            run = self._begin(path, report)
-        if run.steps < self.steps:
+            self._begin(path, watched)
+        if "stopping" in asked:
             raise KeyboardInterrupt
         return open_run(path)
 
@@ -107,7 +115,8 @@ class Recipe:
         config = directory.config()
         algorithm, game = runs.restore(config)
         wanted = make(self.algorithm, **self.settings).resolve(self.steps, game.spec.time_limit)
-        same = {k: config[k] == getattr(self, k) for k in ("environment", "steps", "seeds", "seed")}
+        names = ("environment", "steps", "seeds", "seed", "evaluations", "final_episodes")
+        same = {k: config[k] == getattr(self, k) for k in names}
         if algorithm != wanted or not all(same.values()):
             raise UsageError(
                 f"{directory.path} holds a training with other settings: choose another --out"
@@ -132,7 +141,7 @@ class Item(abc.ABC):
     """One figure or table of the lecture.
 
     Attributes:
-        number: its place in the lecture.
+        number: its place in the report.
         title: what it is called in the report.
         source: where it stands.
         about: what is shown, in a sentence or two.
@@ -183,6 +192,7 @@ class Outcome:
     title: str
     source: str
     quick: bool
+    scale: dict[str, Any]
     numbers: Numbers
     checks: list[dict[str, Any]]
     trainings: dict[str, dict[str, Any]]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from coterie import __version__
+from coterie.algorithms import make
 from coterie.lecture import items
-from coterie.lecture._base import Item, Outcome, Recipe, Scale
+from coterie.lecture._base import Item, Numbers, Outcome, Recipe, Scale
 from coterie.runs import Report, Run, open_run
 from coterie.show.curves import series
 from coterie.show.report import Command, Section, Table, Text, write_report
@@ -72,7 +75,8 @@ def _check_place(out: Path) -> None:
     if out.is_file():
         raise UsageError(f"{out} is a file; choose another --out")
     if out.is_dir():
-        strange = {p.name for p in out.iterdir()} - {"runs", "items", "report.html"}
+        names = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+        strange = names - {"runs", "items", "report.html"}
         if strange:
             raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
 
@@ -84,19 +88,30 @@ def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Ou
     for key, recipe in recipes.items():
         tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
         trained[key] = recipe.train(out / "runs", report)
-    numbers = json.loads(json.dumps(item.measure(trained, scale), allow_nan=False))
+    numbers = _plain(item, item.measure(trained, scale))
     trainings = {key: _facts(r, out, trained[key]) for key, r in recipes.items()}
     return Outcome(
         item=item.name,
         title=item.title,
         source=item.source,
         quick=scale.quick,
+        scale=dataclasses.asdict(scale),
         numbers=numbers,
         checks=[dataclasses.asdict(check) for check in item.checks(numbers)],
         trainings=trainings,
         seconds=time.perf_counter() - begun,
         fingerprint=_fingerprint(item, scale),
     )
+
+
+def _plain(item: Item, measured: Numbers) -> Numbers:
+    """The numbers as they are read back from their file."""
+    try:
+        return json.loads(json.dumps(measured, allow_nan=False))
+    except ValueError:
+        raise RuntimeError(
+            f"{item.name}: a number that was measured is not finite, so a training has diverged"
+        ) from None
 
 
 def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
@@ -119,23 +134,28 @@ def _seconds(path: Path) -> float:
 
 
 def _fingerprint(item: Item, scale: Scale) -> str:
-    """What an outcome depends on, apart from the code of the item itself."""
-    recipes = {key: dataclasses.asdict(r) for key, r in _recipes(item, scale).items()}
-    content = [__version__, item.name, dataclasses.asdict(scale), recipes]
+    """What an outcome depends on: version, scale, the item's code, its trainings' settings."""
+    recipes = {
+        key: [dataclasses.asdict(recipe), make(recipe.algorithm, **recipe.settings).settings()]
+        for key, recipe in _recipes(item, scale).items()
+    }
+    code = inspect.getsource(sys.modules[type(item).__module__])
+    content = [__version__, code, dataclasses.asdict(scale), recipes]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
     """The outcome of an item that was given already, at the same scale."""
-    outcome = _read(out, item.name)
-    same = outcome is not None and outcome.fingerprint == _fingerprint(item, scale)
-    return outcome if same else None
+    outcome = _read(out, item)
+    return outcome if outcome is not None and outcome.scale == dataclasses.asdict(scale) else None
 
 
-def _read(out: Path, name: str) -> Outcome | None:
-    """What ``out`` holds of an item; None where its result is damaged or a run of it is gone."""
+def _read(out: Path, item: Item) -> Outcome | None:
+    """What ``out`` holds of an item; None where it is damaged, of other code, or a run is gone."""
     try:
-        outcome = Outcome.from_dict(json.loads((out / "items" / f"{name}.json").read_text()))
+        outcome = Outcome.from_dict(json.loads((out / "items" / f"{item.name}.json").read_text()))
+        if outcome.fingerprint != _fingerprint(item, Scale(**outcome.scale)):
+            return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
@@ -147,7 +167,7 @@ def _read(out: Path, name: str) -> Outcome | None:
 
 def write(out: Path) -> Path:
     """``report.html``, of every item that ``out`` holds an outcome of."""
-    read = [(item, _read(out, name)) for name, item in items().items()]
+    read = [(item, _read(out, item)) for item in items().values()]
     given = [(item, outcome) for item, outcome in read if outcome is not None]
     sections = [_overview([outcome for _, outcome in given])]
     sections += [_section(item, outcome, out) for item, outcome in given]

@@ -23,8 +23,8 @@ PUBLISHED = {
 }
 """Q_tot as the lecture prints it; QMIX on climbing differs from training to training."""
 CLOSE_TO_FIT, EXACT = 0.15, 0.1
-BEST_MONOTONE_MSE = 110.8
-"""Of any monotone table, on climbing."""
+BEST_MONOTONE_MSE, BEST_ADDITIVE_MSE = 110.8, 175.09
+"""Of any such table, on climbing."""
 
 
 class Decomposition(Item):
@@ -103,14 +103,14 @@ def _climbing(seeds: list[dict[str, Any]]) -> list[Check]:
     shown = ", ".join("".join("ABC"[a] for a in g) for g in greedy)
     return [
         Check(
-            "QMIX on climbing: monotone, so no better than the best monotone table",
-            f"mean squared residual at least {BEST_MONOTONE_MSE}; the lecture's about 153",
+            "QMIX on climbing: monotone, between the best monotone and the best additive table",
+            f"mean squared residual {BEST_MONOTONE_MSE} to {BEST_ADDITIVE_MSE}; the lecture's: 153",
             ", ".join(f"{x:.1f}" for x in mse),
-            all(monotone) and min(mse) >= BEST_MONOTONE_MSE,
+            all(monotone) and min(mse) >= BEST_MONOTONE_MSE and max(mse) <= BEST_ADDITIVE_MSE + 1,
         ),
         Check(
             "QMIX on climbing: greedy play is never the optimum (A, A)",
-            "CB",
+            "dominated (there CB)",
             shown,
             [0, 0] not in greedy,
         ),

@@ -28,8 +28,8 @@ class Equilibria(Item):
     source = "Lecture, “The Equilibrium Selection Problem”"
     about = (
         "Both games have several pure Nash equilibria, one of them best for everybody. "
-        "Independent learners that start close to uniformly random play go to the one that "
-        "risks least; Pareto actor-critic goes to the Pareto-optimal one."
+        "Learners that start close to uniformly random play go to the other one, where a mistake "
+        "of one's partner costs less; Pareto actor-critic goes to the Pareto-optimal one."
     )
 
     def recipes(self) -> dict[str, Recipe]:
@@ -60,16 +60,18 @@ class Equilibria(Item):
     def checks(self, numbers: Numbers) -> list[Check]:
         hunt, climbing = (numbers[game]["ended"] for game in GAMES)
         return [
-            _all_at("Stag Hunt: Pareto actor-critic hunts the stag, (A, A)", hunt["pac"], [0, 0]),
+            *(_theory(numbers[game]["theory"], game) for game in GAMES),
+            _all_at(
+                "Stag Hunt: Pareto actor-critic hunts the stag, (A, A)", hunt["pac"], [0, 0], ""
+            ),
             *(
-                _all_at(f"Stag Hunt: {name} ends at the risk-dominant (B, B)", hunt[name], [1, 1])
+                _all_at(
+                    f"Stag Hunt: {name} ends at the risk-dominant (B, B)", hunt[name], [1, 1], ""
+                )
                 for name in ("ia2c", "ippo")
             ),
-            _all_at("Climbing: Pareto actor-critic ends at (A, A)", climbing["pac"], [0, 0]),
-            *(
-                _never_at(f"Climbing: {name} does not find (A, A)", climbing[name], [0, 0])
-                for name in ("ia2c", "maa2c")
-            ),
+            _all_at("Climbing: Pareto actor-critic ends at (A, A)", climbing["pac"], [0, 0], "11"),
+            *(_dominated(f"Climbing: {name}", climbing[name]) for name in ("ia2c", "maa2c")),
         ]
 
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
@@ -102,15 +104,34 @@ def _game(name: str) -> MatrixGame:
     return env
 
 
-def _all_at(claim: str, seeds: list[dict[str, Any]], cell: list[int]) -> Check:
+def _all_at(claim: str, seeds: list[dict[str, Any]], cell: list[int], published: str) -> Check:
     there = sum(s["actions"] == cell for s in seeds)
     return Check(
-        f"{claim}, on at least 9 of 10 seeds", "lecture", tally(seeds), there >= 0.9 * len(seeds)
+        f"{claim}, on at least 9 of 10 seeds", published, tally(seeds), there >= 0.9 * len(seeds)
     )
 
 
-def _never_at(claim: str, seeds: list[dict[str, Any]], cell: list[int]) -> Check:
-    there = sum(s["actions"] == cell for s in seeds)
+def _dominated(who: str, seeds: list[dict[str, Any]]) -> Check:
+    there, best = (sum(s["actions"] == [k, k] for s in seeds) for k in (1, 0))
     return Check(
-        f"{claim} on more than 1 of 10 seeds", "lecture", tally(seeds), there <= 0.1 * len(seeds)
+        f"{who} mostly ends at the Pareto-dominated (B, B), never at (A, A)",
+        "7 (centralised A2C)",
+        tally(seeds),
+        there > len(seeds) / 2 and best == 0,
+    )
+
+
+def _theory(report: dict[str, Any], game: str) -> Check:
+    """The lecture's equilibria of both games, and which of them dominates which."""
+    found = {tuple(e["actions"]): e for e in report["equilibria"]}
+    optimal = [a for a, e in found.items() if e["pareto_optimal"]]
+    safe = [a for a, e in found.items() if e["risk_dominant"]]
+    names = ", ".join("".join(e["labels"]) for e in found.values())
+    return Check(
+        f"{game}: (A, A) and (B, B) are the pure equilibria, only (A, A) is Pareto-optimal",
+        "lecture",
+        f"{names}; risk-dominant: {', '.join(''.join(found[a]['labels']) for a in safe)}",
+        set(found) == {(0, 0), (1, 1)}
+        and optimal == [(0, 0)]
+        and (game != "stag-hunt" or safe == [(1, 1)]),
     )

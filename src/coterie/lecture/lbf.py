@@ -54,7 +54,7 @@ class LevelBasedForaging(Item):
                 for b in names[k + 1 :]:
                     x, y = (np.array(numbers[n]["per_seed"]) for n in (a, b))
                     found = probability_of_improvement(x, y)
-                    better[f"{a} over {b}"] = [found.value, found.low, found.high]
+                    better[f"{a} over {b}"] = [float(v) for v in found]
         return numbers | {"improvement": better}
 
     def checks(self, numbers: Numbers) -> list[Check]:

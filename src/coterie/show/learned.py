@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -101,7 +102,9 @@ def _decomposition(seed: int, found: Decomposition, labels: Sequence[Sequence[st
 
 def _heads(labels: Sequence[str], utilities: Float[np.ndarray, " A"]) -> list[str]:
     """Column heads: an action and its utility."""
-    return [f"{a} [dim]{number(float(u))}[/]" for a, u in zip(labels, utilities, strict=True)]
+    return [
+        f"{escape(a)} [dim]{number(float(u))}[/]" for a, u in zip(labels, utilities, strict=True)
+    ]
 
 
 def _table(*headers: str) -> Table:

@@ -70,6 +70,7 @@ class TrainDisplay:
     def _stop(self) -> None:
         if self.task is not None:
             self.bar.stop()
+            self.bar.remove_task(self.task)
             self.task = None
 
     def _start(self, facts: dict[str, Any]) -> None:
