@@ -35,7 +35,7 @@ from coterie.types import PyTree, Reward, UsageError, tree_bytes
 LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
 EPISODES, FINAL_EPISODES = 32, 320
-"""At each evaluation point, and for the absolute metric at the end (SPEC §8)."""
+"""At each evaluation point, and for the absolute metric at the end."""
 
 Report = Callable[[str, dict[str, Any]], None]
 Opened = str | Environment | Callable[[], Environment]

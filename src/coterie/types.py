@@ -51,7 +51,7 @@ class EnvSpec:
         central_size: length of the environment's own state vector, offered as centralised
             information z; 0 when it offers none.
         time_limit: steps after which an episode is cut (a truncation); ``None`` for no limit.
-        reward: the environment's customary reward for learners (SPEC "own customary reward").
+        reward: the environment's customary reward for learners.
     """
 
     agents: tuple[str, ...]

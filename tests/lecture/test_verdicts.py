@@ -228,7 +228,7 @@ def test_equilibria_of_correct_algorithms():
 
 
 def test_a_pareto_actor_critic_without_hope(wrong):
-    climbing_with()
+    climbing_with(), equilibria_with()
     wrong(max_over_others, on_average)
     assert failing(judged("climbing", climbing_with("climbing pac")), "Pareto actor-critic")
     numbers = equilibria_with("stag-hunt pac")
@@ -236,7 +236,7 @@ def test_a_pareto_actor_critic_without_hope(wrong):
 
 
 def test_actors_that_climb_without_the_minus(wrong):
-    climbing_with()
+    climbing_with(), equilibria_with()
     wrong(losses.policy_gradient, ascent)
     numbers = climbing_with("climbing maa2c")
     assert failing(judged("climbing", numbers), "Centralised A2C")

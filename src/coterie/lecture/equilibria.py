@@ -112,12 +112,12 @@ def _all_at(claim: str, seeds: list[dict[str, Any]], cell: list[int], published:
 
 
 def _dominated(who: str, seeds: list[dict[str, Any]]) -> Check:
-    there, best = (sum(s["actions"] == [k, k] for s in seeds) for k in (1, 0))
+    near = sum(s["actions"] in ([1, 1], [2, 1]) for s in seeds)
     return Check(
-        f"{who} mostly ends at the Pareto-dominated (B, B), never at (A, A)",
+        f"{who} mostly ends at (B, B) or on the way there, at (C, B), and never at (A, A)",
         "7 (centralised A2C)",
         tally(seeds),
-        there > len(seeds) / 2 and best == 0,
+        near > len(seeds) / 2 and all(s["actions"] != [0, 0] for s in seeds),
     )
 
 

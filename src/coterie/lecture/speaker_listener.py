@@ -22,7 +22,7 @@ LEVELS = {
     "two words": -11.1,
     "full information": -7.3,
 }
-"""Returns per agent (SPEC §6)."""
+"""Returns per agent of simple ways to play."""
 CODE, MUTE = -8.5, -13.0
 """Better than this, a team has a code of three words; worse than that, it has hardly any."""
 
@@ -69,13 +69,13 @@ class SpeakerListener(Item):
             ),
             Check(
                 f"With a centralised critic a code is found: above {CODE:g} on all seeds but one",
-                f"full information {LEVELS['full information']:g}",
+                f"{LEVELS['full information']:g} with full information",
                 shown["mappo"],
                 above >= max(1, len(central) - 1),
             ),
             Check(
                 f"Without one, most seeds have none yet: below {MUTE:g}",
-                f"no communication {LEVELS['no communication']:g}",
+                f"{LEVELS['no communication']:g} without communication",
                 shown["ippo"],
                 sum(x < MUTE for x in own) > len(own) / 2,
             ),
