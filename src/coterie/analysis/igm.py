@@ -92,12 +92,12 @@ def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decom
     if which == "last":  # a killed run may hold later policies than the checkpoint of its mixer
         own = jax.tree.map(lambda x: x[None], learned.values.utility)
         utilities = learned_utilities(replace(run, policies={"last": own}))
-    else:
-        utilities = learned_utilities(run, seed, which)
-    if which != "last" and learned.values.mixer is not None:
+    elif learned.values.mixer is not None:
         raise UsageError(
             f"{algorithm.name}'s mixer is kept as it was at the end: take which='last'"
         )
+    else:
+        utilities = learned_utilities(run, seed, which)
     view, payoffs = only_view(run), single_shot(run).payoffs
     counts, n = payoffs.shape[:-1], payoffs.shape[-1]
     combined = np.stack(np.meshgrid(*utilities, indexing="ij"), axis=-1)

@@ -11,8 +11,6 @@ from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
 from coterie.runs import Run
 from coterie.show.report import Table
 
-ADDITIVE, MONOTONE = 175.09, 110.82
-"""The smallest mean squared residuals on climbing, of additive and of monotone tables."""
 FITS = ("smallest_slope", "mse", "additive_mse", "monotone_mse")
 
 
@@ -65,8 +63,8 @@ class IGM(Item):
                 f"{optimal} of {len(representable)}",
                 optimal == len(representable),
             ),
-            _bounded("sum of utilities", ADDITIVE, vdn, "additive_mse"),
-            _bounded("monotone mixing", MONOTONE, qmix, "monotone_mse"),
+            _bounded("sum of utilities", _decomposed.ADDITIVE_MSE, vdn, "additive_mse"),
+            _bounded("monotone mixing", _decomposed.MONOTONE_MSE, qmix, "monotone_mse"),
             Check(
                 "Climbing: greedy play misses the optimum",
                 "lecture",

@@ -95,7 +95,7 @@ def plot(
     read = [(Path(run), _config(Path(run)), series(Path(run), metric)) for run in runs]
     named = [(run, str(c["algorithm"]), str(c["environment"])) for run, c, _ in read]
     panels: dict[str, list[Curve]] = {}
-    for (_, _, data), label, (_, _, environment) in zip(read, _labels(named), named, strict=True):
+    for (_, _, data), label, (_, _, environment) in zip(read, labels(named), named, strict=True):
         panels.setdefault(environment, []).append(aggregate(label, data))
     figure = draw(panels, axis_title(metric), title, references)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:
     return Curve(label, grid, samples.mean(axis=0), low, high, len(samples))
 
 
-def _labels(named: Sequence[tuple[Path, str, str]]) -> list[str]:
+def labels(named: Sequence[tuple[Path, str, str]]) -> list[str]:
     """The algorithm; where it ran twice on one environment, the run directory's name as well."""
     pairs = [(algorithm, environment) for _, algorithm, environment in named]
     return [

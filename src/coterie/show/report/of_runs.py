@@ -83,9 +83,7 @@ def _absolute(path: Path, config: dict[str, Any]) -> list[float] | None:
         seeds = range(config["seed"], config["seed"] + config["seeds"])
         episodes = [node[f"seed_{k}"]["absolute_metrics"]["return"] for k in seeds]
         return [float(np.mean(own)) for own in episodes]
-    except FileNotFoundError:
-        return None
-    except KeyError:
+    except (FileNotFoundError, KeyError):
         return None
     except (ValueError, TypeError):
         raise UsageError(f"{path}/evaluations.json is damaged") from None
@@ -127,13 +125,9 @@ def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Pa
 
 def _labels(sources: Sequence[Source]) -> list[str]:
     """As in plots: the algorithm, and the directory's name where that is not enough."""
-    pairs = [(s.config["algorithm"], s.config["environment"]) for s in sources]
-    names = [
-        algorithm if pairs.count((algorithm, environment)) == 1 else f"{algorithm} · {name}"
-        for (algorithm, environment), name in zip(
-            pairs, (s.path.resolve().name for s in sources), strict=True
-        )
-    ]
+    names = curves.labels(
+        [(s.path, s.config["algorithm"], s.config["environment"]) for s in sources]
+    )
     return [n if s.finished else f"{n} (unfinished)" for n, s in zip(names, sources, strict=True)]
 
 
