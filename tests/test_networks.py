@@ -236,3 +236,14 @@ made = jax.jit(jax.vmap(make), compiler_options=quick)(jax.random.split(jax.rand
 jax.block_until_ready(jax.tree.leaves(made))
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("gain", "hidden", "last", "bias"), [(None, 3**-0.5, 3**-0.5, True), (2**0.5, 2**0.5, 1, False)]
+)
+def test_initial_weights_have_the_stated_spread(gain, hidden, last, bias):
+    network = quick(lambda: History(100, 90, (80, 70), KEY, gain=gain))()
+    for layer, spread in zip(network.body.layers, (hidden, hidden, last), strict=True):
+        inputs = layer.weight.shape[0]
+        assert float(jnp.std(layer.weight)) == pytest.approx(spread / inputs**0.5, rel=0.05)
+        assert bool(jnp.any(layer.bias != 0)) == bias

@@ -23,16 +23,28 @@ Groups = tuple[str, ...]
 
 
 class Linear(eqx.Module):
-    """y = x W + b; W and b uniform in ±scale/√inputs."""
+    """y = x W + b; W and b uniform in ±scale/√inputs.
+
+    With a gain instead, W is uniform with standard deviation scale · gain/√inputs, and b is 0.
+    """
 
     weight: Float[Array, "I J"]
     bias: Float[Array, " J"]
 
-    def __init__(self, inputs: int, outputs: int, key: PRNGKey, scale: int | float = 1.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        key: PRNGKey,
+        scale: int | float = 1.0,
+        gain: int | float | None = None,
+    ):
         w_key, b_key = jax.random.split(key)
         bound = scale / math.sqrt(max(inputs, 1))
+        shift = bound if gain is None else 0.0
+        bound = bound if gain is None else bound * gain * math.sqrt(3)
         self.weight = jax.random.uniform(w_key, (inputs, outputs), minval=-bound, maxval=bound)
-        self.bias = jax.random.uniform(b_key, (outputs,), minval=-bound, maxval=bound)
+        self.bias = jax.random.uniform(b_key, (outputs,), minval=-shift, maxval=shift)
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
         return x @ self.weight + self.bias
@@ -50,13 +62,18 @@ class MLP(eqx.Module):
         key: PRNGKey,
         activation: str = "relu",
         last: int | float = 1.0,
+        gain: int | float | None = None,
     ):
-        """``last`` scales the last layer's initial weights: a small one starts near 0."""
+        """``last`` scales the last layer's initial weights: a small one starts near 0.
+
+        ``gain`` is that of the layers before it, see ``Linear``; the last layer's is then 1.
+        """
         keys = jax.random.split(key, len(sizes) - 1)
         scales = [1.0] * (len(sizes) - 2) + [last]
+        gains = [gain] * (len(sizes) - 2) + [None if gain is None else 1.0]
         self.layers = tuple(
-            Linear(i, j, k, scale)
-            for i, j, k, scale in zip(sizes[:-1], sizes[1:], keys, scales, strict=True)
+            Linear(i, j, k, scale, g)
+            for i, j, k, scale, g in zip(sizes[:-1], sizes[1:], keys, scales, gains, strict=True)
         )
         self.activation = activation
 
@@ -110,10 +127,11 @@ class History(eqx.Module):
         recurrent: bool = False,
         activation: str = "relu",
         last: int | float = 1.0,
+        gain: int | float | None = None,
     ):
         body_key, gru_key = jax.random.split(key)
         self.memory_size = hidden[-1] if recurrent else 0
-        self.body = MLP([inputs, *hidden, outputs], body_key, activation, last)
+        self.body = MLP([inputs, *hidden, outputs], body_key, activation, last, gain)
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
 
     def unroll(
@@ -163,12 +181,13 @@ class PerAgent(eqx.Module):
         recurrent: bool = False,
         activation: str = "relu",
         last: int | float = 1.0,
+        gain: int | float | None = None,
     ):
         self.index = index
         self.identify = tuple(index.count(g) > 1 for g in index)
         width = inputs + (len(index) if any(self.identify) else 0)
         self.networks = eqx.filter_vmap(
-            lambda k: History(width, outputs, hidden, k, recurrent, activation, last)
+            lambda k: History(width, outputs, hidden, k, recurrent, activation, last, gain)
         )(jax.random.split(key, max(index) + 1))
 
     @property

@@ -185,6 +185,7 @@ class ActorCritic(PolicyGradient):
             critic_key,
             self.recurrent,
             self.activation,
+            gain=self.gain,
         )
         return Learner(
             actor=actor,

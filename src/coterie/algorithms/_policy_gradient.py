@@ -52,6 +52,8 @@ class PolicyGradient(Algorithm):
     """Hidden layer sizes of actors and critics."""
     activation: Literal["relu", "tanh"] = "tanh"
     """Between hidden layers."""
+    gain: float = 1.414
+    """Initial weights of hidden layers have standard deviation gain/√inputs; biases are 0."""
     recurrent: bool = False
     """Put a GRU before the last layer: policies of histories instead of observations."""
     sharing: Literal["own", "shared"] = "own"
@@ -60,7 +62,7 @@ class PolicyGradient(Algorithm):
     """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "environments", *self._positive()):
+        for name in ("lr", "environments", "gain", *self._positive()):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} must be a positive number; got {getattr(self, name)}")
         for name in ("gamma", *self._shares()):
@@ -130,6 +132,7 @@ class PolicyGradient(Algorithm):
             self.recurrent,
             self.activation,
             last=ACTOR_SCALE,
+            gain=self.gain,
         )
 
     def policy(self, learner: Any) -> PerAgent:
