@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 
 import by_hand
 import equinox as eqx
@@ -597,12 +598,16 @@ def learned(case):
     """(path, joint action) -> what the trained critics say after the path [N, J]."""
     name, env = case.split()[0], Probes()
     settings = {
-        "gamma": 0.5, "environments": 32, "hidden": (32,), "lr": 1e-12, "critic_lr": 3e-3,
+        "gamma": 0.5, "environments": 32, "hidden": (32,), "lr": 1e-12, "critic_lr": 1e-2,
         "max_grad_norm": None, "entropy_end": None, "minibatches": 1,
     }  # fmt: skip
     algorithm = small(name, **settings | LEARNERS[case])
+    iterations = 400 if algorithm.recurrent else 800
+    # Learning rates that fall to 0 average what the last rollouts happened to show.
+    over = iterations * math.prod(algorithm.rollout_shape())
+    algorithm = dataclasses.replace(algorithm, lr_end=0.0, lr_steps=over)
     game = game_for(algorithm, env)
-    state, _ = train(algorithm, game, 400 if algorithm.recurrent else 700)
+    state, _ = train(algorithm, game, iterations)
     critic = by_hand.in_numpy(jax.tree.map(lambda x: x[0], state.learner.critic))
     width = env.spec().observation_size
 
