@@ -29,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointMismatch",
     "Restored",
+    "drop",
     "latest",
     "read_arrays",
     "read_tree",
@@ -226,6 +227,14 @@ def latest(run_dir: Path, like: PyTree, warn: Callable[[str], None] = logger.war
     if not reasons:
         raise CheckpointError(f"there is no checkpoint in {run_dir}")
     raise CheckpointError(f"no checkpoint in {run_dir} is good: {'; '.join(reasons)}")
+
+
+def drop(run_dir: Path) -> None:
+    """Removes all checkpoints, the oldest first; there need not be any."""
+    for step in reversed(_steps(run_dir)):
+        _remove(_state_path(run_dir, step))
+    with contextlib.suppress(OSError):  # something of the user's may be in there
+        (run_dir / "checkpoints").rmdir()
 
 
 def _is_array(leaf: Any) -> bool:

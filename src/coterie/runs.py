@@ -366,6 +366,11 @@ def resume(
     """
     directory = RunDirectory.open(Path(path))
     config = directory.config()
+    if directory.learner.is_file():
+        raise UsageError(
+            f"{path} is complete and keeps no checkpoint to go on from, only what it learned: "
+            "train again with more --steps and another --out"
+        )
     algorithm, game = restore(config, environment)
     if steps is not None:
         config["steps"] = int(steps)

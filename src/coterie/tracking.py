@@ -77,6 +77,11 @@ class RunDirectory:
                 raise UsageError(f"{self.path}/config.json is not that of a run: it needs {name}")
         return config
 
+    @property
+    def learner(self) -> Path:
+        """Stands for the checkpoints of a run that was settled: what its seeds learned with."""
+        return self.path / "learner.safetensors"
+
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a JSON file in one step: a reader sees the old one or the new one."""
         target = self.path / name

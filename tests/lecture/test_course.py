@@ -11,11 +11,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from quick import quick_compilation
 
 from coterie import cli, envs, runs
 from coterie.algorithms import make
+from coterie.analysis.learned import learner
 from coterie.lecture import course, items
 from coterie.lecture._base import Check, Item, Outcome, Recipe, Scale
 from coterie.lecture._blocks import learning_curves, mean_payoff, outcomes
@@ -247,7 +250,8 @@ def test_the_same_seeds_give_the_same_numbers(finished, tmp_path):
     assert without_seconds(again[0]) == without_seconds(finished[1][0])
 
 
-def test_other_seeds_give_other_numbers(given, finished):
+def test_other_seeds_give_other_numbers(given):
+    (given / "items/trained.json").unlink()
     told, (other,) = events(["trained"], given, Scale(seeds=1, seed=1))
     assert told == DONE
     run = open_run(given / other.trainings["ia2c"]["run"])
@@ -256,14 +260,88 @@ def test_other_seeds_give_other_numbers(given, finished):
     assert len(list((given / "runs").iterdir())) == 2
 
 
-def test_another_scale_is_run_again_and_labelled(given):
+def test_another_scale_of_another_item_is_labelled(given):
+    (given / "items/told.json").unlink()
     told, (quick,) = events(["told"], given, Scale(quick=True))
     assert (told, Told.times, quick.quick) == (KEPT, 1, True)
     page = html.unescape((given / "report.html").read_text())
     assert "A tale, told (quick)" in page
     assert "A game, learnt (quick)" not in page
-    events(["told"], given)
-    assert Told.times == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "how"),
+    [(Scale(), Scale(quick=True), "at its full size"),
+     (Scale(quick=True, seeds=3), Scale(), "with --quick --seeds 3"),
+     (Scale(seed=1), Scale(seed=2), "with --seed 1")],
+    ids=["quick", "full", "other seeds"],
+)  # fmt: skip
+def test_an_outcome_of_another_scale_is_never_replaced(tmp_path, first, then, how):
+    give(["told"], tmp_path, first)
+    before = (tmp_path / "items/told.json").read_bytes()
+    with refused(f"holds told as it was given {how}: choose another --out"):
+        give(["trained", "told"], tmp_path, then)
+    assert (tmp_path / "items/told.json").read_bytes() == before
+    assert not (tmp_path / "runs").exists()
+    assert Told.times == 1
+
+
+def test_a_complete_training_keeps_what_it_learned_and_no_replay(given, tmp_path):
+    """An item that reads parameters off a run finds the same ones as in an ordinary run."""
+    path = given / "runs/ia2c-climbing-2x400"
+    assert not (path / "checkpoints").exists()
+    recipe = Trained().recipes()["ia2c"]
+    plain = recipe._begin(tmp_path / "plain", lambda event, facts: None).path
+    assert (plain / "checkpoints").is_dir()
+    for seed in range(2):
+        kept, whole = (jax.tree.leaves(learner(open_run(p), seed)) for p in (path, plain))
+        assert len(kept) == len(whole)
+        assert all(map(np.array_equal, kept, whole))
+    with refused("is complete and keeps no checkpoint to go on from"):
+        runs.resume(path, steps=800)
+    assert runs.resume(plain, steps=440).steps == 440
+
+
+def test_a_training_that_was_cut_off_before_it_was_settled(given, finished, tmp_path):
+    """The last checkpoint and what stands for it may both be there."""
+    path = given / "runs/ia2c-climbing-2x400"
+    plain = Trained().recipes()["ia2c"]._begin(tmp_path / "plain", lambda event, facts: None).path
+    (given / "items/trained.json").unlink()
+    for kept in (True, False):
+        shutil.copytree(plain / "checkpoints", path / "checkpoints")
+        if not kept:
+            (path / "learner.safetensors").unlink()
+        events(["trained"], given)
+        assert not (path / "checkpoints").exists()
+        assert jax.tree.leaves(learner(open_run(path)))
+        (given / "items/trained.json").unlink()
+
+
+def test_a_training_that_diverged_fails_the_verdict(monkeypatch, tmp_path):
+    train = Recipe.train
+
+    def diverged(self, home, report):
+        run = train(self, home, report)
+        first = jax.tree.leaves(run.policies["last"])[0]
+        first[1] = np.nan
+        return run
+
+    monkeypatch.setattr(Recipe, "train", diverged)
+    told, (failed, passed) = events([], tmp_path)
+    assert told == DONE + KEPT
+    assert (failed.passed, passed.passed) == (False, True)
+    (check,) = failed.checks
+    assert check["measured"] == "ia2c-climbing-2x400 has diverged in seed 1"
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert check["measured"] in page
+    assert failed.trainings["ia2c"]["command"] in page
+
+
+def test_a_number_that_is_not_finite_fails_the_verdict(monkeypatch, tmp_path):
+    monkeypatch.setattr(Told, "measure", lambda self, trained, scale: {"x": float("nan")})
+    _told, (failed,) = events(["told"], tmp_path)
+    assert not failed.passed
+    assert failed.checks[0]["measured"] == "told: a number that was measured is not finite"
 
 
 DAMAGE = {

@@ -61,10 +61,10 @@ def wrong(monkeypatch):
     return replace
 
 
-def train(algorithm, environment, steps, seeds=2, **settings):
+def train(algorithm, environment, steps, seeds=2, options=None, **settings):
     return runs.train(
-        make(algorithm, **settings), environment, steps, seeds=seeds, evaluations=1,
-        final_episodes=0,
+        make(algorithm, **settings), environment, steps, seeds=seeds, options=options,
+        evaluations=1, final_episodes=0,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from coterie.lanes import Lanes, stack
 from coterie.ops.losses import log_probabilities
 from coterie.policy import WHICH
 from coterie.runs import Run, restore, without_replay
+from coterie.tracking import RunDirectory
 from coterie.types import PyTree, UsageError
 
 
@@ -31,20 +32,45 @@ def algorithm_of(run: Run) -> Algorithm:
 def learner(run: Run, seed: int = 0) -> PyTree:
     """What seed number ``seed`` learned with at the end: parameters, targets, reward moments.
 
-    Of a run that was opened from its directory it is that of the newest checkpoint.
+    Of a run that was opened from its directory it is that of ``learner.safetensors``, if there is
+    one, or of the newest checkpoint.
 
     Raises:
         UsageError: no such seed.
         CheckpointError: the run has no good checkpoint.
     """
     check_seed(run, seed)
-    every = run.learner
-    if every is None:
+    return jax.tree.map(lambda x: x[seed], _learners(run))
+
+
+def settle(run: Run) -> None:
+    """Drops a complete run's checkpoints, replay and all; ``learner.safetensors`` takes their place.
+
+    Everything can still be read off the run, but it cannot be resumed any more.
+
+    Raises:
+        CheckpointError: it has no good checkpoint, or the file cannot be written.
+    """
+    assert run.path is not None
+    directory = RunDirectory(run.path)
+    every = _learners(run)
+    checkpoints.write_tree(directory.learner, every, {"env_steps": run.steps})
+    checkpoints.drop(run.path)
+
+
+def _learners(run: Run) -> PyTree:
+    """What all seeds learned with, [S, ...], without replay."""
+    if run.learner is None:
         assert run.path is not None
-        lanes = Lanes(algorithm_of(run), run.game, run.config["seeds"], count=run.config["lanes"])
-        states = checkpoints.latest(run.path, lanes.template()).tree
-        every = run.learner = stack([without_replay(state.learner) for state in states])
-    return jax.tree.map(lambda x: x[seed], every)
+        seeds, kept = run.config["seeds"], RunDirectory(run.path).learner
+        lanes = 1 if kept.is_file() else run.config["lanes"]
+        like = Lanes(algorithm_of(run), run.game, seeds, count=lanes).template()
+        if kept.is_file():
+            run.learner = checkpoints.read_tree(kept, without_replay(like[0].learner))[0]
+        else:
+            states = checkpoints.latest(run.path, like).tree
+            run.learner = stack([without_replay(state.learner) for state in states])
+    return run.learner
 
 
 def check_seed(run: Run, seed: int) -> None:

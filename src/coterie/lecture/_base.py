@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
+import numpy as np
+
 from coterie import runs
 from coterie.algorithms import make
+from coterie.analysis.learned import settle
 from coterie.runs import EVALUATIONS, FINAL_EPISODES, Run, open_run
 from coterie.show.flags import arguments
 from coterie.show.progress import short
@@ -33,6 +37,12 @@ class Scale:
     quick: bool = False
     seeds: int | None = None
     seed: int = 0
+
+    def __str__(self) -> str:
+        """The flags that ask for it."""
+        usual = dataclasses.asdict(Scale())
+        asked = {k: v for k, v in dataclasses.asdict(self).items() if v != usual[k]}
+        return " ".join(arguments(asked))
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Recipe:
         if (path / "config.json").is_file():
             self._check_same(directory)
             if directory.is_judged():
-                return open_run(path)
+                return _settled(open_run(path))
         elif path.exists() and any(path.iterdir()):
             raise UsageError(f"{path} is in the way: it is no training of the lecture")
         asked: set[str] = set()
@@ -96,13 +106,13 @@ class Recipe:
             report(event, facts)
 
         if list((path / "checkpoints").glob("*/state.safetensors")):
-            runs.resume(path, report=watched)
+            run = runs.resume(path, report=watched)
         else:
             shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
-            self._begin(path, watched)
+            run = self._begin(path, watched)
         if "stopping" in asked:
             raise KeyboardInterrupt
-        return open_run(path)
+        return _settled(run)
 
     def _begin(self, path: Path, report: runs.Report) -> Run:
         return runs.train(
@@ -121,6 +131,30 @@ class Recipe:
             raise UsageError(
                 f"{directory.path} holds a training with other settings: choose another --out"
             )
+
+
+def _settled(run: Run) -> Run:
+    """The run from its directory, which keeps no replay: a lecture's would be gigabytes."""
+    assert run.path is not None
+    if (run.path / "checkpoints").is_dir():
+        settle(run)
+    return open_run(run.path)
+
+
+class Diverged(RuntimeError):
+    """A training whose networks hold numbers that are not finite."""
+
+
+def check_finite(run: Run) -> None:
+    """Diverged, with the training and its seed, unless all networks of a run are finite."""
+    sound = np.ones(run.config["seeds"], bool)
+    for leaf in jax.tree.leaves(run.policies):
+        leaf = np.asarray(leaf)
+        sound &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+    if not sound.all():
+        assert run.path is not None
+        seeds = ", ".join(str(run.config["seed"] + k) for k in np.flatnonzero(~sound))
+        raise Diverged(f"{run.path.name} has diverged in seed {seeds}")
 
 
 @dataclass(frozen=True)

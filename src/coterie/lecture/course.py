@@ -16,7 +16,16 @@ from typing import Any
 from coterie import __version__
 from coterie.algorithms import make
 from coterie.lecture import items
-from coterie.lecture._base import Item, Numbers, Outcome, Recipe, Scale
+from coterie.lecture._base import (
+    Check,
+    Diverged,
+    Item,
+    Numbers,
+    Outcome,
+    Recipe,
+    Scale,
+    check_finite,
+)
 from coterie.runs import Report, Run, open_run
 from coterie.show.curves import series
 from coterie.show.report import Command, Section, Table, Text, write_report
@@ -42,10 +51,13 @@ def give(
         report: where the trainings report to.
 
     Raises:
-        UsageError: no such item, or ``out`` holds something else.
+        UsageError: no such item, or ``out`` holds something else, or one of these items as it was
+            given at another scale.
     """
     chosen = [_find(name) for name in names] or list(items().values())
     _check_place(out)
+    for item in chosen:
+        _check_scale(item, out, scale)
     outcomes: list[Outcome] = []
     try:
         for item in chosen:
@@ -81,15 +93,31 @@ def _check_place(out: Path) -> None:
             raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
 
 
+def _check_scale(item: Item, out: Path, scale: Scale) -> None:
+    """UsageError where an outcome of another scale would have to make room."""
+    outcome = _read(out, item)
+    if outcome is not None and outcome.scale != dataclasses.asdict(scale):
+        how = f"with {given}" if (given := str(Scale(**outcome.scale))) else "at its full size"
+        raise UsageError(
+            f"{out} holds {item.name} as it was given {how}: choose another --out (nothing was "
+            "overwritten)"
+        )
+
+
 def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
     begun = time.perf_counter()
     recipes = _recipes(item, scale)
     trained: dict[str, Run] = {}
-    for key, recipe in recipes.items():
-        tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
-        trained[key] = recipe.train(out / "runs", report)
-    numbers = _plain(item, item.measure(trained, scale))
-    trainings = {key: _facts(r, out, trained[key]) for key, r in recipes.items()}
+    try:
+        for key, recipe in recipes.items():
+            tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
+            trained[key] = recipe.train(out / "runs", report)
+            check_finite(trained[key])
+        numbers = _plain(item, item.measure(trained, scale))
+        checks = item.checks(numbers)
+    except Diverged as error:
+        numbers, checks = {}, [Check("Every training stays finite", "", str(error), False)]
+    trainings = {key: _facts(recipes[key], out) for key in trained}
     return Outcome(
         item=item.name,
         title=item.title,
@@ -97,7 +125,7 @@ def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Ou
         quick=scale.quick,
         scale=dataclasses.asdict(scale),
         numbers=numbers,
-        checks=[dataclasses.asdict(check) for check in item.checks(numbers)],
+        checks=[dataclasses.asdict(check) for check in checks],
         trainings=trainings,
         seconds=time.perf_counter() - begun,
         fingerprint=_fingerprint(item, scale),
@@ -109,16 +137,14 @@ def _plain(item: Item, measured: Numbers) -> Numbers:
     try:
         return json.loads(json.dumps(measured, allow_nan=False))
     except ValueError:
-        raise RuntimeError(
-            f"{item.name}: a number that was measured is not finite, so a training has diverged"
-        ) from None
+        raise Diverged(f"{item.name}: a number that was measured is not finite") from None
 
 
 def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
     return {key: recipe.at(scale) for key, recipe in item.recipes().items()}
 
 
-def _facts(recipe: Recipe, out: Path, run: Run) -> dict[str, Any]:
+def _facts(recipe: Recipe, out: Path) -> dict[str, Any]:
     return {
         "command": recipe.command(out / "runs" / recipe.name),
         "run": f"runs/{recipe.name}",
@@ -199,7 +225,8 @@ def _section(item: Item, outcome: Outcome, out: Path) -> Section:
         [c["claim"], c["published"], c["measured"], "yes" if c["passed"] else "no"]
         for c in outcome.checks
     ]
-    blocks: list[Any] = [Text(item.about), *item.blocks(outcome.numbers, trained)]
+    blocks: list[Any] = [Text(item.about)]
+    blocks += item.blocks(outcome.numbers, trained) if outcome.numbers else []  # none: diverged
     blocks.append(Table(["claim", "published", "measured here", "borne out"], claims))
     for training in outcome.trainings.values():
         took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "
