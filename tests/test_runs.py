@@ -22,6 +22,7 @@ from coterie import IDQN, QMIX, VDN, UsageError, runs, training
 from coterie.algorithms import make
 from coterie.checkpoint import CheckpointError
 from coterie.envs.views import Game
+from coterie.files import seal
 from coterie.networks import PerAgent
 from coterie.runs import Run, open_run, resume, train
 
@@ -722,8 +723,14 @@ def test_a_path_through_a_file_is_refused(tmp_path):
     ("content", "sentence"),
     [
         ("{", "damaged: not JSON"),
-        ("[]", "not that of a run"),
-        ('{"algorithm": "vdn", "seeds": 1}', "not that of a run: it needs settings"),
+        ("[]", "not a JSON object"),
+        ('{"algorithm": "vdn", "seeds": 1}', "differs from its digest"),
+        (lambda c: {"algorithm": "vdn", "seeds": 1}, "not that of a run: it needs settings"),
+        (lambda c: c | {"seeds": True}, "it needs seeds"),
+        (lambda c: c | {"seeds": 10**10}, "seeds is 10000000000"),
+        (lambda c: c | {"steps": 0}, "steps is 0"),
+        (lambda c: c | {"lanes": 7}, "lanes is 7"),
+        (lambda c: c | {"reward": "all"}, "reward is 'all'"),
         (lambda c: c | {"seeds": "two"}, "it needs seeds"),
         (lambda c: c | {"algorithm": "dqn"}, "no algorithm 'dqn'"),
         (lambda c: c | {"environment": "lbf/nine"}, "not the name of a task"),
@@ -737,7 +744,7 @@ def test_broken_configurations_are_named(trained, tmp_path, content, sentence):
     run.mkdir()
     if callable(content):
         config = json.loads((trained("feed-forward").path / "config.json").read_text())
-        content = json.dumps(content(config))
+        content = json.dumps(seal(content(config)))
     (run / "config.json").write_text(content)
     for read in (open_run, resume):
         with pytest.raises(UsageError, match=sentence):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.files import make_directory, replacing, sync_directory
 from coterie.types import PyTree, UsageError
 
 __all__ = [
@@ -127,7 +128,7 @@ def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
         end += tensors[name].nbytes
     keys = {name: str(jax.random.key_impl(x)) for name, x in leaves.items() if _is_key(x)}
     layout = _Layout(tensors, keys, meta)
-    with _replacing(path) as file:
+    with _writing(path), replacing(path) as file:
         file.write(_header(layout))
         for name, tensor in tensors.items():
             data = _bytes_of(leaves[name])
@@ -195,7 +196,8 @@ def save(run_dir: Path, step: int, tree: PyTree, meta: dict[str, Any], keep: int
     if keep < 2:
         raise UsageError(f"keep must be at least 2 checkpoints, one to fall back on; got {keep}")
     path = _state_path(run_dir, step)
-    _make_directory(path.parent)
+    with _writing(path):
+        make_directory(path.parent, run_dir)
     write_tree(path, tree, meta)
     earlier = [s for s in _steps(run_dir) if s <= step]
     sound = [s for s in earlier if _is_sound(_state_path(run_dir, s))]
@@ -205,10 +207,18 @@ def save(run_dir: Path, step: int, tree: PyTree, meta: dict[str, Any], keep: int
     return path
 
 
-def latest(run_dir: Path, like: PyTree, warn: Callable[[str], None] = logger.warning) -> Restored:
+def latest(
+    run_dir: Path,
+    like: PyTree,
+    warn: Callable[[str], None] = logger.warning,
+    object_to: Callable[[int, dict[str, Any]], str | None] = lambda step, meta: None,
+) -> Restored:
     """The newest good checkpoint; ``warn`` is told of every damaged one passed over.
 
     A step without a state file is a save that never finished, and is passed over silently.
+
+    Args:
+        object_to: given a step and its metadata, says why the file does not belong there, if so.
 
     Raises:
         CheckpointMismatch: the newest good checkpoint holds another tree than ``like``.
@@ -218,7 +228,10 @@ def latest(run_dir: Path, like: PyTree, warn: Callable[[str], None] = logger.war
     reasons = []
     for step in steps:
         try:
-            return Restored(step, *read_tree(_state_path(run_dir, step), like))
+            restored = Restored(step, *read_tree(_state_path(run_dir, step), like))
+            if objection := object_to(step, restored.meta):
+                raise CheckpointError(f"{_state_path(run_dir, step)} {objection}")
+            return restored
         except CheckpointMismatch:
             raise
         except CheckpointError as error:
@@ -421,23 +434,12 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BufferedIOBase]:
-    """A file to fill, which takes the name ``path`` when its bytes are on the disk."""
-    # One fixed name: what a killed run left behind is overwritten, not collected.
-    temporary = path.with_name(path.name + ".tmp")
+def _writing(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses is an error that names the file."""
     try:
-        with open(temporary, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _verify(path: Path, file: BufferedIOBase) -> None:
@@ -464,32 +466,11 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _make_directory(directory: Path) -> None:
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    try:
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-    except OSError as error:
-        raise CheckpointError(f"cannot create {directory}: {error.strerror or error}") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a name in a directory survive a power cut (where directories can be opened)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _remove(state: Path) -> None:
     try:
         # First, so that a half-removed checkpoint is never taken for a good one.
         state.unlink(missing_ok=True)
+        sync_directory(state.parent)
         shutil.rmtree(state.parent)
     except OSError as error:
         logger.warning("cannot remove the old checkpoint %s: %s", state.parent, error)

@@ -18,6 +18,7 @@ import numpy as np
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import Game
+from coterie.errors import NotFinite
 from coterie.training import Program, TrainState, clear_totals
 from coterie.types import PyTree
 
@@ -75,14 +76,22 @@ class Lanes:
         return tuple(self._placed(state, lane) for lane, state in enumerate(states))
 
     def advance(self, states: States, iteration: int, count: int) -> States:
-        """``Program.advance`` in every lane at once; returns when all are done."""
+        """``Program.advance`` in every lane at once; returns when all are done.
 
-        def one(state: TrainState) -> TrainState:
-            state = self.program.advance(state, iteration, count)
+        Raises:
+            NotFinite: a number was not, in one of the seeds, counted from 0 over all lanes.
+        """
+
+        def one(lane: int) -> TrainState:
+            try:
+                state = self.program.advance(states[lane], iteration, count)
+            except NotFinite as bad:
+                seed = lane * self.program.seeds + bad.seed
+                raise NotFinite(bad.what, seed, bad.step) from None
             jax.block_until_ready(state.episodes)
             return state
 
-        return tuple(self.pool.map(one, states))
+        return tuple(self.pool.map(one, range(self.count)))
 
     def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
         """``Program.evaluate`` in every lane: the states, and what was played in all seeds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from coterie.algorithms._base import Algorithm
-from coterie.checkpoint import read_tree, write_tree
+from coterie.checkpoint import CheckpointError, read_tree, write_tree
 from coterie.envs.joint import JointView
 from coterie.envs.views import Game
+from coterie.files import make_directory, read_sealed
 from coterie.networks import PerAgent
 from coterie.ops.exploration import greedy, sample
 from coterie.types import EnvSpec, PRNGKey, PyTree, UsageError
@@ -26,7 +26,7 @@ FORMAT = "coterie-policy"
 WHICH = ("best", "last")
 NEEDED = {
     "agents", "observation_sizes", "action_counts", "network_of_agent", "hidden", "recurrent",
-    "activation", "joint", "stochastic",
+    "activation", "joint", "stochastic", "run",
 }  # fmt: skip
 
 
@@ -49,14 +49,23 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
     }
 
 
-def save_policies(run: Path, which: str, policies: PyTree) -> None:
-    """Writes the policies of all seeds [S, ...] to ``policy/seed-<k>/<which>.safetensors``."""
+def save_policies(path: Path, which: str, policies: PyTree, run: str) -> None:
+    """Writes the policies of all seeds [S, ...] to ``policy/seed-<k>/<which>.safetensors``.
+
+    Args:
+        path: the run directory.
+        run: names the run, so that a file of another one is not taken for its own.
+    """
     arrays = jax.tree.map(np.asarray, policies)
     for k in range(jax.tree.leaves(arrays)[0].shape[0]):
-        folder = run / "policy" / f"seed-{k}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = path / "policy" / f"seed-{k}"
+        make_directory(folder, path)
         one = jax.tree.map(lambda x, k=k: x[k], arrays)
-        write_tree(folder / f"{which}.safetensors", one, {"format": FORMAT, "seed": k})
+        write_tree(folder / f"{which}.safetensors", one, _label(which, k, run))
+
+
+def _label(which: str, seed: int, run: str) -> dict[str, Any]:
+    return {"format": FORMAT, "run": run, "seed": seed, "which": which}
 
 
 def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, Any]]:
@@ -71,11 +80,8 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     about = run / "policy" / "policy.json"
     if not about.is_file():
         raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
-    try:
-        d = json.loads(about.read_text())
-    except ValueError:
-        raise UsageError(f"{about} is damaged: not JSON") from None
-    if not isinstance(d, dict) or d.get("format") != FORMAT or not d.keys() >= NEEDED:
+    d = read_sealed(about)
+    if d.get("format") != FORMAT or not d.keys() >= NEEDED:
         raise UsageError(f"{about} is not a Coterie policy")
     path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
     if not path.is_file():
@@ -93,7 +99,9 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         d["recurrent"],
         d["activation"],
     )
-    policy, _ = read_tree(path, template)
+    policy, label = read_tree(path, template)
+    if label != _label(which, seed, d["run"]):
+        raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
     return policy, d
 
 

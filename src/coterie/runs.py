@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -25,11 +24,15 @@ from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
 from coterie.envs.base import Environment
 from coterie.envs.views import Central, Game
+from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
+from coterie.files import seal
+from coterie.health import without_replay
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
-from coterie.tracking import EvaluationFile, RunDirectory, versions
+from coterie.tracking import EvaluationFile, RunDirectory, identity, versions
+from coterie.training import Program
 from coterie.types import PyTree, Reward, UsageError, tree_bytes
 
 LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
@@ -343,12 +346,13 @@ def train(
     report = report or (lambda event, facts: None)
     check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
     directory = RunDirectory.create(Path(out)) if out is not None else None
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
-    for sentence in remarks:
-        report("note", {"sentence": sentence})
-    if directory:
-        directory.write_json("config.json", config)
-    return _Loop(lanes, config, directory, report).run(lanes.init(seed), 0)
+    with directory.claimed() if directory else contextlib.nullcontext():
+        report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+        for sentence in remarks:
+            report("note", {"sentence": sentence})
+        if directory:
+            directory.write_config(config)
+        return _Loop(lanes, config, directory, report).run(lambda: lanes.init(seed), 0)
 
 
 def resume(
@@ -365,6 +369,13 @@ def resume(
         environment: the environment again, where the run is on code of the user's.
     """
     directory = RunDirectory.open(Path(path))
+    with directory.claimed():
+        return _resume(directory, steps, environment, report or (lambda event, facts: None))
+
+
+def _resume(
+    directory: RunDirectory, steps: int | None, environment: Opened | None, report: Report
+) -> Run:
     config = directory.config()
     if directory.learner.is_file():
         raise UsageError(
@@ -376,26 +387,45 @@ def resume(
         config["steps"] = int(steps)
     lanes = Lanes(algorithm, game, config["seeds"], EPISODES, config["lanes"])
     check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
-    report = report or (lambda event, facts: None)
     _, states, meta = checkpoints.latest(
         directory.path,
         lanes.template(),
         lambda sentence: report("warning", {"sentence": sentence}),
+        lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
     )
     complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
     judged = directory.is_judged() or not config["final_episodes"]
     if complete and (judged or steps is not None):
         done = meta["env_steps"]
-        raise UsageError(f"{path} has its {done:,} steps already; extend it with more --steps")
+        raise UsageError(
+            f"{directory.path} has its {done:,} steps already; extend it with more --steps"
+        )
     report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
-    directory.write_json("config.json", config)
-    if not directory.cut_log(meta["log_bytes"]):
-        report("warning", {"sentence": "metrics.jsonl had lost lines; it goes on without them"})
+    directory.write_config(config)
+    if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"]):
+        report("warning", {"sentence": problem})
     loop = _Loop(lanes, config, directory, report, meta)
     # Read and placed states together would be twice the replay.
     placed = lanes.place(states)
     del states
-    return loop.run(placed, meta["iteration"])
+    return loop.run(lambda: placed, meta["iteration"])
+
+
+_META = {"iteration": int, "log_bytes": int, "log_digest": str, "seconds": float,
+         "evaluations": dict}  # fmt: skip
+"""What a run wants to know from a checkpoint beside its state."""
+
+
+def _misplaced(step: int, meta: dict[str, Any], program: Program, run: str) -> str | None:
+    """Why a checkpoint does not belong where it lies; None if it does."""
+    if meta.get("run") != run:
+        return "is of another run"
+    for name, kind in _META.items():
+        if not isinstance(meta.get(name), kind):
+            return f"does not say its {name}"
+    if meta["iteration"] * program.steps_per_iteration != step:
+        return f"is that of iteration {meta['iteration']}, so not of step {step}"
+    return None
 
 
 def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[Algorithm, Game]:
@@ -438,13 +468,6 @@ def open_run(path: str | Path, environment: Opened | None = None) -> Run:
     return Run(config, game, policies, directory.path, done, algorithm.stochastic)
 
 
-def without_replay(learner: PyTree) -> PyTree:
-    """A learner without its replay, by far the largest part of it, if it has one."""
-    if not hasattr(learner, "replay"):
-        return learner
-    return eqx.tree_at(lambda part: part.replay, learner, None)
-
-
 class _Loop:
     """Drives a program from the host: log, evaluations, checkpoints, a clean stop."""
 
@@ -472,13 +495,16 @@ class _Loop:
         count = min(count, self.total)
         return {-(-self.total * j // count) for j in range(1, count + 1)}
 
-    def run(self, state: States, iteration: int) -> Run:
+    def run(self, begin: Callable[[], States], iteration: int) -> Run:
+        """Goes on from the states that ``begin`` makes, which are those of ``iteration``."""
         points = self._marks(self.config["evaluations"])
         log = self._marks(LOG_POINTS) | points
         saves = self._marks(CHECKPOINTS)
         self.started = time.perf_counter()
-        saved = -1
         with _Interrupt(self):
+            state, saved = begin(), iteration
+            if not iteration:
+                self._save(state, iteration)  # from here on a killed run can be resumed
             if not self.evaluations.content:
                 state = self._evaluate(state, 0)
             while iteration < self.total and not self.stop:
@@ -497,7 +523,10 @@ class _Loop:
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
         while iteration < until and not self.stop:
             count = min(self.program.chunk, until - iteration)
-            state = self.lanes.advance(state, iteration, count)
+            try:
+                state = self.lanes.advance(state, iteration, count)
+            except NotFinite as bad:
+                raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
             iteration += count
             self.report(
                 "progress",
@@ -572,19 +601,23 @@ class _Loop:
         last, best = self.lanes.gather(
             state, lambda s: (algorithm.policy(s.learner), s.best.policy)
         )
-        about = describe(last, self.program.game, algorithm)
-        self.directory.write_json("policy/policy.json", about)
-        save_policies(self.directory.path, "last", last)
-        save_policies(self.directory.path, "best", best)
+        name = identity(self.config)
+        about = describe(last, self.program.game, algorithm) | {"run": name}
+        self.directory.write_json("policy/policy.json", seal(about))
+        save_policies(self.directory.path, "last", last, name)
+        save_policies(self.directory.path, "best", best, name)
 
     def _save(self, state: States, iteration: int) -> None:
         if not self.directory:
             return
+        size, digest = self.directory.sync_log()
         meta = {
+            "run": identity(self.config),
             "iteration": iteration,
             "env_steps": self._steps(iteration),
             "seconds": self._seconds(),
-            "log_bytes": self.directory.sync_log(),
+            "log_bytes": size,
+            "log_digest": digest,
             "evaluations": self.evaluations.content,
         }
         self.report("saving", meta)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from coterie import __version__
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.files import (
+    digest,
+    make_directory,
+    only_writer,
+    read_sealed,
+    refuse_links,
+    replacing,
+    seal,
+    sync_directory,
+)
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
 
@@ -32,6 +44,22 @@ CONFIG = {
     "lanes": int,
 }
 """What must stand in a ``config.json`` to go on from it."""
+_LIMITS = {
+    "steps": (1, 2**62),
+    "seeds": (1, 2**32),
+    "seed": (0, 2**32),
+    "evaluations": (1, 2**62),
+    "final_episodes": (0, 2**62),
+}
+"""The least and the greatest a number may be."""
+_WORDS = {"reward": ("individual", "sum", "mean"), "central": ("none", "state", "joint")}
+_PASSING = ("coterie", "command", "steps", "versions")
+"""What may differ between two configurations of one run."""
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Names a run by all that decides it but its length; what it keeps carries the name."""
+    return digest({k: v for k, v in config.items() if k not in _PASSING})
 
 
 class RunDirectory:
@@ -48,16 +76,25 @@ class RunDirectory:
             UsageError: it exists, or it cannot be written.
         """
         if path.exists() or path.is_symlink():
-            what = "is a run already" if (path / "config.json").exists() else "exists already"
-            raise UsageError(f"{path} {what}; choose another --out (nothing was overwritten)")
+            cls._refuse(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
-        except (FileExistsError, NotADirectoryError):
+            sync_directory(path.parent)
+        except FileExistsError:
+            if path.is_dir():  # somebody else has made it just now
+                cls._refuse(path)
+            raise UsageError(f"cannot write to {path}: a part of this path is a file") from None
+        except NotADirectoryError:
             raise UsageError(f"cannot write to {path}: a part of this path is a file") from None
         except OSError as error:
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
+
+    @staticmethod
+    def _refuse(path: Path) -> None:
+        what = "is a run already" if (path / "config.json").exists() else "exists already"
+        raise UsageError(f"{path} {what}; choose another --out (nothing was overwritten)")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -67,14 +104,37 @@ class RunDirectory:
             raise UsageError(f"{path} is not a run directory: {why}")
         return cls(path)
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else writes here meanwhile.
+
+        Raises:
+            UsageError: somebody does, or something here is a link that leads elsewhere.
+        """
+        with only_writer(self.path):
+            refuse_links(self.path)
+            yield
+
     def config(self) -> dict[str, Any]:
-        try:
-            config = json.loads((self.path / "config.json").read_text())
-        except ValueError:
-            raise UsageError(f"{self.path}/config.json is damaged: not JSON") from None
+        """``config.json``, checked.
+
+        Raises:
+            UsageError: it is damaged, was changed, or is not that of a run.
+        """
+        path = self.path / "config.json"
+        config = read_sealed(path)
         for name, kind in CONFIG.items():
-            if not isinstance(config, dict) or not isinstance(config.get(name), kind):
-                raise UsageError(f"{self.path}/config.json is not that of a run: it needs {name}")
+            # A bool passes for an int in Python.
+            if not isinstance(config.get(name), kind) or isinstance(config[name], bool):
+                raise UsageError(f"{path} is not that of a run: it needs {name}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= config[name] <= most:
+                raise UsageError(f"{path} is not that of a run: {name} is {config[name]}")
+        for name, words in _WORDS.items():
+            if config[name] not in words:
+                raise UsageError(f"{path} is not that of a run: {name} is {config[name]!r}")
+        if config["lanes"] not in (1, config["seeds"]):
+            raise UsageError(f"{path} is not that of a run: lanes is {config['lanes']}")
         return config
 
     @property
@@ -82,36 +142,40 @@ class RunDirectory:
         """Stands for the checkpoints of a run that was settled: what its seeds learned with."""
         return self.path / "learner.safetensors"
 
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes ``config.json``, with its digest."""
+        self.write_json("config.json", seal(config))
+
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a JSON file in one step: a reader sees the old one or the new one."""
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        make_directory(target.parent, self.path)
+        with replacing(target) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
 
-    def sync_log(self) -> int:
-        """Bytes of ``metrics.jsonl``, all of them on the disk."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
+    def sync_log(self) -> tuple[int, str]:
+        """Bytes of ``metrics.jsonl``, all of them on the disk, and their SHA-256."""
+        with (self.path / "metrics.jsonl").open("a+b") as file:
             os.fsync(file.fileno())
-            return file.tell()
+            size = file.tell()
+            file.seek(0)
+            return size, hashlib.file_digest(file, "sha256").hexdigest()
 
-    def cut_log(self, size: int) -> bool:
-        """Cuts ``metrics.jsonl`` back to what a checkpoint knew; False if it is shorter.
+    def cut_log(self, size: int, known: str) -> str | None:
+        """Cuts ``metrics.jsonl`` back to what a checkpoint knew; says what is wrong with that.
 
         A log that was cut within a line loses the rest of that line too.
         """
         with (self.path / "metrics.jsonl").open("a+b") as file:
-            whole = file.tell() >= size
-            if not whole:
+            if file.tell() < size:
                 file.seek(0)
-                size = file.read().rfind(b"\n") + 1
+                file.truncate(file.read().rfind(b"\n") + 1)
+                return "metrics.jsonl had lost lines; it goes on without them"
             file.truncate(size)
-        return whole
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() != known:
+                return "metrics.jsonl is not what was logged: it was damaged or changed"
+        return None
 
     def steps_done(self) -> int:
         """Environment steps per seed that the log has seen."""

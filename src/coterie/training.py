@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector
 from coterie.evaluate import play_both
+from coterie.health import Health, diagnose, examine, finite, good, ill, without_replay
 from coterie.networks import PerAgent
 from coterie.rollout import Episodes, scan_rollout
 from coterie.types import PRNGKey, PyTree, tree_bytes
@@ -76,15 +77,16 @@ def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
 
 def iterate(
     algorithm: Algorithm, game: Game, state: TrainState, clock: dict[str, Array]
-) -> TrainState:
-    """Acts for one rollout and learns from it."""
+) -> tuple[TrainState, Health]:
+    """Acts for one rollout and learns from it; says whether all numbers were finite."""
     next_key, act_key, learn_key = jax.random.split(state.key, 3)
     vector, memory, rollout, episodes = scan_rollout(
         algorithm, game, algorithm.policy(state.learner), state.vector, state.memory, act_key, clock
     )
     learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, clock)
+    health = examine(rollout, losses, algorithm.parameters(learner))
     add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
-    return TrainState(
+    state = TrainState(
         learner=learner,
         vector=vector,
         memory=memory,
@@ -94,6 +96,7 @@ def iterate(
         losses=add(state.losses, losses),
         best=state.best,
     )
+    return state, health
 
 
 class Program:
@@ -137,19 +140,48 @@ class Program:
         return self._init(self.keys(seed))
 
     def advance(self, state: TrainState, iteration: int, count: int) -> TrainState:
-        """Runs iterations ``iteration`` .. ``iteration + count - 1``, at most ``chunk`` of them."""
-        clock = self.algorithm.clock(iteration + np.arange(self.chunk, dtype=np.int64))
-        return self._advance(state, clock, np.int32(count))
+        """Runs iterations ``iteration`` .. ``iteration + count - 1``, at most ``chunk`` of them.
 
-    def _run_chunk(self, state: TrainState, clock: dict[str, Array], count: Array) -> TrainState:
+        Raises:
+            NotFinite: a number was not; nothing was learned after that, and the state is gone.
+        """
+        clock = self.algorithm.clock(iteration + np.arange(self.chunk, dtype=np.int64))
+        state, done, health, wrong = self._advance(state, clock, np.int32(count))
+        if wrong:
+            step = (iteration + int(done)) * self.steps_per_iteration
+            index = self.algorithm.policy(state.learner).index
+            raise diagnose(health, state.learner, self.game, index, step)
+        return state
+
+    def _run_chunk(
+        self, state: TrainState, clock: dict[str, Array], count: Array
+    ) -> tuple[TrainState, Array, Health, Array]:
+        """Iterates until the count is reached or a number is not finite.
+
+        Returns: the states, iterations made, what the last one met, whether anything is wrong.
+        """
         step = jax.vmap(
             lambda s, c: iterate(self.algorithm, self.game, s, c),
             in_axes=(0, None),
             axis_name=SEED_AXIS,
         )
-        return jax.lax.fori_loop(
-            0, count, lambda i, s: step(s, {k: v[i] for k, v in clock.items()}), state
+        well = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (self.seeds, *x.shape)), good(self.algorithm, self.game)
         )
+
+        def going(carry: Any) -> Array:
+            i, _, health = carry
+            return (i < count) & ~ill(health)
+
+        def one(carry: Any) -> Any:
+            i, state, _ = carry
+            return i + 1, *step(state, {k: v[i] for k, v in clock.items()})
+
+        done, state, health = jax.lax.while_loop(going, one, (jnp.int32(0), state, well))
+        # Whatever else a learner holds shows at the latest here.
+        rest = ~jax.vmap(finite)(without_replay(state.learner))
+        health = eqx.tree_at(lambda h: h.parameters, health, health.parameters | rest)
+        return state, done, health, ill(health)
 
     def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
         """Plays the policy; keeps it where it is greedily the best so far.

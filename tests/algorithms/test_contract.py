@@ -102,7 +102,7 @@ def trained_alone(algorithm, game, iterations):
         state = training.init(algorithm, game, key)
 
         def body(state, now):
-            return training.iterate(algorithm, game, state, now), None
+            return training.iterate(algorithm, game, state, now)[0], None
 
         after, _ = jax.lax.scan(body, state, jax.tree.map(jnp.asarray, clock))
         played = evaluate.play(game, algorithm.policy(after.learner), after.judge_key, 2)

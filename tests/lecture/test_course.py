@@ -19,6 +19,7 @@ from quick import quick_compilation
 from coterie import cli, envs, runs
 from coterie.algorithms import make
 from coterie.analysis.learned import learner
+from coterie.files import seal
 from coterie.lecture import course, items
 from coterie.lecture._base import Check, Item, Outcome, Recipe, Scale
 from coterie.lecture._blocks import learning_curves, mean_payoff, outcomes
@@ -504,7 +505,7 @@ def test_a_run_of_other_settings_is_refused(given, change):
     path = given / "runs/ia2c-climbing-2x400/config.json"
     config = json.loads(path.read_text())
     CHANGES[change](config)
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(seal(config)))
     (given / "items/trained.json").unlink()
     with refused("ia2c-climbing-2x400 holds a training with other settings: choose another --out"):
         give(["trained"], given)

@@ -196,6 +196,9 @@ class ActorCritic(PolicyGradient):
             moments=Moments.empty(),
         )
 
+    def parameters(self, learner: Learner) -> PyTree:
+        return {"actor": learner.actor, "critic": learner.critic}
+
     def evaluate(
         self, game: Game, learner: Learner, rollout: Transition, next_actions: Int[Array, "T B N"]
     ) -> tuple[Float[Array, "T B N J"], Float[Array, "T B N J"], Float[Array, "B N C"]]:

@@ -96,6 +96,11 @@ class Algorithm(abc.ABC):
     def policy(self, learner: PyTree) -> PerAgent:
         """What is executed: maps each agent's own history to action scores."""
 
+    def parameters(self, learner: PyTree) -> PyTree:
+        """All that gradients change, looked at after every rollout: the executed networks alone,
+        unless there are more."""
+        return self.policy(learner)
+
     @abc.abstractmethod
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         """All randomness of acting for a rollout, drawn at once; leaves lead with shape [T, B]."""

@@ -281,6 +281,9 @@ class ValueBased(Algorithm):
     def policy(self, learner: Learner) -> PerAgent:
         return learner.values.utility
 
+    def parameters(self, learner: Learner) -> Values:
+        return learner.values
+
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         return jax.random.uniform(key, (*shape, 2, game.spec.n_agents))
 

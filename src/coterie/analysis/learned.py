@@ -16,10 +16,11 @@ from coterie.algorithms import Algorithm
 from coterie.analysis.games import Equilibrium, Joint, describe, deviation_gains, plain
 from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import View
+from coterie.health import without_replay
 from coterie.lanes import Lanes, stack
 from coterie.ops.losses import log_probabilities
 from coterie.policy import WHICH
-from coterie.runs import Run, restore, without_replay
+from coterie.runs import Run, restore
 from coterie.tracking import RunDirectory
 from coterie.types import PyTree, UsageError
 

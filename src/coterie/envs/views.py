@@ -143,6 +143,9 @@ class Game:
         elif mask.shape != available.shape:
             raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
         alive = jnp.ones(spec.n_agents, bool) if shown.alive is None else shown.alive
+        if shown.alive is not None:  # 0 · NaN would reach gradients
+            counts = alive[:, None] | jnp.isfinite(observations)
+            observations = jnp.where(counts, observations, 0.0)
         for word, array, size in (
             ("observations", observations, (spec.n_agents, spec.observation_size)),
             ("rewards", shown.rewards, available.shape[:1]),
@@ -327,6 +330,7 @@ def step_vector(
         truly led to [B]: their observations are the final ones where an episode ended.
     """
     state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
+    led_to = without_dead_pay(game, vector.shown, led_to)
     going = ~vector.fresh
     stepped = dataclasses.replace(
         vector,
@@ -337,6 +341,17 @@ def step_vector(
         lengths=vector.lengths * going + 1,
     )
     return _renew(game, stepped, pool, led_to.terminated | led_to.truncated), led_to
+
+
+def without_dead_pay(game: Game, acted: View, led_to: View) -> View:
+    """Rewards of agents that were dead when the others acted, made finite.
+
+    Under central learning who of the team is dead is not seen, and nothing is changed.
+    """
+    if game.joint or not game.varies[1]:
+        return led_to
+    counts = acted.alive | jnp.isfinite(led_to.rewards)
+    return dataclasses.replace(led_to, rewards=jnp.where(counts, led_to.rewards, 0.0))
 
 
 def restart(game: Game, vector: VectorState, pool: Any) -> VectorState:

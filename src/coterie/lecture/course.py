@@ -15,6 +15,7 @@ from typing import Any
 
 from coterie import __version__
 from coterie.algorithms import make
+from coterie.files import only_writer
 from coterie.lecture import items
 from coterie.lecture._base import (
     Check,
@@ -58,6 +59,14 @@ def give(
     _check_place(out)
     for item in chosen:
         _check_scale(item, out, scale)
+    out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        return _give_all(chosen, out, scale, tell, report)
+
+
+def _give_all(
+    chosen: list[Item], out: Path, scale: Scale, tell: Tell, report: Report | None
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     try:
         for item in chosen:
