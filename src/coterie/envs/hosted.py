@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from coterie.envs.base import Environment
-from coterie.types import EnvSpec, UsageError
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec
 
 __all__ = ["HostedEnvironment", "HostedStep", "make_hosted", "open_factory"]
 
@@ -281,7 +282,7 @@ class _ParallelHost:
 
 def _adapt(environment: Any) -> _TupleHost | _ParallelHost:
     kind = type(environment).__name__
-    if isinstance(environment, Environment):
+    if _is_native(environment):
         raise UsageError(f"{kind} is a native environment: use it as it is, without hosting")
     if hasattr(environment, "agent_iter"):
         raise UsageError(
@@ -297,6 +298,12 @@ def _adapt(environment: Any) -> _TupleHost | _ParallelHost:
         f"{kind} is neither a PettingZoo ParallelEnv (it has no possible_agents) nor a Gymnasium "
         "environment (it has no observation_space and action_space of its own)"
     )
+
+
+def _is_native(environment: Any) -> bool:
+    # Whoever has made a native one has imported its base; workers should not import JAX.
+    base = sys.modules.get("coterie.envs.base")
+    return base is not None and isinstance(environment, base.Environment)
 
 
 def _per_agent(word: str, space: Any) -> list[Any]:
