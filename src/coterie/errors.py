@@ -1,4 +1,4 @@
-"""Errors that a user can cause."""
+"""Errors that a user, or a user's environment, can cause."""
 
 
 class UsageError(ValueError):
@@ -6,3 +6,30 @@ class UsageError(ValueError):
 
     The command line prints it as its only line and exits with status 2.
     """
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment broke down or its promise; the message says which, when, whose and what.
+
+    Attributes:
+        what: what happened, as the rest of a sentence.
+        environment: its name.
+        agent: the agent whose part was at fault; ``None`` where it is nobody's own.
+        step: steps taken in the episode, the faulty one included; 0 is the reset, ``None`` when
+            it was opened or closed.
+    """
+
+    def __init__(
+        self, what: str, environment: str, agent: str | None = None, step: int | None = None
+    ) -> None:
+        # All of it are arguments of the base: so it survives being pickled by a worker.
+        super().__init__(what, environment, agent, step)
+        self.what = what
+        self.environment = environment
+        self.agent = agent
+        self.step = step
+
+    def __str__(self) -> str:
+        when = {None: "", 0: ", reset"}.get(self.step, f", step {self.step}")
+        whose = f", agent {self.agent}" if self.agent is not None else ""
+        return f"{self.environment}{when}{whose}: {self.what}"

@@ -38,6 +38,7 @@ class HostedStep(NamedTuple):
         alive: agents that go on; at the end of an episode those that did not die before the
             others, and where it was truncated those that did not die in that step. An agent the
             environment truncates alone, while others go on, counts as dead.
+        central: the environment's ``state()``, flattened; of length 0 where it has none.
     """
 
     observations: Float32[np.ndarray, "N O"]
@@ -46,6 +47,7 @@ class HostedStep(NamedTuple):
     truncated: bool
     action_mask: Bool[np.ndarray, "N A"]
     alive: Bool[np.ndarray, " N"]
+    central: Float32[np.ndarray, " Z"]
 
 
 class HostedEnvironment:
@@ -137,7 +139,15 @@ class HostedEnvironment:
                 observations[i, : len(vector)] = vector
             if mask is not None:
                 self._write_mask(masks, i, mask, terminated or truncated)
-        return HostedStep(observations, rewards, terminated, truncated, masks, self._alive)
+        return HostedStep(
+            observations,
+            rewards,
+            terminated,
+            truncated,
+            masks,
+            self._alive,
+            np.zeros(self.spec.central_size, np.float32),
+        )
 
     def _write_mask(self, masks: Any, i: int, mask: Any, ended: bool) -> None:
         agent, count = self.spec.agents[i], self.spec.action_counts[i]
