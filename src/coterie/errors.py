@@ -15,8 +15,8 @@ class EnvironmentFault(RuntimeError):
         what: what happened, as the rest of a sentence.
         environment: its name.
         agent: the agent whose part was at fault; ``None`` where it is nobody's own.
-        step: steps taken in the episode, the faulty one included; 0 is the reset, ``None`` when
-            it was opened or closed.
+        step: steps taken in the episode, the faulty one included; 0 is the reset,
+            ``None`` where it is not known.
     """
 
     def __init__(
