@@ -21,6 +21,8 @@ class Shown(NamedTuple):
         present: agents that the environment lists.
         rewards, terminated, truncated: each agent's own.
         idle: agents that have no choice, because it is another's turn.
+        vanished: agents that took part and are neither listed nor flagged any more.
+        lingering: agents that are flagged and still listed.
     """
 
     observations: Sequence[Any]
@@ -30,6 +32,8 @@ class Shown(NamedTuple):
     masks: Sequence[Any]
     present: Bool[np.ndarray, " N"]
     idle: Bool[np.ndarray, " N"]
+    vanished: Bool[np.ndarray, " N"]
+    lingering: Bool[np.ndarray, " N"]
 
 
 class TupleHost:
@@ -63,7 +67,7 @@ class TupleHost:
         masks = [None] * n if masks is None else masks
         for what, given in (("observations", observations), ("action masks", masks)):
             if not hasattr(given, "__len__"):
-                raise Nonsense(f"the {what} are {type(given).__name__}, not one for each agent")
+                raise Nonsense(f"the {what} are a {type(given).__name__}, not one for each agent")
             if len(given) != n:
                 raise Nonsense(f"there are {n} agents, but {len(given)} {what} were given")
         return Shown(
@@ -73,7 +77,7 @@ class TupleHost:
             _numbers("truncated", truncated, n).astype(bool),
             masks,
             np.ones(n, bool),
-            np.zeros(n, bool),
+            *np.zeros((3, n), bool),
         )
 
 
@@ -117,25 +121,28 @@ class ParallelHost:
         by_agent = (observations, rewards, terminated, truncated, infos)
         for word, given in zip(_STEP, by_agent, strict=True):
             if not isinstance(given, Mapping):
-                raise Nonsense(f"{word} are {type(given).__name__}, not a dictionary by agent")
+                raise Nonsense(f"{word} are a {type(given).__name__}, not dictionaries by agent")
         for where, given in (("agents", live), *zip(_STEP[:4], by_agent[:4], strict=True)):
             strangers = [a for a in given if a not in names]
             if strangers:
                 raise Nonsense(
                     f"it appears in {where}, but is not among possible_agents", str(strangers[0])
                 )
-        cut = [bool(truncated.get(a, False)) for a in names]
-        # An agent that vanishes without a flag has died.
-        died = [bool(terminated.get(a, a not in live and not cut[i])) for i, a in enumerate(names)]
+        present = np.asarray([a in live for a in names], bool)
+        cut = np.asarray([truncated.get(a, False) for a in names], bool)
+        flagged = np.asarray([terminated.get(a, False) for a in names], bool)
+        vanished = acted & ~present & ~flagged & ~cut
         mover = self._turn() if self._turn else None
         return Shown(
             [observations.get(a) for a in names],
             self._paid(acted, rewards),
-            np.asarray(died, bool),
-            np.asarray(cut, bool),
+            flagged | vanished,  # an agent that vanishes without a flag has died
+            cut,
             [(infos.get(a) or {}).get("action_mask") for a in names],
-            np.asarray([a in live for a in names], bool),
+            present,
             np.asarray([self._turn is not None and a != mover for a in names], bool),
+            vanished,
+            present & (flagged | cut),
         )
 
     def _paid(self, acted: Bool[np.ndarray, " N"], rewards: Any) -> Float32[np.ndarray, " N"]:
@@ -162,7 +169,7 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
         UsageError: it follows none.
     """
     kind = type(environment).__name__
-    if _is_native(environment):
+    if is_native(environment):
         raise UsageError(f"{kind} is a native environment: use it as it is, without hosting")
     if hasattr(environment, "agent_iter"):
         environment = _in_parallel(environment)
@@ -205,15 +212,16 @@ def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
     except ValueError:
         given = np.asarray(None)
     if given.dtype.kind not in "biuf":
-        raise Nonsense(f"{word} is {values!r:.40}, not a number")
+        raise Nonsense(f"{word} is {values!r:.40}, not a number; make it one")
     if given.shape not in ((), (n,)):
         raise Nonsense(f"{word} has shape {given.shape}; one for all or one per agent is needed")
     if not np.isfinite(given).all():
-        raise Nonsense(f"{word} is {values!r:.40}, which is not finite")
+        raise Nonsense(f"{word} is {values!r:.40}; make it finite")
     return np.broadcast_to(given.astype(np.float32), n)
 
 
-def _is_native(environment: Any) -> bool:
+def is_native(environment: Any) -> bool:
+    """Whether it is one of Coterie's own kind."""
     # Whoever has made a native one has imported its base; workers should not import JAX.
     base = sys.modules.get("coterie.envs.base")
     return base is not None and isinstance(environment, base.Environment)

@@ -38,11 +38,13 @@ class Sight(NamedTuple):
     """How one agent's observation becomes a vector.
 
     Attributes:
+        space: of the observation itself, without the mask.
         size: length of the vector.
         split: an observation and the action mask that it holds, ``None`` if it holds none.
         write: writes the observation itself.
     """
 
+    space: Any
     size: int
     split: Callable[[Any], tuple[Any, Any]]
     write: Write
@@ -87,7 +89,7 @@ def sight(agent: str, space: Any) -> Sight:
         elif rest:
             inner, split = gymnasium().spaces.Dict(rest), functools.partial(_masked, None)
     size, write = vector("observation", inner, f"agent {agent}'s ")
-    return Sight(size, split, write)
+    return Sight(inner, size, split, write)
 
 
 def vector(word: str, space: Any, whose: str = "the ") -> tuple[int, Write]:
@@ -216,7 +218,9 @@ def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: 
     if given.dtype.kind not in "biuf":
         raise Nonsense(f"the {word} is {_kind(seen)}, not an array of numbers")
     if given.shape != shape:
-        raise Nonsense(f"the {word} has shape {given.shape}, but its space has {shape}")
+        raise Nonsense(
+            f"the {word} has shape {given.shape}, but its space has {shape}; make the two agree"
+        )
     if pixels:
         np.divide(given.ravel(), np.float32(255), out=out, dtype=np.float32)
     elif given.dtype.itemsize > out.dtype.itemsize:
@@ -228,7 +232,9 @@ def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: 
 
 def _write_flat(word: str, space: Any, seen: Any, out: np.ndarray) -> None:
     if not space.contains(seen):
-        raise Nonsense(f"the {word} {_kind(seen)} is not in its space, {brief(space)}")
+        raise Nonsense(
+            f"the {word} {_kind(seen)} is not in its space, {brief(space)}; make the two agree"
+        )
     out[:] = gymnasium().spaces.flatten(space, seen)
 
 

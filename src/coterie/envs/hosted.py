@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float32, Integer
 from coterie.envs._conventions import Shown, adapt, state_of
 from coterie.envs._named import open_factory, title
 from coterie.envs._spaces import Nonsense, Write, choice, gymnasium, sight, vector
-from coterie.errors import EnvironmentFault
+from coterie.errors import EnvironmentFault, described
 from coterie.spec import EnvSpec
 
 __all__ = ["HostedEnvironment", "HostedStep", "make_hosted", "open_factory"]
@@ -67,6 +67,10 @@ class HostedEnvironment:
         central: whether to show its ``state()``, if it has one. Where it names no
             ``state_space`` it is reset once, to see how long its state is.
 
+    Attributes:
+        sights: how each agent's observations become vectors.
+        shown: what the environment itself showed last; ``None`` before the first reset.
+
     Raises:
         UsageError: it is neither, or a space cannot be an observation vector or an action.
     """
@@ -81,7 +85,7 @@ class HostedEnvironment:
         self.name = title(environment) if name is None else name
         self._host = host = adapt(environment)
         agents = host.agents
-        self._sights = [sight(*each) for each in zip(agents, host.observation_spaces, strict=True)]
+        self.sights = [sight(*each) for each in zip(agents, host.observation_spaces, strict=True)]
         self._choices = [choice(*each) for each in zip(agents, host.action_spaces, strict=True)]
         self._steps = 0
         self._over = True
@@ -90,7 +94,7 @@ class HostedEnvironment:
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
-            observation_sizes=tuple(one.size for one in self._sights),
+            observation_sizes=tuple(one.size for one in self.sights),
             action_counts=tuple(one.count for one in self._choices),
             central_size=central_size,
             time_limit=time_limit,
@@ -142,8 +146,7 @@ class HostedEnvironment:
         except Nonsense as error:
             raise self._fault(str(error), error.agent) from error
         except Exception as error:
-            said = " ".join(str(error).split())
-            raise self._fault(f"{call} raised {type(error).__name__}: {said}") from error
+            raise self._fault(f"{call} raised {described(error)}") from error
 
     def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
         return EnvironmentFault(what, self.name, agent, self._steps)
@@ -183,7 +186,10 @@ class HostedEnvironment:
                 raise self._fault(str(error), self.spec.agents[i]) from error
         if not np.isfinite(observations).all():
             worst = int(np.argmin(np.isfinite(observations).all(1)))
-            raise self._fault("the observation holds NaN or infinity", self.spec.agents[worst])
+            raise self._fault(
+                "the observation holds NaN or infinity; make every number finite",
+                self.spec.agents[worst],
+            )
         central = self._central()
         return HostedStep(observations, rewards, terminated, truncated, masks, self._alive, central)
 
@@ -192,9 +198,9 @@ class HostedEnvironment:
         if seen is None:
             if terminated:  # nobody learns from what is seen in a terminal state
                 return None
-            raise Nonsense("no observation was given, though the agent is in agents")
-        own, mask = self._sights[i].split(seen)
-        self._sights[i].write(own, out[: self._sights[i].size])
+            raise Nonsense("no observation was given; every agent that goes on needs one")
+        own, mask = self.sights[i].split(seen)
+        self.sights[i].write(own, out[: self.sights[i].size])
         return mask
 
     def _allow(self, i: int, mask: Any, out: np.ndarray, idle: bool) -> None:
@@ -214,7 +220,7 @@ class HostedEnvironment:
             with self._faults("state"):
                 self._write_state(self._state(), central)
             if not np.isfinite(central).all():
-                raise self._fault("the state holds NaN or infinity")
+                raise self._fault("the state holds NaN or infinity; make every number finite")
         return central
 
 
