@@ -176,3 +176,7 @@ def __getattr__(name: str):
     if name in FAULTS or name == "none":
         return functools.partial(Faulty, name)
     raise AttributeError(name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *FAULTS]

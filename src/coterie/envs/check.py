@@ -312,7 +312,8 @@ class _Session:
             self._tell(self._found[kind])
 
     def _median_seconds(self) -> float:
-        return float(np.median(self._seconds)) if self._seconds else 0.0
+        # The first one may have compiled or loaded something.
+        return float(np.median(self._seconds[1:])) if len(self._seconds) > 1 else 0.0
 
     def _look(self, env: HostedEnvironment | _Compiled, held: Held, step: int) -> None:
         """At what the environment itself showed, before any of it was padded or cast."""
