@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from coterie.algorithms.vdn import VDN
     from coterie.envs import make
     from coterie.envs.base import Environment
+    from coterie.envs.check import check_env
     from coterie.envs.matrix import MatrixGame
+    from coterie.errors import EnvironmentFault
     from coterie.policy import Team, load
     from coterie.runs import Run, open_run, resume, train
     from coterie.types import EnvSpec, TimeStep, UsageError
@@ -47,11 +49,13 @@ _HOME = {
     "VDN": "algorithms.vdn",
     "Environment": "envs.base",
     "EnvSpec": "types",
+    "EnvironmentFault": "errors",
     "MatrixGame": "envs.matrix",
     "Run": "runs",
     "Team": "policy",
     "TimeStep": "types",
     "UsageError": "types",
+    "check_env": "envs.check",
     "load": "policy",
     "make": "envs",
     "open_run": "runs",
@@ -60,9 +64,9 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022
-    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "IA2C", "IDQN", "IPPO", "MAA2C",
-    "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError",
-    "VDN", "load", "make", "open_run", "resume", "train",
+    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault", "IA2C", "IDQN",
+    "IPPO", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run", "Team", "TimeStep",
+    "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume", "train",
 ]  # fmt: skip
 
 

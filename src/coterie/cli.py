@@ -41,6 +41,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page
   game ENVIRONMENT|RUN           a matrix game's equilibria; what a run learned of it
+  check ENVIRONMENT              what is wrong with an environment of yours, in sentences
 
 Every command explains itself with --help. An example:
 
@@ -564,6 +565,38 @@ def _game_of_run(name: str, as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
+class CheckArgs:
+    """Plays random legal episodes, and says what is wrong with an environment and what to change.
+
+    It is played in a process of its own. Exit status: 0 if no promise was broken, 1 if one was.
+    """
+
+    episodes: int = 5
+    """How many episodes."""
+    seed: int = 0
+    """Seed of the first episode; the others count on from it."""
+    time_limit: int | None = None
+    """Steps after which an episode is cut, for one that has no end or reports it wrongly."""
+    step_timeout: float = 60.0
+    """Seconds after which a call that has not returned is given up."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+def command_check(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.envs._apart import check_apart
+    from coterie.show.findings import render_check
+
+    own = parsed.run
+    report = check_apart(names[0], own.episodes, own.seed, own.time_limit, own.step_timeout)
+    if own.json:
+        _print_json(report.to_dict())
+    else:
+        _say(render_check(report), width=100)
+    return 0 if report.ok else 1
+
+
+@dataclass(frozen=True)
 class LectureArgs:
     """Reproduces figures and tables of the lecture and judges them; all of them without names.
 
@@ -647,6 +680,7 @@ COMMANDS = {
         command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6)
     ),
     "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]"),
+    "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Errors that a user can cause."""
+"""Errors that a user, or a user's environment, can cause."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -23,3 +28,45 @@ class NotFinite(RuntimeError):
             "anything was saved of it"
         )
         self.what, self.seed, self.step = what, seed, step
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment broke down or its promise; the message says which, when, whose and what.
+
+    Attributes:
+        what: what happened, as the rest of a sentence.
+        environment: its name.
+        agent: the agent whose part was at fault; ``None`` where it is nobody's own.
+        step: steps taken in the episode, the faulty one included; 0 is the reset,
+            ``None`` where it is not known.
+        seed: the episode's, where it is known.
+        original: the environment's own traceback, where it cannot travel as ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        environment: str,
+        agent: str | None = None,
+        step: int | None = None,
+        seed: int | None = None,
+        original: str = "",
+    ) -> None:
+        # All of it are arguments of the base: so it survives being pickled by a worker.
+        super().__init__(what, environment, agent, step, seed, original)
+        self.what, self.environment, self.agent = what, environment, agent
+        self.step, self.seed, self.original = step, seed, original
+
+    def __str__(self) -> str:
+        when = {None: "", 0: ", reset"}.get(self.step, f", step {self.step}")
+        episode = f" of the episode with seed {self.seed}" if self.seed is not None else ""
+        whose = f", agent {self.agent}" if self.agent is not None else ""
+        return f"{self.environment}{when}{episode}{whose}: {self.what}"
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line, with the place where it was raised."""
+    said = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {said}{where}" if said else f"{type(error).__name__}{where}"

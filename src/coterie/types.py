@@ -7,8 +7,7 @@ are an outer axis added by ``jax.vmap`` and never appear in a signature.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from coterie.errors import UsageError
-
-Reward = Literal["individual", "sum", "mean"]
-"""What the learner is paid: each agent its own reward, or one common reward for all."""
+from coterie.spec import EnvSpec, Reward
 
 PRNGKey = Key[Array, ""]
 PyTree = Any
@@ -38,62 +35,6 @@ __all__ = [
     "UInt",
     "UsageError",
 ]
-
-
-@dataclass(frozen=True)
-class EnvSpec:
-    """What an environment promises before its first reset.
-
-    Attributes:
-        agents: the agents' names; their order is the agent axis N.
-        observation_sizes: length of each agent's observation o_i.
-        action_counts: |A_i| of each agent.
-        central_size: length of the environment's own state vector, offered as centralised
-            information z; 0 when it offers none.
-        time_limit: steps after which an episode is cut (a truncation); ``None`` for no limit.
-        reward: the environment's customary reward for learners.
-    """
-
-    agents: tuple[str, ...]
-    observation_sizes: tuple[int, ...]
-    action_counts: tuple[int, ...]
-    central_size: int = 0
-    time_limit: int | None = None
-    reward: Reward = "individual"
-
-    def __post_init__(self) -> None:
-        n = len(self.agents)
-        if n == 0 or len(set(self.agents)) != n:
-            raise UsageError(f"agents must be distinct names, at least one; got {self.agents}")
-        for field in ("observation_sizes", "action_counts"):
-            sizes = getattr(self, field)
-            if len(sizes) != n or min(sizes) < 1:
-                raise UsageError(
-                    f"{field} must be {n} positive numbers, one per agent; got {sizes}"
-                )
-        if self.time_limit is not None and self.time_limit < 1:
-            raise UsageError(f"time_limit must be at least 1 step or None; got {self.time_limit}")
-        if self.reward not in ("individual", "sum", "mean"):
-            raise UsageError(f"reward must be individual, sum or mean; got {self.reward!r}")
-
-    @property
-    def n_agents(self) -> int:
-        return len(self.agents)
-
-    @property
-    def observation_size(self) -> int:
-        """O, the padded observation length."""
-        return max(self.observation_sizes)
-
-    @property
-    def action_count(self) -> int:
-        """A, the padded number of actions."""
-        return max(self.action_counts)
-
-    @property
-    def available_actions(self) -> np.ndarray:
-        """bool [N, A]: the actions each agent has at all, before any per-state mask."""
-        return np.arange(self.action_count)[None, :] < np.asarray(self.action_counts)[:, None]
 
 
 class TimeStep(eqx.Module):

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 import coterie.envs.hosted as hosted
 from coterie.envs import Environment
 from coterie.envs.hosted import HostedEnvironment, make_hosted
+from coterie.errors import EnvironmentFault
 from coterie.types import EnvSpec, UsageError
 
 BOX = Box(-9, 9, (2,))
@@ -142,6 +143,7 @@ def test_actions_start_where_the_space_starts():
     ids=repr,
 )
 def test_observations_are_flattened_and_padded(space: gymnasium.Space):
+    space.seed(1)
     bridge = HostedEnvironment(Scripted(space))
     size = gymnasium.spaces.flatdim(space)
     assert bridge.spec.observation_sizes == (size, 2)
@@ -162,11 +164,11 @@ def test_action_masks_are_padded():
     plain = HostedEnvironment(Scripted()).reset(0)
     np.testing.assert_array_equal(plain.action_mask, [[1, 1, 0], [1, 1, 1]])
     for masks, reason in [
-        ([[1, 0]], "2 agents but gave 1 action masks"),
-        ([[1, 0, 1], [1, 1, 1]], r"agent_0 has 2 actions, but its action mask has shape \(3,\)"),
-        ([[1, 0], [0, 0, 0]], "agent_1's action mask forbids every action"),
+        ([[1, 0]], "2 agents, but 1 action masks"),
+        ([[1, 0, 1], [1, 1, 1]], r"agent_0: the action mask has shape \(3,\), .* 2 actions"),
+        ([[1, 0], [0, 0, 0]], "Scripted, reset, agent agent_1: the action mask forbids every"),
     ]:
-        with pytest.raises(UsageError, match=reason):
+        with pytest.raises(EnvironmentFault, match=reason):
             HostedEnvironment(Scripted(info={"action_mask": masks})).reset(0)
 
 
@@ -272,7 +274,7 @@ def test_an_episode_cut_while_one_dies_bootstraps_the_other_only():
 
 def test_strangers_are_named():
     env = Duel(({}, {}, {}, ["green"]))
-    with pytest.raises(UsageError, match="green is not among"):
+    with pytest.raises(EnvironmentFault, match=r"step 1, agent green: it appears in agents"):
         run(HostedEnvironment(env), 1)
 
 
@@ -318,7 +320,9 @@ def test_factories_are_found_by_name_and_pickle():
         ("gymnasium:nosuchmodule:X-v1", "there is no module nosuchmodule"),
         ("pettingzoo:pettingzoo.nosuchgame", "there is no module pettingzoo.nosuchgame"),
         ("pettingzoo:pettingzoo.mpe", "cannot be imported: MPE has been moved"),
-        ("pettingzoo:pettingzoo", "pettingzoo has no parallel_env"),
+        ("pettingzoo:pettingzoo", "pettingzoo has no parallel_env, env or raw_env to call"),
+        ("pettingzoo:classic/tictacto-v3", "did you mean pettingzoo:classic/tictactoe-v3"),
+        ("pettingzoo:none/such", "it is not registered"),
         ("nosuchmodule.envs:make", "there is no module nosuchmodule"),
         (f"{__name__}:duell", "did you mean duel"),
         (f"{__name__}:not_callable", "is not callable"),
@@ -379,21 +383,20 @@ class Parallel:
     def action_space(self, agent): ...
 
 
-class TurnBased(Duel):
-    def agent_iter(self): ...
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Scripted(action=Box(0, 1)), "agent_0's action space Box.*one Discrete choice"),
-        (lambda: Scripted(action=MultiDiscrete([2, 2])), "agent_0's action space MultiDiscrete"),
+        (lambda: Scripted(action=Box(0, 1)), "agent_0's action space Box.*continuous actions"),
+        (lambda: Scripted(action=Tuple((TWO, TWO))), "agent_0's action space Tuple.*must be a"),
+        (
+            lambda: Scripted(action=MultiDiscrete([40, 40])),
+            "its combinations are 1600 actions, and at most 1000",
+        ),
         (lambda: Scripted(Graph(BOX, None)), "agent_0's observation space .*no fixed length"),
         (lambda: Scripted(Box(0, 1, (0,))), "it is empty"),
         (lambda: gymnasium.make("CartPole-v1"), "not a Tuple or a list with one space per agent"),
-        (NoSpaces, "NoSpaces is neither a PettingZoo ParallelEnv"),
+        (NoSpaces, "NoSpaces is neither a PettingZoo environment"),
         (Parallel, "has no possible_agents"),
-        (TurnBased, "aec_to_parallel"),
         (Native, "native environment"),
     ],
 )
@@ -411,13 +414,14 @@ def test_wrong_numbers_of_things_are_refused():
     env.action_space = [Discrete(2)]
     with pytest.raises(UsageError, match="2 observation spaces but 1 action"):
         HostedEnvironment(env)
-    with pytest.raises(UsageError, match=r"reward has shape \(3,\)"):
+    with pytest.raises(EnvironmentFault, match=r"Scripted, step 1: reward has shape \(3,\)"):
         run(HostedEnvironment(Scripted(script=[([1, 2, 3], False, False)])), 1)
 
 
 def test_gymnasium_and_drawing_are_not_imported_before_they_are_needed():
     code = (
         "import sys, coterie.envs.hosted as h\n"
+        "assert 'jax' not in sys.modules\n"
         "assert 'gymnasium' not in sys.modules and not hasattr(h, 'FAMILY')\n"
         "h.make_hosted('gymnasium:lbforaging:Foraging-8x8-2p-3f-v3')().reset(0)\n"
         "assert not any(m.startswith('pyglet') for m in sys.modules)"

@@ -14,12 +14,23 @@ import difflib
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coterie.envs.base import Environment
-from coterie.types import UsageError
+from coterie.errors import UsageError
+
+if TYPE_CHECKING:
+    from coterie.envs.base import Environment
 
 __all__ = ["Environment", "families", "make"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: processes that host Python environments should not wait for JAX.
+    if name != "Environment":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from coterie.envs.base import Environment
+
+    return Environment
 
 
 def families() -> dict[str, ModuleType]:

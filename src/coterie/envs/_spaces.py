@@ -1,0 +1,276 @@
+"""Anybody's spaces as vectors and numbered choices: Gymnasium's spaces in, NumPy's arrays out."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from coterie.errors import UsageError
+
+ACTION_LIMIT = 1_000
+"""Most actions one agent may have where they are the combinations of several choices."""
+
+Write = Callable[[Any, np.ndarray], None]
+"""Writes an element of a space into a vector of its flat length; raises ``Nonsense``."""
+
+
+class Nonsense(ValueError):
+    """An environment gave what it did not promise.
+
+    Attributes:
+        agent: whose part it was; ``None`` where it is nobody's own.
+    """
+
+    def __init__(self, what: str, agent: str | None = None) -> None:
+        super().__init__(what)
+        self.agent = agent
+
+
+class Sight(NamedTuple):
+    """How one agent's observation becomes a vector.
+
+    Attributes:
+        space: of the observation itself, without the mask.
+        size: length of the vector.
+        split: an observation and the action mask that it holds, ``None`` if it holds none.
+        write: writes the observation itself.
+    """
+
+    space: Any
+    size: int
+    split: Callable[[Any], tuple[Any, Any]]
+    write: Write
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one agent's action, counted from 0, becomes what its environment takes.
+
+    Attributes:
+        count: how many actions there are.
+        action: the environment's action.
+        parts: of how many alternatives each; several where actions are combinations.
+    """
+
+    count: int
+    action: Callable[[int], Any]
+    parts: tuple[int, ...]
+
+    def legal(self, mask: Any) -> Bool[np.ndarray, " A"]:
+        """Which actions a mask allows: one flag an action, or a tuple of one mask a part."""
+        if isinstance(mask, tuple) and len(self.parts) == len(mask) > 1:
+            given = itertools.starmap(_flags, zip(mask, self.parts, strict=True))
+            return functools.reduce(np.logical_and.outer, given).ravel()
+        return _flags(mask, self.count)
+
+
+def sight(agent: str, space: Any) -> Sight:
+    """How agent's observations of ``space`` become vectors.
+
+    A ``Dict`` that holds ``action_mask`` beside other entries is split into the two.
+
+    Raises:
+        UsageError: they have no fixed length.
+    """
+    inner, split = space, _plain
+    if isinstance(space, gymnasium().spaces.Dict) and "action_mask" in space.spaces:
+        rest = {key: part for key, part in space.spaces.items() if key != "action_mask"}
+        if len(rest) == 1:
+            ((key, inner),) = rest.items()
+            split = functools.partial(_masked, key)
+        elif rest:
+            inner, split = gymnasium().spaces.Dict(rest), functools.partial(_masked, None)
+    size, write = vector("observation", inner, f"agent {agent}'s ")
+    return Sight(inner, size, split, write)
+
+
+def vector(word: str, space: Any, whose: str = "the ") -> tuple[int, Write]:
+    """Length of a space's elements as vectors, and what writes them.
+
+    Args:
+        word: what an element is called.
+
+    Raises:
+        UsageError: they have no fixed length.
+    """
+    spaces = gymnasium().spaces
+    refused = f"{whose}{word} space {brief(space)} is not supported: "
+    if not isinstance(space, spaces.Space):
+        raise UsageError(refused + "it is not a Gymnasium space")
+    if not space.is_np_flattenable:
+        raise UsageError(
+            refused + "it has no fixed length; pad it in the environment to a Box of fixed shape"
+        )
+    size = spaces.flatdim(space)
+    if size < 1:
+        raise UsageError(refused + "it is empty")
+    return size, _writer(word, space)
+
+
+def choice(agent: str, space: Any) -> Choice:
+    """How agent's actions of ``space`` are counted.
+
+    Raises:
+        UsageError: they are no choice among at most ``ACTION_LIMIT``.
+    """
+    spaces = gymnasium().spaces
+    refused = f"agent {agent}'s action space {brief(space)} is not supported: "
+    if isinstance(space, spaces.Discrete):
+        count = int(space.n)
+        return Choice(count, functools.partial(_shifted, int(space.start)), (count,))
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        parts = _parts(space)
+        count = math.prod(parts)
+        if count > ACTION_LIMIT:
+            raise UsageError(
+                refused + f"its combinations are {count} actions, and at most {ACTION_LIMIT} can "
+                "be told apart; make the choices one after the other, or fewer"
+            )
+        return Choice(count, _combination(space, parts), tuple(parts))
+    continuous = isinstance(space, spaces.Box)
+    raise UsageError(
+        refused
+        + ("continuous actions have no values to compare; " if continuous else "")
+        + "actions must be a Discrete, MultiDiscrete or MultiBinary choice for each agent"
+    )
+
+
+def brief(space: Any) -> str:
+    """A space in a sentence."""
+    text = " ".join(repr(space).split())
+    return text if len(text) <= 60 else type(space).__name__
+
+
+def gymnasium() -> Any:
+    """The package, imported on first use."""
+    try:
+        return importlib.import_module("gymnasium")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "a hosted environment needs gymnasium: pip install 'coterie[hosted]'"
+        ) from error
+
+
+def _plain(seen: Any) -> tuple[Any, Any]:
+    return seen, None
+
+
+def _masked(key: str | None, seen: Any) -> tuple[Any, Any]:
+    if not isinstance(seen, dict) or "action_mask" not in seen:
+        raise Nonsense("the observation is no dictionary that holds 'action_mask'")
+    return (_entry(seen, key) if key is not None else seen), seen["action_mask"]
+
+
+def _entry(seen: Any, key: str) -> Any:
+    if not isinstance(seen, dict) or key not in seen:
+        raise Nonsense(f"the observation has no {key!r}, which its space has")
+    return seen[key]
+
+
+def _writer(word: str, space: Any) -> Write:
+    spaces = gymnasium().spaces
+    if isinstance(space, spaces.Box):
+        pixels = space.dtype == np.uint8 and bool(
+            (space.low == 0).all() & (space.high == 255).all()
+        )
+        return functools.partial(_write_box, word, space.shape, pixels)
+    if isinstance(space, spaces.Dict):
+        return _in_turn(word, space.spaces, _entry)
+    if isinstance(space, spaces.Tuple):
+        return _in_turn(word, dict(enumerate(space.spaces)), _item)
+    return functools.partial(_write_flat, word, space)
+
+
+def _in_turn(word: str, parts: Any, get: Callable[[Any, Any], Any]) -> Write:
+    sizes = [gymnasium().spaces.flatdim(part) for part in parts.values()]
+    ends = list(itertools.accumulate(sizes))
+    places = [
+        (key, _writer(word, part), slice(end - size, end))
+        for (key, part), size, end in zip(parts.items(), sizes, ends, strict=True)
+    ]
+
+    def write(seen: Any, out: np.ndarray) -> None:
+        for key, writer, place in places:
+            writer(get(seen, key), out[place])
+
+    return write
+
+
+def _item(seen: Any, k: int) -> Any:
+    if not isinstance(seen, tuple | list) or k >= len(seen):
+        raise Nonsense("the observation is no tuple of the parts that its space has")
+    return seen[k]
+
+
+def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: np.ndarray) -> None:
+    try:
+        given = np.asarray(seen)
+    except ValueError:
+        given = np.asarray(None)
+    if given.dtype.kind not in "biuf":
+        raise Nonsense(f"the {word} is {_kind(seen)}, not an array of numbers")
+    if given.shape != shape:
+        raise Nonsense(
+            f"the {word} has shape {given.shape}, but its space has {shape}; make the two agree"
+        )
+    if pixels:
+        np.divide(given.ravel(), np.float32(255), out=out, dtype=np.float32)
+    elif given.dtype.itemsize > out.dtype.itemsize:
+        with np.errstate(over="ignore"):  # what does not fit is infinite, and reported as that
+            out[:] = given.ravel()
+    else:
+        out[:] = given.ravel()
+
+
+def _write_flat(word: str, space: Any, seen: Any, out: np.ndarray) -> None:
+    if not space.contains(seen):
+        raise Nonsense(
+            f"the {word} {_kind(seen)} is not in its space, {brief(space)}; make the two agree"
+        )
+    out[:] = gymnasium().spaces.flatten(space, seen)
+
+
+def _kind(seen: Any) -> str:
+    text = " ".join(repr(seen).split())
+    return text if len(text) <= 40 else f"a {type(seen).__name__}"
+
+
+def _flags(mask: Any, count: int) -> Bool[np.ndarray, " _"]:
+    try:
+        given = np.asarray(mask, bool)
+    except ValueError:
+        given = np.zeros(())
+    if given.shape != (count,):
+        raise Nonsense(
+            f"the action mask has shape {given.shape}, but must hold one flag for each of "
+            f"{count} actions"
+        )
+    return given
+
+
+def _shifted(start: int, action: int) -> int:
+    return action + start
+
+
+def _parts(space: Any) -> list[int]:
+    if isinstance(space, gymnasium().spaces.MultiBinary):
+        return [2] * math.prod(space.shape)
+    return [int(k) for k in space.nvec.ravel()]
+
+
+def _combination(space: Any, parts: list[int]) -> Callable[[int], np.ndarray]:
+    start = getattr(space, "start", np.zeros(space.shape, space.dtype))
+
+    def action(number: int) -> np.ndarray:
+        each = np.asarray(np.unravel_index(number, parts), space.dtype)
+        return each.reshape(space.shape) + start
+
+    return action

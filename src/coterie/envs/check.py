@@ -1,0 +1,433 @@
+"""Whether anybody's environment keeps the promises that learning relies on.
+
+``check_env`` plays random legal episodes and says, each in one sentence, what is wrong and what to
+change. Compiled environments are checked too; JAX is imported only for those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Integer
+
+from coterie.envs._conventions import is_native
+from coterie.envs._named import open_factory, title
+from coterie.envs._strays import Held, strays
+from coterie.envs.hosted import HostedEnvironment, HostedStep
+from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.spec import EnvSpec
+
+MOST_STEPS = 10_000
+"""An episode without a time limit that is longer is taken to have no end."""
+
+SLOW_SECONDS = 0.02
+"""A step that takes longer is worth a word."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or looks wrong.
+
+    Attributes:
+        sentence: what, and what to change.
+        violation: it breaks a promise; otherwise it is suspected, harmless here, or slow.
+        agent: whose, where it is an agent's own.
+        step: of the episode where it was seen first; 0 is the reset.
+    """
+
+    sentence: str
+    violation: bool = True
+    agent: str | None = None
+    step: int | None = None
+
+    def __str__(self) -> str:
+        when = {None: "", 0: "reset"}.get(self.step, f"step {self.step}")
+        whose = f"agent {self.agent}" if self.agent is not None else ""
+        where = ", ".join(word for word in (when, whose) if word)
+        return f"{where}: {self.sentence}" if where else self.sentence
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        spec: what the environment promises; ``None`` where it could not be opened.
+        lengths: steps of the episodes that were played to their end.
+        steps: how many were taken in all.
+        step_seconds: what a step took, the median, in seconds.
+    """
+
+    environment: str
+    findings: tuple[Finding, ...]
+    spec: EnvSpec | None = None
+    lengths: tuple[int, ...] = ()
+    steps: int = 0
+    step_seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that breaks a promise."""
+        return not any(finding.violation for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}
+
+
+class Beat(NamedTuple):
+    """Told before a call of the environment."""
+
+    call: str
+    step: int | None
+
+
+def check_env(
+    environment: Any,
+    episodes: int = 5,
+    seed: int = 0,
+    time_limit: int | None = None,
+    tell: Callable[[Beat | Finding], None] | None = None,
+) -> Report:
+    """Plays random legal episodes in this process, and reports what is wrong.
+
+    Args:
+        environment: an environment, a callable that returns one, a module of PettingZoo's kind,
+            or a name.
+        episodes: how many; their seeds are ``seed``, ``seed + 1``, ...
+        time_limit: steps after which an episode is cut, as ``HostedEnvironment`` takes it.
+        tell: told of every call before it is made, and of every finding once.
+
+    Raises:
+        UsageError: the name leads nowhere, a package is missing, or a number makes no sense.
+    """
+    for word, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UsageError(f"{word} must be at least {least}; got {value}")
+    make, name, several = _maker(environment)
+    session = _Session(name, time_limit, tell)
+    env = session.open(make)
+    if env is None:
+        return session.report()
+    session.spec = env.spec
+    for k in range(episodes):
+        if not session.play(env, seed + k):
+            break
+    if session.complete is not None:
+        _repeat(session, session.complete, env, make if several else None)
+    session.look_back()
+    session.close(env)
+    return session.report()
+
+
+def _repeat(
+    session: _Session,
+    first: _Episode,
+    env: HostedEnvironment | _Compiled,
+    make: Callable[[], Any] | None,
+) -> None:
+    """The first episode once more: in another instance, and in the same after other episodes."""
+    same, chance = True, "draw all chance from a generator that reset(seed) seeds"
+    if make is None:
+        chance += ", and reset everything else"
+    elif other := session.open(make):
+        same = session.replay(other, first, ", in another instance,", chance)
+        session.close(other)
+        chance = "reset must forget all of earlier episodes"
+    if same:
+        session.replay(env, first, ", after other episodes,", chance)
+
+
+@dataclass
+class _Episode:
+    """What was done, and fingerprints of what was shown before and after each step."""
+
+    seed: int
+    actions: list[Integer[np.ndarray, " N"]] = field(default_factory=list)
+    prints: list[dict[str, int]] = field(default_factory=list)
+
+
+class _Session:
+    """Everything that is played and found in one check."""
+
+    def __init__(
+        self,
+        name: str,
+        time_limit: int | None,
+        tell: Callable[[Beat | Finding], None] | None,
+    ) -> None:
+        self.complete: _Episode | None = None
+        self.spec: EnvSpec | None = None
+        self._name, self._time_limit = name, time_limit
+        self._tell = tell or (lambda news: None)
+        self._found: dict[tuple[str, str | None], Finding] = {}
+        self._seconds: list[float] = []
+        self._ends: list[tuple[int, bool]] = []
+
+    def open(self, make: Callable[[], Any]) -> HostedEnvironment | _Compiled | None:
+        """The environment behind one face; None if it cannot be had."""
+        self._tell(Beat("making it", None))
+        try:
+            made = make()
+        except UsageError:
+            raise
+        except Exception as error:
+            self.add(f"it cannot be made: {described(error)}")
+            return None
+        try:
+            if is_native(made):
+                return _Compiled(made, self._time_limit, self._name)
+            return HostedEnvironment(made, self._time_limit, self._name)
+        except UsageError as error:
+            self.add(str(error))
+        except EnvironmentFault as fault:
+            self.add(fault.what, fault.agent, fault.step)
+        return None
+
+    def play(self, env: HostedEnvironment | _Compiled, seed: int) -> bool:
+        """One episode of random legal actions; whether it makes sense to play more."""
+        rng, episode, held = np.random.default_rng(seed), _Episode(seed), Held()
+
+        def choose(shown: HostedStep) -> Integer[np.ndarray, " N"]:
+            if isinstance(env, HostedEnvironment) and env.shown is not None:
+                held.keep(env.spec.agents, env.shown.observations)
+            episode.actions.append(_legal(shown, rng))
+            return episode.actions[-1]
+
+        shown = None
+        try:
+            for t, shown in self._steps(env, seed, choose):
+                self._look(env, held, t)
+                episode.prints.append(_print(shown, env.spec.agents))
+        except EnvironmentFault as fault:
+            self.add(fault.what, fault.agent, fault.step)
+            return True
+        if not shown or not (shown.terminated or shown.truncated):
+            self.add(
+                f"the episode goes on after {MOST_STEPS} steps of random play; end it in the "
+                "environment, or name a time limit"
+            )
+            return False
+        self._ends.append((len(episode.actions), shown.terminated))
+        self.complete = self.complete or episode
+        return True
+
+    def replay(
+        self, env: HostedEnvironment | _Compiled, episode: _Episode, where: str, advice: str
+    ) -> bool:
+        """Whether the same seed and actions show the same again."""
+        actions = iter(episode.actions)
+        try:
+            steps = self._steps(env, episode.seed, lambda shown: next(actions))
+            for expected, (t, shown) in zip(episode.prints, steps, strict=False):
+                found = _print(shown, env.spec.agents)
+                differing = [word for word in expected if expected[word] != found[word]]
+                if differing:
+                    self.add(
+                        f"the same seed and actions{where} showed other {differing[0]}; {advice}",
+                        step=t,
+                    )
+                    return False
+        except EnvironmentFault as fault:
+            self.add(
+                f"the same seed and actions{where} did not do the same: {fault.what}; {advice}",
+                fault.agent, fault.step,
+            )  # fmt: skip
+            return False
+        return True
+
+    def _steps(
+        self,
+        env: HostedEnvironment | _Compiled,
+        seed: int,
+        choose: Callable[[HostedStep], Integer[np.ndarray, " N"]],
+    ) -> Iterator[tuple[int, HostedStep]]:
+        """The steps of one episode and what they showed; it is left when it does not end."""
+        self._tell(Beat("reset", 0))
+        shown = env.reset(seed)
+        yield 0, shown
+        for t in range(1, MOST_STEPS + 1):
+            if shown.terminated or shown.truncated:
+                return
+            actions = choose(shown)
+            self._tell(Beat("step", t))
+            began = time.perf_counter()
+            shown = env.step(actions)
+            self._seconds.append(time.perf_counter() - began)
+            yield t, shown
+
+    def close(self, env: HostedEnvironment | _Compiled) -> None:
+        self._tell(Beat("close", None))
+        try:
+            env.close()
+        except EnvironmentFault as fault:
+            self.add(fault.what)
+
+    def look_back(self) -> None:
+        """What only several episodes show."""
+        lengths = {length for length, _ in self._ends}
+        only_terminated = all(terminated for _, terminated in self._ends)
+        length = max(lengths, default=0)
+        if len(self._ends) >= 3 and lengths == {length} and only_terminated and length > 1:
+            self.add(
+                f"every episode terminated after exactly {length} steps, as if it ran out of "
+                "time; a time-out must be reported as truncated: do that, or name the limit "
+                f"(--time-limit {length})",
+                violation=False,
+            )
+        seconds = self._median_seconds()
+        if seconds > SLOW_SECONDS:
+            self.add(
+                f"a step takes {1000 * seconds:.0f} ms, {1 / seconds:.0f} a second, and "
+                "learning will wait for it; profile the environment, or use more workers",
+                violation=False,
+            )
+
+    def report(self) -> Report:
+        """What was found so far."""
+        return Report(
+            self._name, tuple(self._found.values()), self.spec,
+            tuple(length for length, _ in self._ends), len(self._seconds), self._median_seconds(),
+        )  # fmt: skip
+
+    def add(
+        self,
+        sentence: str,
+        agent: str | None = None,
+        step: int | None = None,
+        violation: bool = True,
+    ) -> None:
+        """Notes a finding, the first of its kind only: numbers do not make another kind."""
+        kind = (re.sub(r"[-+.\d]+(e[-+]\d+)?", "#", sentence), agent)
+        if kind not in self._found:
+            self._found[kind] = Finding(sentence, violation, agent, step)
+            self._tell(self._found[kind])
+
+    def _median_seconds(self) -> float:
+        # The first one may have compiled or loaded something.
+        return float(np.median(self._seconds[1:])) if len(self._seconds) > 1 else 0.0
+
+    def _look(self, env: HostedEnvironment | _Compiled, held: Held, step: int) -> None:
+        """At what the environment itself showed, before any of it was padded or cast."""
+        for agent in sorted(held.changed()):
+            self.add(
+                "the step changed the array that the last one had shown; return a copy "
+                "(Coterie makes its own, others may not)",
+                agent, step, violation=False,
+            )  # fmt: skip
+        if not isinstance(env, HostedEnvironment) or env.shown is None:
+            return
+        raw = env.shown
+        for i in np.flatnonzero(raw.vanished).tolist():
+            self.add(
+                "it is no longer in agents but was neither terminated nor truncated; set one of "
+                "the two in the step in which it leaves",
+                env.spec.agents[i], step,
+            )  # fmt: skip
+        for i in np.flatnonzero(raw.lingering).tolist():
+            self.add(
+                "it is terminated or truncated but still in agents; remove it from agents in "
+                "that step",
+                env.spec.agents[i], step,
+            )  # fmt: skip
+        for i, seen in enumerate(raw.observations):
+            if seen is not None:
+                inner, _ = env.sights[i].split(seen)
+                for sentence, violation in strays(env.sights[i].space, inner):
+                    self.add(sentence, env.spec.agents[i], step, violation)
+
+
+def _legal(shown: HostedStep, rng: np.random.Generator) -> Integer[np.ndarray, " N"]:
+    """A random legal action for each agent."""
+    return np.where(shown.action_mask, rng.random(shown.action_mask.shape), -1.0).argmax(1)
+
+
+def _print(shown: HostedStep, agents: tuple[str, ...]) -> dict[str, int]:
+    """A fingerprint of each part; the parts themselves may be large."""
+    parts = {
+        f"{word} of {agent}": zlib.crc32(np.ascontiguousarray(own).data)
+        for word, each in (
+            ("observations", shown.observations), ("rewards", shown.rewards),
+            ("action masks", shown.action_mask), ("signs of life", shown.alive),
+        )
+        for agent, own in zip(agents, each, strict=True)
+    }  # fmt: skip
+    ends = 2 * shown.terminated + shown.truncated
+    return {**parts, "ends of episodes": ends, "states": zlib.crc32(shown.central.data)}
+
+
+def _maker(environment: Any) -> tuple[Callable[[], Any], str, bool]:
+    """What makes it, what it is called, and whether there can be several of it."""
+    if isinstance(environment, str) and ":" not in environment:
+        from coterie.envs import make
+
+        return (lambda: make(environment)), environment, True
+    if isinstance(environment, str | ModuleType | type) or not hasattr(environment, "reset"):
+        return open_factory(environment), title(environment), True
+    return (lambda: environment), title(environment), False
+
+
+class _Compiled:
+    """A native environment with the face of a hosted one."""
+
+    def __init__(self, environment: Any, time_limit: int | None, name: str) -> None:
+        import jax
+
+        from coterie.envs.views import Game
+
+        if time_limit is not None:
+            raise UsageError(f"{name} is compiled, and names its own time limit in its spec")
+        self.name, self.spec = name, environment.spec()
+        game = Game(environment, "state" if self.spec.central_size else "none")
+        self._split, self._key = jax.random.split, jax.random.key
+        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
+        self._chance: Any = None
+        self._state: Any = None
+        self._steps = 0
+
+    def reset(self, seed: int) -> HostedStep:
+        self._chance, self._steps = self._key(seed), 0
+        return self._seen("reset", lambda key: self._reset(key))
+
+    def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
+        self._steps += 1
+        return self._seen("step", lambda key: self._step(key, self._state, actions))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _seen(self, call: str, do: Callable[[Any], Any]) -> HostedStep:
+        self._chance, key = self._split(self._chance)
+        try:
+            self._state, view = do(key)
+        except Exception as error:
+            raise self._fault(f"{call} raised {described(error)}") from error
+        shown = HostedStep(
+            np.asarray(view.observations), np.asarray(view.rewards), bool(view.terminated),
+            bool(view.truncated), np.asarray(view.action_mask), np.asarray(view.alive),
+            np.asarray(view.central),
+        )  # fmt: skip
+        for word, numbers in (("observation", shown.observations), ("reward", shown.rewards)):
+            for agent, own in zip(self.spec.agents, numbers, strict=True):
+                if not np.isfinite(own).all():
+                    raise self._fault(f"the {word} holds NaN or infinity", agent)
+        if not np.isfinite(shown.central).all():
+            raise self._fault("the state holds NaN or infinity")
+        stuck = shown.alive & ~shown.action_mask.any(1)
+        if stuck.any() and not (shown.terminated or shown.truncated):
+            raise self._fault(
+                "the action mask forbids every action; one must be legal",
+                self.spec.agents[int(stuck.argmax())],
+            )
+        return shown
+
+    def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
+        return EnvironmentFault(what, self.name, agent, self._steps)
