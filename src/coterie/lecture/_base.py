@@ -47,7 +47,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training of an item, at its full and its quick size."""
+    """One training of an item, at its full and its quick size.
+
+    ``only_full`` trainings are left out of a quick lecture.
+    """
 
     algorithm: str
     environment: str
@@ -59,6 +62,7 @@ class Recipe:
     seed: int = 0
     evaluations: int = EVALUATIONS
     final_episodes: int = FINAL_EPISODES
+    only_full: bool = False
 
     def at(self, scale: Scale) -> Recipe:
         """This training at a lecture's scale."""

@@ -150,7 +150,8 @@ def _plain(item: Item, measured: Numbers) -> Numbers:
 
 
 def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
-    return {key: recipe.at(scale) for key, recipe in item.recipes().items()}
+    given = {k: r for k, r in item.recipes().items() if not (scale.quick and r.only_full)}
+    return {key: recipe.at(scale) for key, recipe in given.items()}
 
 
 def _facts(recipe: Recipe, out: Path) -> dict[str, Any]:
