@@ -92,7 +92,7 @@ def _pictures(game: str, env: Any, numbers: Numbers) -> Grid:
     squares = ", ".join(f"{first['mse']:.2f} ({n.upper()})" for n, first in firsts.items())
     legend = Text(
         f"**{game.capitalize()}.** Framed: the best joint action, and the greedy ones. Beside "
-        f"actions: utilities. Residuals are true rewards less Q_tot; mean squares: {squares}."
+        f"actions: utilities. Residuals are Q_tot less true rewards; mean squares: {squares}."
     )
     largest = float(np.abs(rewards).max())
     apart: dict[str, Any] = same | {"scale": "diverging", "full": largest}
