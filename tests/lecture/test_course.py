@@ -19,6 +19,7 @@ from quick import quick_compilation
 from coterie import cli, envs, runs
 from coterie.algorithms import make
 from coterie.analysis.learned import learner
+from coterie.errors import NotFinite
 from coterie.files import seal
 from coterie.lecture import course, items
 from coterie.lecture._base import Check, Item, Outcome, Recipe, Scale
@@ -336,6 +337,20 @@ def test_a_training_that_diverged_fails_the_verdict(monkeypatch, tmp_path):
     page = html.unescape((tmp_path / "report.html").read_text())
     assert check["measured"] in page
     assert failed.trainings["ia2c"]["command"] in page
+
+
+def test_a_training_that_stops_at_a_bad_number_fails_the_verdict(monkeypatch, tmp_path):
+    def stopped(self, path, report):
+        raise NotFinite("the loss", 1, 240)
+
+    monkeypatch.setattr(Recipe, "_begin", stopped)
+    told, (failed, passed) = events([], tmp_path)
+    assert told == DONE + KEPT
+    assert (failed.passed, passed.passed) == (False, True)
+    measured = failed.checks[0]["measured"]
+    assert measured.startswith("ia2c-climbing-2x400 has diverged: ")
+    assert str(NotFinite("the loss", 1, 240)) in measured
+    assert measured in html.unescape((tmp_path / "report.html").read_text())
 
 
 def test_a_number_that_is_not_finite_fails_the_verdict(monkeypatch, tmp_path):

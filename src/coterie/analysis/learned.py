@@ -45,7 +45,7 @@ def learner(run: Run, seed: int = 0) -> PyTree:
 
 
 def settle(run: Run) -> None:
-    """Drops a complete run's checkpoints; ``learner.safetensors``, without replay, takes their place.
+    """Drops a complete run's checkpoints, replay and all, for ``learner.safetensors``.
 
     Everything can still be read off the run, but it cannot be resumed any more.
 

@@ -17,11 +17,16 @@ import numpy as np
 from coterie import runs
 from coterie.algorithms import make
 from coterie.analysis.learned import settle
+from coterie.errors import NotFinite
 from coterie.runs import EVALUATIONS, FINAL_EPISODES, Run, open_run
 from coterie.show.flags import arguments
 from coterie.show.progress import short
 from coterie.tracking import RunDirectory
 from coterie.types import UsageError
+
+
+class Diverged(RuntimeError):
+    """A training that came to numbers that are not finite; the message says which and where."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Recipe:
 
         Raises:
             UsageError: the directory holds a training of other settings.
+            Diverged: a number was not finite.
             KeyboardInterrupt: it was asked to stop; what was learnt is kept.
         """
         path = home / self.name
@@ -109,11 +115,14 @@ class Recipe:
             asked.add(event)
             report(event, facts)
 
-        if list((path / "checkpoints").glob("*/state.safetensors")):
-            run = runs.resume(path, report=watched)
-        else:
-            shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
-            run = self._begin(path, watched)
+        try:
+            if list((path / "checkpoints").glob("*/state.safetensors")):
+                run = runs.resume(path, report=watched)
+            else:
+                shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
+                run = self._begin(path, watched)
+        except NotFinite as bad:
+            raise Diverged(f"{self.name} has diverged: {bad}") from None
         if "stopping" in asked:
             raise KeyboardInterrupt
         return _settled(run)
@@ -143,10 +152,6 @@ def _settled(run: Run) -> Run:
     if (run.path / "checkpoints").is_dir():
         settle(run)
     return open_run(run.path)
-
-
-class Diverged(RuntimeError):
-    """A training whose networks hold numbers that are not finite."""
 
 
 def check_finite(run: Run) -> None:

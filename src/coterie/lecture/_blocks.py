@@ -75,28 +75,30 @@ def ended(env: MatrixGame, played: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     for r in range(len(rows)):
         line = []
         for c in range(len(columns)):
-            words = [f"pays {_pair(env.payoffs[r, c])}"] if not env.common else []
-            words += (
-                ["Nash" + ", Pareto-optimal" * marks[r, c].pareto_optimal]
+            words = (
+                ["Nash" + ", Pareto\u2011optimal" * marks[r, c].pareto_optimal]
                 if (r, c) in marks
                 else []
             )
             words += [
-                f"{name}: {k} of {len(seeds)}"
+                f"{name}: {k}\u00a0of\u00a0{len(seeds)}"
                 for name, seeds in played.items()
                 if (k := sum(s["actions"] == [r, c] for s in seeds))
             ]
             line.append("\n".join(words))
         notes.append(line)
+    paid = "Payoff of each agent" if env.common else f"Payoffs of {' and '.join(env.agents)}"
     return Matrix(
         values=env.payoffs.mean(axis=-1).tolist(),
         rows=list(rows),
         columns=list(columns),
         title=env.name,
+        texts=None if env.common else [[_pair(cell) for cell in line] for line in env.payoffs],
         notes=notes,
         marked={(a[0], a[1]) for a in marks},
         scale="diverging" if env.payoffs.min() < 0 else "sequential",
-        caption="Payoff per agent. Framed: pure Nash equilibria; below: seeds that ended there.",
+        agents=(env.agents[0], env.agents[1]),
+        caption=f"{paid}. Framed: pure Nash equilibria; below: seeds that ended there.",
     )
 
 

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -216,6 +217,14 @@ def write(out: Path) -> Path:
     return write_report(out / "report.html", "The lecture, run again", sections, subtitle, facts)
 
 
+CLAIM = ("claim", "published", "measured")
+
+
+def _set(text: str) -> str:
+    """A sentence with true minus signs."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
 def _overview(outcomes: Iterable[Outcome]) -> Section:
     rows: list[list[Any]] = []
     for outcome in outcomes:
@@ -232,12 +241,11 @@ def _overview(outcomes: Iterable[Outcome]) -> Section:
 def _section(item: Item, outcome: Outcome, out: Path) -> Section:
     trained = {key: open_run(out / t["run"]) for key, t in outcome.trainings.items()}
     claims = [
-        [c["claim"], c["published"], c["measured"], "yes" if c["passed"] else "no"]
-        for c in outcome.checks
+        ["✓ yes" if c["passed"] else "✗ no", *(_set(c[k]) for k in CLAIM)] for c in outcome.checks
     ]
     blocks: list[Any] = [Text(item.about)]
     blocks += item.blocks(outcome.numbers, trained) if outcome.numbers else []  # none: diverged
-    blocks.append(Table(["claim", "published", "measured here", "borne out"], claims))
+    blocks.append(Table(["borne out", "claim", "published", "measured here"], claims))
     for training in outcome.trainings.values():
         took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "
         caption = took + f"{training['seconds']:.0f} s"

@@ -13,7 +13,8 @@ from coterie.lecture import _decomposed
 from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
 from coterie.lecture._decomposed import ADDITIVE_MSE, MONOTONE_MSE
 from coterie.runs import Run
-from coterie.show.report import Grid, Matrix, Table
+from coterie.show.report import Grid, Matrix, Table, Text
+from coterie.show.report.html import written
 
 PUBLISHED = {
     "vdn linear": ((1, 5), (5, 9)),
@@ -61,26 +62,49 @@ class Decomposition(Item):
         return [*found, *_climbing(numbers["qmix climbing"])]
 
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
-        blocks: list[Any] = []
-        for game in _decomposed.GAMES:
-            env: Any = trained[f"vdn {game}"].game.env
-            rows, columns = env.action_labels
-            rewards = numbers[f"vdn {game}"][0]["rewards"]
-            scale = "diverging" if np.min(rewards) < 0 else "sequential"
-            pictures = [Matrix(rewards, rows, columns, f"{game}: true rewards", scale=scale)]
-            for name in _decomposed.ALGORITHMS:
-                first = numbers[f"{name} {game}"][0]
-                pictures.append(
-                    Matrix(
-                        first["q_tot"], rows, columns, f"{name.upper()}: Q_tot", scale=scale,
-                        row_values=first["utilities"][0], column_values=first["utilities"][1],
-                        marked={tuple(first["greedy"])},
-                    )
-                )  # fmt: skip
-                title = f"{name.upper()}: residual"
-                pictures.append(Matrix(first["residual"], rows, columns, title, scale="diverging"))
-            blocks.append(Grid(pictures, 3))
-        return [*blocks, _table(numbers)]
+        games = [
+            _pictures(game, trained[f"vdn {game}"].game.env, numbers) for game in _decomposed.GAMES
+        ]
+        return [*games, _table(numbers)]
+
+
+def _pictures(game: str, env: Any, numbers: Numbers) -> Grid:
+    """The true rewards beside both decompositions, with utilities on the margins; residuals below.
+
+    Of the first seed.
+    """
+    rows, columns = env.action_labels
+    firsts = {name: numbers[f"{name} {game}"][0] for name in _decomposed.ALGORITHMS}
+    rewards = numbers[f"vdn {game}"][0]["rewards"]
+    best = np.argwhere(np.array(rewards) == np.max(rewards)).tolist()
+    same: dict[str, Any] = {
+        "rows": rows, "columns": columns,
+        "scale": "diverging" if np.min(rewards) < 0 else "sequential",
+    }  # fmt: skip
+    learned = [
+        Matrix(
+            first["q_tot"], **same, title=f"{name.upper()}: Q_tot",
+            row_values=first["utilities"][0], column_values=first["utilities"][1],
+            marked={tuple(first["greedy"])},
+        )
+        for name, first in firsts.items()
+    ]  # fmt: skip
+    squares = ", ".join(f"{first['mse']:.2f} ({n.upper()})" for n, first in firsts.items())
+    legend = Text(
+        f"**{game.capitalize()}.** Framed: the best joint action, and the greedy ones. Beside "
+        f"actions: utilities. Residuals are Q_tot less true rewards; mean squares: {squares}."
+    )
+    largest = float(np.abs(rewards).max())
+    apart: dict[str, Any] = same | {"scale": "diverging", "full": largest}
+    residuals = [
+        Matrix(first["residual"], **apart, title=f"{n.upper()}: residual")
+        for n, first in firsts.items()
+    ]
+    truth = Matrix(
+        rewards, **same, agents=env.agents, title=f"{game.capitalize()}: true rewards",
+        marked={(r, c) for r, c in best},
+    )  # fmt: skip
+    return Grid([truth, *learned, legend, *residuals], 3)
 
 
 def _close(
@@ -121,10 +145,8 @@ def _table(numbers: Numbers) -> Table:
     for key, seeds in numbers.items():
         name, game = key.split(" ")
         for k, s in enumerate(seeds):
-            q_tot = " / ".join(" ".join(f"{x:.2f}" for x in row) for row in s["q_tot"])
+            q_tot = " / ".join(" ".join(written(x, 2) for x in row) for row in s["q_tot"])
             greedy = "".join("ABC"[a] for a in s["greedy"])
             rows.append([game, name, k, q_tot, s["mse"], greedy])
-    headers = ["game", "algorithm", "seed", "Q_tot", "mean squared residual", "greedy"]
-    return Table(
-        headers, rows, "Every seed. Above: the first seed; framed is its greedy joint action."
-    )
+    headers = ["game", "algorithm", "seed", "Q_tot", "mean sq. residual", "greedy"]
+    return Table(headers, rows, "Every seed; the pictures are of the first.")

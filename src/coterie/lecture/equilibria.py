@@ -85,17 +85,14 @@ class Equilibria(Item):
                     pays = ", ".join(f"{x:g}" for x in one["payoffs"])
                     gain = max(one["gain"])
                     count = f"{len(there)} of {len(seeds)}"
-                    rows.append([game, name, ", ".join(cell), pays, one["kind"], gain, count])
-        headers = [
-            "game",
-            "algorithm",
-            "ended at",
-            "paid",
-            "which is",
-            "gain from deviating",
-            "seeds",
-        ]
-        return [Grid(pictures, 2), Table(headers, rows, "Greedy play of the last policies.")]
+                    kind = one["kind"].removesuffix(" equilibrium")
+                    rows.append([game, name, ", ".join(cell), count, pays, kind, gain])
+        headers = ["game", "algorithm", "ended at", "seeds", "paid", "equilibrium", "gain"]
+        caption = (
+            "Greedy play of the last policies. Gain: the most that one agent alone could add to "
+            "its payoff by another action."
+        )
+        return [Grid(pictures, 2), Table(headers, rows, caption)]
 
 
 def _game(name: str) -> MatrixGame:

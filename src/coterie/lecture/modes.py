@@ -49,7 +49,9 @@ class Modes(Item):
     )
 
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
-        return {name: _row(cls) for name, cls in algorithms().items()}
+        modes = list(EXPECTED)
+        found = sorted(algorithms().items(), key=lambda pair: modes.index(pair[1].mode))
+        return {name: _row(cls) for name, cls in found}
 
     def checks(self, numbers: Numbers) -> list[Check]:
         found = []

@@ -64,10 +64,13 @@ class Matrix:
 
     Attributes:
         values: [R][C]; rows, columns: their labels.
+        texts: [R][C], what stands in the cells instead of the numbers that colour them.
         notes: [R][C], a few words below a number, such as "Nash".
         marked: cells (row, column) that are framed.
         row_values, column_values: [R] and [C] numbers beside the labels: utilities around a sum.
         scale: ``diverging`` colours by sign, around zero.
+        full: the size that has the full colour; that of the largest number unless given.
+        agents: who chooses the row, and who the column.
     """
 
     values: Sequence[Sequence[Number]] | np.ndarray
@@ -80,10 +83,14 @@ class Matrix:
     column_values: Sequence[Number] | np.ndarray | None = None
     scale: Literal["sequential", "diverging"] = "sequential"
     caption: str = ""
+    texts: Sequence[Sequence[str]] | None = None
+    agents: tuple[str, str] | None = None
+    full: Number | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.rows), len(self.columns))
-        for word, table in (("values", self.values), ("notes", self.notes)):
+        tables = (("values", self.values), ("notes", self.notes), ("texts", self.texts))
+        for word, table in tables:
             if table is not None:
                 fits = len(table) == shape[0] and all(len(line) == shape[1] for line in table)
                 _expect(fits, f"{word} must be {shape[0]} by {shape[1]}, as the labels are")

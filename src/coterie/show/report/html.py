@@ -227,7 +227,7 @@ def _digits(x: Number) -> Number | None:
 def _matrix(block: Matrix) -> str:
     every = [float(x) for line in block.values for x in line]
     places = _few(every)
-    corner = "<td></td>"
+    corner = f"<td>{_corner(*block.agents)}</td>" if block.agents else "<td></td>"
     head = "".join(
         f'<th scope="col">{escape(label)}{_beside(block.column_values, c)}</th>'
         for c, label in enumerate(block.columns)
@@ -243,6 +243,11 @@ def _matrix(block: Matrix) -> str:
         f'<figure class="matrix">{title}<div class="scroll"><table><thead><tr>{corner}{head}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>{_caption(block.caption)}</figure>"
     )
+
+
+def _corner(row: str, column: str) -> str:
+    """Who chooses what: the row's agent below, the column's above and to the right."""
+    return f"<small class=corner><i>{escape(column)} →</i><i>{escape(row)} ↓</i></small>"
 
 
 def _few(values: Sequence[float]) -> int:
@@ -261,15 +266,17 @@ def _strength(every: Sequence[float], block: Matrix) -> tuple[float, float]:
     """The values that are coloured not at all, and fully."""
     finite = [x for x in every if math.isfinite(x)] or [0.0]
     if block.scale == "diverging":
-        return 0.0, max(map(abs, finite)) or 1.0
-    return min(finite), max(finite)
+        return 0.0, block.full or max(map(abs, finite)) or 1.0
+    return min(finite), block.full or max(finite)
 
 
 def _heat(block: Matrix, r: int, c: int, range_: tuple[float, float], places: int) -> str:
     value, (none, full) = float(block.values[r][c]), range_
     share = (value - none) / (full - none) if full > none and math.isfinite(value) else 0.0
+    share = min(max(share, -1.0), 1.0)
     classes = ["below"] * (share < 0) + ["marked"] * ((r, c) in set(block.marked))
     kind = f' class="{" ".join(classes)}"' if classes else ""
     note = block.notes[r][c] if block.notes is not None else ""
     small = f"<small>{inline(note)}</small>" if note else ""
-    return f'<td{kind} style="--t:{abs(share):.3f}">{written(value, places)}{small}</td>'
+    text = written(value, places) if block.texts is None else escape(block.texts[r][c])
+    return f'<td{kind} style="--t:{abs(share):.3f}">{text}{small}</td>'
