@@ -27,7 +27,7 @@ from coterie.envs.views import Central, Game
 from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
 from coterie.files import seal
-from coterie.health import without_replay
+from coterie.health import check_returns, without_replay
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
@@ -570,6 +570,7 @@ class _Loop:
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
             for prefix, (r, n) in played.items():
+                check_returns(agents, r[k], line["seed"], steps)
                 line |= return_metrics(prefix, agents, r[k], n[k])
             lines.append(line)
             self.evaluations.add(
