@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from coterie.envs.joint import JointView
-from coterie.envs.views import Game, without_dead_pay
+from coterie.envs.views import Game, finite_pay
 from coterie.networks import PerAgent
 from coterie.ops.exploration import greedy, sample
 from coterie.types import PRNGKey, UsageError
@@ -52,7 +52,7 @@ def play(
             actions = jnp.where(sampled[:, None], drawn, actions)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
         state, led_to = jax.vmap(game.step)(keys, state, actions)
-        shown = without_dead_pay(game, shown, led_to)
+        shown = finite_pay(game, shown, led_to)
         live = ~over
         returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
         over = over | shown.terminated | shown.truncated

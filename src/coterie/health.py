@@ -107,6 +107,13 @@ def diagnose(
     return NotFinite(what, seed, step)
 
 
+def check_returns(agents: tuple[str, ...], returns: Any, seed: int, step: int) -> None:
+    """NotFinite unless all returns [E, R] of an evaluation are finite."""
+    bad = ~np.isfinite(returns).all(axis=0)
+    if bad.any():
+        raise NotFinite(f"the return of {_names(agents, bad)} in an evaluation", seed, step)
+
+
 def _names(agents: tuple[str, ...], chosen: Any) -> str:
     return ", ".join(agent for agent, bad in zip(agents, chosen, strict=True) if bad)
 

@@ -20,6 +20,7 @@ import numpy as np
 import coterie.checkpoint as checkpoints
 from coterie import envs
 from coterie.algorithms import Algorithm
+from coterie.algorithms import find as find_algorithm
 from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
 from coterie.envs.base import Environment
@@ -27,7 +28,8 @@ from coterie.envs.views import Central, Game
 from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
 from coterie.files import seal
-from coterie.health import without_replay
+from coterie.health import check_returns, without_replay
+from coterie.kinds import misfits
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
@@ -39,6 +41,9 @@ LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
 EPISODES, FINAL_EPISODES = 32, 320
 """At each evaluation point, and for the absolute metric at the end."""
+CALL_SECONDS = 2.0
+"""A call of the compiled program that takes longer is followed by one of half as many iterations:
+whoever asks a run to stop does not wait for long."""
 
 Report = Callable[[str, dict[str, Any]], None]
 Opened = str | Environment | Callable[[], Environment]
@@ -437,20 +442,25 @@ def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[
         k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
         for k, v in config["settings"].items()
     }
-    try:
-        algorithm = make_algorithm(config["algorithm"], **settings)
-    except TypeError as error:
-        raise UsageError(
-            f"config.json is damaged, a setting is of the wrong kind: {error}"
-        ) from None
+    _check_kinds(find_algorithm(config["algorithm"]), settings)
+    algorithm = make_algorithm(config["algorithm"], **settings)
     name, options = config["environment"], config["environment_options"]
-    if ":" in name and environment is None:
+    if ":" not in name:
+        _check_kinds(envs.family(name).Options, options)
+    elif environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
     env, given = open_environment(environment if ":" in name else name, options)
     game = Game(env, config["central"], config["reward"], algorithm.joint_view)
     if ":" in name:
         check_fits(config["sizes"], env.spec(), given)
     return algorithm, game
+
+
+def _check_kinds(cls: type, values: dict[str, Any]) -> None:
+    """UsageError unless values of a configuration are of the kinds that ``cls`` declares."""
+    if wrong := misfits(cls, values):
+        value = repr(values[wrong[0]])[:60]
+        raise UsageError(f"config.json is damaged: {wrong[0]} cannot be {value}")
 
 
 def open_run(path: str | Path, environment: Opened | None = None) -> Run:
@@ -482,12 +492,13 @@ class _Loop:
         self.lanes, self.program = lanes, lanes.program
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
-        self.seconds_before = meta.get("seconds", 0.0)
+        self.seconds_before = self.clock = meta.get("seconds", 0.0)
         self.evaluations = EvaluationFile(
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
         self.total = lanes.program.iterations(config["steps"])
         self.stop = False
+        self.patience = 1
         self.last: dict[str, Any] = {}
 
     def _marks(self, count: int) -> set[int]:
@@ -522,29 +533,40 @@ class _Loop:
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
         while iteration < until and not self.stop:
-            count = min(self.program.chunk, until - iteration)
+            count = min(self.program.chunk, self.patience, until - iteration)
+            begun = time.perf_counter()
             try:
                 state = self.lanes.advance(state, iteration, count)
             except NotFinite as bad:
                 raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
             iteration += count
+            self._wait_longer(time.perf_counter() - begun, count)
             self.report(
                 "progress",
                 {"env_steps": self._steps(iteration), "seconds": self._seconds(), **self.last},
             )
         return state, iteration
 
+    def _wait_longer(self, took: float, count: int) -> None:
+        """More iterations in the next call after a short one, fewer after a long one."""
+        if took > CALL_SECONDS:
+            self.patience = max(1, count // 2)
+        elif count == self.patience:
+            self.patience = min(2 * count, self.program.chunk)
+
     def _steps(self, iteration: int) -> int:
         return iteration * self.program.steps_per_iteration
 
     def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
+        """Wall clock of the run so far; it never goes back, whatever the system's clock does."""
+        self.clock = max(self.clock, self.seconds_before + time.perf_counter() - self.started)
+        return self.clock
 
     def _log(self, state: States, iteration: int) -> States:
         agents = self.program.game.players.agents
         episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
-        rate = steps / seconds
+        rate = steps / max(seconds, 1e-9)
         lines = []
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
@@ -575,6 +597,7 @@ class _Loop:
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
             for prefix, (r, n) in played.items():
+                check_returns(agents, r[k], line["seed"], steps)
                 line |= return_metrics(prefix, agents, r[k], n[k])
             lines.append(line)
             self.evaluations.add(

@@ -7,6 +7,7 @@ are an outer axis added by ``jax.vmap`` and never appear in a signature.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -101,7 +102,7 @@ class Transition(eqx.Module):
 def tree_bytes(tree: PyTree) -> int:
     """Bytes of all array leaves (or shape structs) of a tree."""
     leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
-    return sum(int(np.prod(x.shape)) * _itemsize(x.dtype) for x in leaves)
+    return sum(math.prod(x.shape) * _itemsize(x.dtype) for x in leaves)
 
 
 def _itemsize(dtype: Any) -> int:

@@ -330,7 +330,7 @@ def step_vector(
         truly led to [B]: their observations are the final ones where an episode ended.
     """
     state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
-    led_to = without_dead_pay(game, vector.shown, led_to)
+    led_to = finite_pay(game, vector.shown, led_to)
     going = ~vector.fresh
     stepped = dataclasses.replace(
         vector,
@@ -343,8 +343,8 @@ def step_vector(
     return _renew(game, stepped, pool, led_to.terminated | led_to.truncated), led_to
 
 
-def without_dead_pay(game: Game, acted: View, led_to: View) -> View:
-    """Rewards of agents that were dead when the others acted, made finite.
+def finite_pay(game: Game, acted: View, led_to: View) -> View:
+    """What agents are paid that were dead when the others acted, 0 where it is not finite.
 
     Under central learning who of the team is dead is not seen, and nothing is changed.
     """

@@ -1,0 +1,101 @@
+"""Trains every algorithm, feed-forward and recurrent, in one process: calm, cut off, or resumed.
+
+``python resume_worker.py calm|cut|resumed FOLDER CACHE [CASE ...]``: one run directory a case.
+"""
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from probes import QUICK, small
+
+from coterie import checkpoint, lanes, policy, runs, training
+from coterie.algorithms import algorithms
+from coterie.checkpoint import CheckpointMismatch, latest, read_arrays, read_tree, write_tree
+from coterie.runs import resume, train
+
+CASES = {f"{name}{'-recurrent' * r}": (name, r) for name in algorithms() for r in (False, True)}
+ITERATIONS = 12
+
+
+class Cut(BaseException):
+    """As a kill: nothing handles it, nothing is written on the way out."""
+
+
+class QuickJax:
+    """The package ``jax`` whose ``jit`` compiles for a quick compilation."""
+
+    def __getattr__(self, name: str):
+        return getattr(jax, name)
+
+    @staticmethod
+    def jit(function, compiler_options=None, **options):
+        del compiler_options
+        return jax.jit(function, compiler_options=QUICK, **options)
+
+
+def prepare(cache: str) -> None:
+    """Quick compilation, kept for the other processes, and a clock that stands still."""
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    for module in (policy, runs, training, lanes):
+        module.jax = QuickJax()  # type: ignore[attr-defined]
+    runs.EPISODES = 2
+    runs.checkpoints.latest = drop_each_leaf  # type: ignore[assignment]
+    os.fsync = lambda _: None  # power stays on
+    time.perf_counter = lambda: 0.0
+
+
+def drop_each_leaf(run_dir: Path, like, *others):
+    """The newest checkpoint, once it is shown that it must hold every leaf of the state."""
+    restored = latest(run_dir, like, *others)
+    arrays, meta = read_arrays(run_dir / "checkpoints" / str(restored.step) / "state.safetensors")
+    leaves = {checkpoint._name(path): x for path, x in jax.tree.leaves_with_path(restored.tree)}
+    assert arrays.keys() == leaves.keys()
+    lacking = run_dir.parent / "lacking.safetensors"
+    for name in leaves:
+        write_tree(lacking, {n: x for n, x in leaves.items() if n != name}, meta)
+        with pytest.raises(CheckpointMismatch, match=f"lacks {re.escape(name)}: it is"):
+            read_tree(lacking, like)
+    lacking.unlink()
+    return restored
+
+
+def begin(case: str, out: Path, cut: bool) -> None:
+    name, recurrent = CASES[case]
+    algorithm = small(name, recurrent=recurrent, standardise_rewards=True, buffer_size=256)
+    time_limit = 3
+    algorithm = algorithm.resolve(10**4, time_limit)
+    steps, environments = algorithm.rollout_shape()
+    total = ITERATIONS * steps * environments
+
+    def report(event: str, facts: dict) -> None:
+        # After the checkpoint at the half, and after more was logged.
+        if cut and event == "progress" and facts["env_steps"] >= 0.7 * total:
+            raise Cut
+
+    try:
+        train(
+            algorithm, "matrix/climbing", total, seeds=1, seed=3, out=out, report=report,
+            options={"rounds": time_limit}, evaluations=2, final_episodes=0,
+        )  # fmt: skip
+    except Cut:
+        return
+    assert not cut
+
+
+def main(phase: str, folder: str, cache: str, *cases: str) -> None:
+    prepare(cache)
+    for case in cases or CASES:
+        if phase == "resumed":
+            resume(Path(folder) / case)
+        else:
+            begin(case, Path(folder) / case, phase == "cut")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
