@@ -215,10 +215,7 @@ def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
         env.step(np.zeros(2, int))
     fault = caught.value
     assert (fault.environment, fault.agent, fault.step) == ("meeting", "1", 2)
-    assert (
-        str(fault)
-        == "meeting, step 2, agent 1: the observation holds NaN or infinity; make every number finite"
-    )
+    assert str(fault).startswith("meeting, step 2, agent 1: the observation holds NaN or infinity")
 
     def broken(self, actions):
         raise KeyError("left")
