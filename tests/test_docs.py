@@ -25,6 +25,8 @@ def blocks(name: str) -> list[str]:
     ("page", "file"),
     [
         ("add-an-environment.md", "examples/two_doors.py"),
+        ("your-environment.md", "examples/pettingzoo_doorway.py"),
+        ("your-environment.md", "examples/gymnasium_colours.py"),
         ("add-an-algorithm.md", "src/coterie/algorithms/vdn.py"),
         ("add-an-algorithm.md", "src/coterie/algorithms/maa2c.py"),
     ],

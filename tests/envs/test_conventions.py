@@ -215,7 +215,7 @@ def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
         env.step(np.zeros(2, int))
     fault = caught.value
     assert (fault.environment, fault.agent, fault.step) == ("meeting", "1", 2)
-    assert str(fault) == "meeting, step 2, agent 1: the observation holds NaN or infinity"
+    assert str(fault).startswith("meeting, step 2, agent 1: the observation holds NaN or infinity")
 
     def broken(self, actions):
         raise KeyError("left")
@@ -225,6 +225,33 @@ def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
         env.step(np.zeros(2, int))
     assert isinstance(caught.value.__cause__, KeyError)
     assert caught.value.agent is None
+
+
+@pytest.mark.parametrize(
+    ("reward", "paid"),
+    [
+        (np.float64(2), 2.0),
+        (True, 1.0),
+        (np.array([3]), 3.0),
+        (np.array(4.5), 4.5),
+        (-np.inf, None),
+        (np.nan, None),
+        (1e39, None),
+        (np.array([1.0, 2.0]), None),
+        (None, None),
+    ],
+)
+def test_rewards_are_single_finite_numbers(reward, paid, monkeypatch):
+    env = HostedEnvironment(Meeting())
+    env.reset(0)
+    each, seen = dict.fromkeys((0, 1), False), dict.fromkeys((0, 1), np.zeros(1))
+    step = (seen, {0: 1.5, 1: reward}, each, each, {})
+    monkeypatch.setattr(Meeting, "step", lambda self, actions: step)
+    if paid is not None:
+        np.testing.assert_array_equal(env.step(np.zeros(2, int)).rewards, [1.5, paid])
+    else:
+        with pytest.raises(EnvironmentFault, match="agent 1: reward"):
+            env.step(np.zeros(2, int))
 
 
 def test_nothing_follows_the_end_of_an_episode():

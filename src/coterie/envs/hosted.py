@@ -99,6 +99,7 @@ class HostedEnvironment:
             central_size=central_size,
             time_limit=time_limit,
         )
+        self._available = self.spec.available_actions
 
     def reset(self, seed: int | None = None) -> HostedStep:
         """Starts an episode; the seed goes to the environment's own ``reset``."""
@@ -175,7 +176,7 @@ class HostedEnvironment:
     ) -> HostedStep:
         self.shown = shown
         observations = np.zeros((self.spec.n_agents, self.spec.observation_size), np.float32)
-        masks = self.spec.available_actions
+        masks = self._available.copy()
         for i in np.flatnonzero(self._alive).tolist():
             try:
                 mask = self._see(i, shown.observations[i], observations[i], terminated)

@@ -1,0 +1,41 @@
+"""An environment of one's own after Gymnasium's convention of tuples, checked."""
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete, MultiDiscrete, Tuple
+
+import coterie
+
+
+class Colours(gymnasium.Env):
+    """A hue in one of two tones is wished for; a painter sees the hue, a helper the tone.
+
+    The painter chooses a hue, the helper a tone and whether to varnish. Both are paid 1 where hue
+    and tone are as wished, and varnished.
+    """
+
+    def __init__(self):
+        self.observation_space = Tuple((Discrete(3), Discrete(2)))
+        self.action_space = Tuple((Discrete(3), MultiDiscrete([2, 2])))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.wish(), {}
+
+    def step(self, actions):
+        hue, (tone, varnish) = actions
+        paid = float((hue, tone) == self.wished and varnish == 1)
+        self.t += 1
+        # One value for each agent: observations, rewards, terminated, truncated.
+        return self.wish(), [paid, paid], [False, False], [self.t == 10] * 2, {}
+
+    def wish(self):
+        self.wished = (int(self.np_random.integers(3)), int(self.np_random.integers(2)))
+        return self.wished
+
+
+if __name__ == "__main__":
+    report = coterie.check_env(Colours)
+    print(*report.findings or ["nothing is wrong with it"], sep="\n")
+    assert report.ok
