@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from coterie import policy, runs, training
+from coterie import hosted_lanes, hosted_play, policy, runs, training
 
 
 class _QuickJax:
@@ -36,7 +36,7 @@ def quick_compilation(cache) -> Iterator[pytest.MonkeyPatch]:
     for name, value in settings.items():
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (policy, runs, training):
+        for module in (hosted_lanes, hosted_play, policy, runs, training):
             patch.setattr(module, "jax", _QuickJax())
         yield patch
     for name, value in before.items():

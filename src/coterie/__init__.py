@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from coterie.envs.base import Environment
     from coterie.envs.check import check_env
     from coterie.envs.matrix import MatrixGame
-    from coterie.errors import EnvironmentFault
+    from coterie.errors import EnvironmentFault, UsageError
+    from coterie.hosting import Hosting
     from coterie.policy import Team, load
     from coterie.runs import Run, open_run, resume, train
-    from coterie.types import EnvSpec, TimeStep, UsageError
+    from coterie.types import EnvSpec, TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
 _HOME = {
@@ -50,11 +51,12 @@ _HOME = {
     "Environment": "envs.base",
     "EnvSpec": "types",
     "EnvironmentFault": "errors",
+    "Hosting": "hosting",
     "MatrixGame": "envs.matrix",
     "Run": "runs",
     "Team": "policy",
     "TimeStep": "types",
-    "UsageError": "types",
+    "UsageError": "errors",
     "check_env": "envs.check",
     "load": "policy",
     "make": "envs",
@@ -64,9 +66,10 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022
-    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault", "IA2C", "IDQN",
-    "IPPO", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run", "Team", "TimeStep",
-    "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume", "train",
+    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault", "Hosting",
+    "IA2C", "IDQN", "IPPO", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run",
+    "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume",
+    "train",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coterie.errors import UsageError
+from coterie.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from coterie.envs.matrix import MatrixGame
@@ -66,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except EnvironmentFault as fault:
+        print(fault.original, end="", file=sys.stderr)
+        return _fail(str(fault), 1)
     except (OSError, MemoryError, RuntimeError) as error:
         return _fail(_one_line(error), 1)
 
@@ -314,9 +317,10 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     for name, module in families().items():
         homes.add_row(f"[bold cyan]{name}/", "  ".join(module.EXAMPLES))
     homes.add_row(
-        "[bold]yours", "package.module:callable [dim](a native one; docs/add-an-environment.md)"
+        "[bold]yours",
+        "package.module:callable [dim](native or Python; docs/add-an-environment.md)",
     )
-    homes.add_row("[bold]hosted", "gymnasium:ID  pettingzoo:MODULE [dim](to evaluate on)")
+    homes.add_row("[bold]Python", "gymnasium:ID  pettingzoo:MODULE")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
     lessons = Table.grid(padding=(0, 2, 0, 0))
     for name, item in items().items():
@@ -356,9 +360,12 @@ def _train_groups(names: list[str]) -> Groups:
     """Settings of the algorithm, and of the environment's family, as far as they are named."""
     from coterie.algorithms import find
     from coterie.envs import family
+    from coterie.hosting import Hosting
 
     groups: Groups = [("algorithm", find(names[0]))] if names else []
-    if len(names) > 1 and ":" not in names[1]:
+    if len(names) > 1 and ":" in names[1]:
+        groups.append(("hosting", Hosting))
+    elif len(names) > 1:
         groups.append(("env", family(names[1]).Options))
     return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
 
@@ -376,7 +383,8 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
         run = runs.train(
             parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
             reward=own.reward, central=own.central, options=options,
-            evaluations=own.evaluations, final_episodes=own.final_episodes, report=display,
+            hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
+            final_episodes=own.final_episodes, report=display,
             command=shlex.join(["coterie", *args]),
         )  # fmt: skip
     return _conclude(run, own.json)
@@ -390,8 +398,9 @@ def _conclude(run: Run, as_json: bool) -> int:
     elif complete:
         if run.metrics:
             _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
-        path = shlex.quote(str(run.path))
-        _say(f"\nkept in {path}; next:\n  coterie evaluate {path}\n  coterie plot {path}")
+        path, name = shlex.quote(str(run.path)), run.config["environment"]
+        again = f" --environment {shlex.quote(name)}" if ":" in name else ""
+        _say(f"\nkept in {path}; next:\n  coterie evaluate {path}{again}\n  coterie plot {path}")
     return 0 if complete else INTERRUPTED
 
 
@@ -402,7 +411,9 @@ class ResumeArgs:
     steps: int | None = None
     """Extend the run to so many environment steps."""
     environment: str | None = None
-    """The environment again, where the run is on code of yours."""
+    """The environment again, where the run is on a Python environment or on code of yours."""
+    workers: int | None = None
+    """Processes for Python environments, if not as many as before."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -415,8 +426,9 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
 
     one_core_per_seed(RunDirectory.open(Path(names[0])).config()["seeds"])
     with TrainDisplay() as display:
+        own = parsed.run
         run = runs.resume(
-            names[0], parsed.run.steps, environment=parsed.run.environment, report=display
+            names[0], own.steps, environment=own.environment, workers=own.workers, report=display
         )
     return _conclude(run, parsed.run.json)
 
@@ -430,7 +442,8 @@ class EvaluateArgs:
     which: Literal["best", "last"] = "best"
     """The policy that evaluated best, or the last one."""
     environment: str | None = None
-    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3."""
+    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; the environment again,
+    where the run is on a Python environment or on code of yours."""
     seed: int = 0
     """Seed of the episodes' starts."""
     json: bool = False
@@ -439,11 +452,12 @@ class EvaluateArgs:
 
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
+    from coterie.tracking import RunDirectory
 
     own = parsed.run
-    code = own.environment if runs.is_code(own.environment) else None
-    run = runs.open_run(names[0], code)
-    elsewhere = None if code else own.environment
+    again = ":" in RunDirectory.open(Path(names[0])).config()["environment"]
+    run = runs.open_run(names[0], own.environment if again else None)
+    elsewhere = None if again else own.environment
     metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed)
     where = own.environment or run.config["environment"]
     if own.json:
@@ -482,7 +496,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own = parsed.run
     film.check(own.out, own.fps)
-    if own.environment is not None and not runs.is_code(own.environment):
+    if own.environment is not None and ":" not in own.environment:
         raise UsageError(
             "a team is watched in the environment it was trained in; --environment only names "
             f"code of yours again, which {own.environment} is not"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from coterie.envs.joint import JointView
 from coterie.envs.views import Game, finite_pay
 from coterie.networks import PerAgent
 from coterie.ops.exploration import greedy, sample
@@ -102,47 +100,3 @@ def return_metrics(
     metrics[f"{prefix}/return/team_mean"] = float(mean.mean())
     metrics[f"{prefix}/length"] = float(np.mean(lengths, dtype=np.float64))
     return metrics
-
-
-def play_hosted(
-    env: Any, policy: PerAgent, episodes: int, seed: int, sampled: bool = False
-) -> tuple[Any, Any]:
-    """Episodes in a hosted environment, one after the other: returns [E, R], lengths [E].
-
-    A policy for one agent where the environment has several is a central learner's.
-    """
-    n = len(policy.index)
-    team = JointView(env.spec) if n != env.spec.n_agents else None
-    never = jnp.zeros(n, bool)
-
-    @jax.jit
-    def act(memory: Array, observations: Array, mask: Array, key: PRNGKey) -> tuple[Array, Array]:
-        if team:
-            observations, mask = team.observe(observations), team.mask(mask)
-        scores, memory = policy.step(memory, observations, never)
-        if sampled:
-            actions = sample(scores, mask, jax.random.uniform(key, (n,)))
-        else:
-            actions = greedy(scores, mask)
-        return (team.split(actions) if team else actions), memory
-
-    returns, lengths = np.zeros((episodes, env.spec.n_agents)), np.zeros(episodes)
-    keys = iter_keys(jax.random.fold_in(jax.random.key(seed), 0x5A))
-    for e in range(episodes):
-        shown = env.reset(seed if e == 0 else None)
-        memory = policy.initial_memory()
-        while not (shown.terminated or shown.truncated):
-            actions, memory = act(memory, shown.observations, shown.action_mask, next(keys))
-            shown = env.step(np.asarray(actions))
-            returns[e] += shown.rewards
-            lengths[e] += 1
-            if lengths[e] >= NO_LIMIT_STEPS:
-                break
-    return returns, lengths
-
-
-def iter_keys(key: PRNGKey, block: int = 1024) -> Iterator[PRNGKey]:
-    """Endlessly many keys, drawn in blocks: one at a time would cost more than acting."""
-    while True:
-        key, *drawn = jax.random.split(key, block + 1)
-        yield from drawn

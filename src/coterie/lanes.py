@@ -106,6 +106,17 @@ class Lanes:
         """The states with their log totals at zero."""
         return tuple(clear_totals(state) for state in states)
 
+    def tallies(self) -> dict[str, Any]:
+        """What is counted outside of the states, for the log and the next resume: nothing."""
+        return {}
+
+    def go_on_from(self, tallies: dict[str, Any]) -> None:
+        """Counts on from what ``tallies`` gave when a checkpoint was written."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.pool.shutdown()
+
     def _device(self, lane: int) -> Any:
         return self.devices[lane % len(self.devices)]
 

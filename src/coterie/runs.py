@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -24,18 +25,32 @@ from coterie.algorithms import find as find_algorithm
 from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
 from coterie.envs.base import Environment
+from coterie.envs.fleet import Hosted
+from coterie.envs.hosted import open_factory
 from coterie.envs.views import Central, Game
 from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
 from coterie.files import seal
 from coterie.health import check_returns, without_replay
+from coterie.hosting import (
+    Hosting,
+    copies_of,
+    digest,
+    is_python_environment,
+    open_hosted,
+    pays_in_common,
+    settle,
+)
 from coterie.kinds import misfits
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
 from coterie.tracking import EvaluationFile, RunDirectory, identity, versions
-from coterie.training import Program
+from coterie.training import Paced
 from coterie.types import PyTree, Reward, UsageError, tree_bytes
+
+if TYPE_CHECKING:
+    from coterie.hosted_lanes import HostedLanes
 
 LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
@@ -46,8 +61,9 @@ CALL_SECONDS = 2.0
 whoever asks a run to stop does not wait for long."""
 
 Report = Callable[[str, dict[str, Any]], None]
-Opened = str | Environment | Callable[[], Environment]
-"""An environment as a user gives it: a name, the thing itself, or what makes it."""
+Opened = Any
+"""An environment as a user gives it: a name, the thing itself, or what makes it; a native one or
+any Python one that ``envs.hosted`` can host."""
 
 
 @dataclass
@@ -79,7 +95,7 @@ class Run:
         self,
         episodes: int = FINAL_EPISODES,
         which: str = "best",
-        environment: str | None = None,
+        environment: Opened | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
@@ -95,48 +111,36 @@ class Run:
         episodes = _whole("episodes", episodes, 1)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
-        if environment is not None and is_hosted(environment):
-            played = self._play_hosted(environment, which, episodes, seed)
-        else:
-            game = self.game
-            if environment is not None:
-                game = dataclasses.replace(game, env=open_environment(environment, {})[0])
-                check_fits(sizes(self.game.players), game.players, environment)
-            played = evaluate_native(game, self.policies[which], episodes, seed, self.stochastic)
+        game, hosting = self.game, hosting_of(self.config)
+        if environment is not None:
+            env, name = open_environment(environment, {}, hosting)
+            game = dataclasses.replace(game, env=env)
+            check_fits(sizes(self.game.players), game.players, name)
+        played = evaluate_game(
+            game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
+        )
         return summary(self.game.players.agents, played)
-
-    def _play_hosted(self, name: str, which: str, episodes: int, seed: int) -> Any:
-        from coterie.envs.hosted import make_hosted
-        from coterie.evaluate import play_hosted
-
-        env = make_hosted(name)()
-        prefixes = {"eval": False} | ({"eval_sampled": True} if self.stochastic else {})
-        try:
-            check_fits(sizes(self.game.players), env.spec, name)
-            seeds = jax.tree.leaves(self.policies[which])[0].shape[0]
-            teams = [jax.tree.map(lambda x: x[k], self.policies[which]) for k in range(seeds)]  # noqa: B023
-            return {
-                prefix: tuple(
-                    np.stack(x)
-                    for x in zip(
-                        *(play_hosted(env, team, episodes, seed, sampled) for team in teams),
-                        strict=True,
-                    )
-                )
-                for prefix, sampled in prefixes.items()
-            }
-        finally:
-            env.close()
 
 
 Played = dict[str, tuple[Any, Any]]
 """Returns [S, E, R] and lengths [S, E] of all seeds' episodes, by the metric's prefix."""
 
 
+def evaluate_game(
+    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool, hosting: Hosting
+) -> Played:
+    """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
+    if not isinstance(game.env, Hosted):
+        return evaluate_native(game, policies, episodes, seed, stochastic)
+    from coterie.hosted_play import play_hosted
+
+    return play_hosted(game, policies, episodes, seed, stochastic, hosting)
+
+
 def evaluate_native(
     game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
 ) -> Played:
-    """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
+    """``evaluate_game`` where the environment is compiled."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
     one = tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
     check_memory(4 * one * episodes * seeds * (1 + stochastic), "lower --episodes")
@@ -191,30 +195,45 @@ def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
 
 
 def open_environment(
-    environment: Opened | None, options: dict[str, Any]
-) -> tuple[Environment, str]:
+    environment: Opened | None,
+    options: dict[str, Any],
+    hosting: Hosting | None = None,
+    state: bool = False,
+) -> tuple[Environment | Hosted, str]:
     """An environment and the name it is recorded under.
 
     ``family/variant`` is native; ``package.module:callable`` is imported and called.
+
+    Args:
+        hosting: the settings of hosted environments, if it is one.
+        state: whether the state of a hosted one is wanted, which costs time at every step.
     """
-    if isinstance(environment, Environment):
-        return environment, f"{type(environment).__module__}:{type(environment).__qualname__}"
-    if callable(environment):
-        made = environment()
-        name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
-    elif isinstance(environment, str) and is_hosted(environment):
-        raise UsageError(
-            f"{environment} can be evaluated on, not yet trained on; train on the native one"
-        )
-    elif not isinstance(environment, str):
-        raise UsageError(f"an environment is a name, an object or a callable; got {environment!r}")
-    elif ":" in environment:
-        made, name = _call_import(environment, options), environment
-    else:
+    opening = {"time_limit": hosting.time_limit if hosting else None, "state": state}
+    if isinstance(environment, str) and is_hosted(environment):
+        if options:
+            raise UsageError(f"{environment} takes no options of ours; got {', '.join(options)}")
+        return open_hosted(environment, open_factory(environment), **opening), environment
+    if isinstance(environment, str) and ":" not in environment:
         return envs.make(environment, **options), environment
-    if not isinstance(made, Environment):
-        raise UsageError(f"{name} made {type(made).__name__}, not a coterie.Environment")
-    return made, name
+    if isinstance(environment, str):
+        make = functools.partial(_call_import, environment, options)
+        name, made = environment, make()
+    elif isinstance(environment, Environment) or is_python_environment(environment):
+        name = f"{type(environment).__module__}:{type(environment).__qualname__}"
+        make, made = copies_of(environment), environment
+        if isinstance(made, Hosted):
+            return made, made.name
+    elif callable(environment):
+        name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
+        make, made = environment, environment()
+    else:
+        raise UsageError(f"an environment is a name, an object or a callable; got {environment!r}")
+    if isinstance(made, Environment):
+        return made, name
+    try:
+        return open_hosted(name, make, made=made, **opening), name
+    except UsageError as error:
+        raise UsageError(f"{name} made no environment: {error}") from error
 
 
 def _call_import(name: str, options: dict[str, Any]) -> Any:
@@ -234,7 +253,7 @@ def _call_import(name: str, options: dict[str, Any]) -> Any:
 
 def make_game(
     algorithm: Algorithm,
-    environment: Environment,
+    environment: Environment | Hosted,
     name: str,
     reward: Reward | None,
     central: Literal["auto", "state", "joint"],
@@ -253,7 +272,8 @@ def make_game(
         if z == "state" and not spec.central_size:
             raise UsageError(f"{name} offers no state for z; use --central joint")
     game = Game(environment, z, reward, algorithm.joint_view)
-    game.trace()
+    if isinstance(environment, Environment):
+        game.trace()
     return game
 
 
@@ -298,6 +318,7 @@ def train(
     reward: Reward | None = None,
     central: Literal["auto", "state", "joint"] = "auto",
     options: dict[str, Any] | None = None,
+    hosting: Hosting | None = None,
     evaluations: int = EVALUATIONS,
     final_episodes: int = FINAL_EPISODES,
     report: Report | None = None,
@@ -306,13 +327,15 @@ def train(
     """Trains ``seeds`` teams side by side, each for ``steps`` environment steps.
 
     Args:
-        environment: a name, a native environment, or a callable that makes one.
+        environment: a name, an environment, or a callable that makes one; native, PettingZoo, or
+            Gymnasium with one space per agent.
         seed: the first seed; the others follow it.
         out: a new run directory; without it nothing is written.
         reward: what learners are paid; the environment's custom unless given.
         central: what z is, for algorithms that use it: the environment's state where it offers
             one, else the joint observation.
         options: the environment's options.
+        hosting: settings of Python environments, such as the number of worker processes.
         evaluations: greedy evaluations along the way, 32 episodes each.
         report: called with an event's name and its facts, for a progress display.
 
@@ -325,11 +348,16 @@ def train(
     seed = _whole("seed", seed, 0)
     if seed + seeds > 2**32:
         raise UsageError(f"seeds must lie below 2^32; got {seed} and {seeds - 1} more")
-    env, name = open_environment(environment, options or {})
+    state = algorithm.central and central != "joint"
+    env, name = open_environment(environment, options or {}, hosting, state)
+    settled, remarks = settle(hosting, env, name)
     algorithm = algorithm.resolve(steps, env.spec().time_limit)
+    undecided = reward is None and algorithm.common_reward
+    if undecided and isinstance(env, Hosted) and pays_in_common(env):
+        reward = "mean"
+        remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)
-    remarks = algorithm.remarks(game)
-    lanes = Lanes(algorithm, game, seeds, EPISODES)
+    remarks += algorithm.remarks(game)
     config = {
         "coterie": versions()["coterie"],
         "command": command,
@@ -345,19 +373,52 @@ def train(
         "evaluations": evaluations,
         "final_episodes": final_episodes,
         "sizes": sizes(game.players),
-        "lanes": lanes.count,
         "versions": versions(),
     }
+    if settled:
+        config |= {"hosting": dataclasses.asdict(settled), "spec_digest": digest(game.players)}
     report = report or (lambda event, facts: None)
-    check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
-    directory = RunDirectory.create(Path(out)) if out is not None else None
-    with directory.claimed() if directory else contextlib.nullcontext():
-        report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
-        for sentence in remarks:
-            report("note", {"sentence": sentence})
-        if directory:
-            directory.write_config(config)
-        return _Loop(lanes, config, directory, report).run(lambda: lanes.init(seed), 0)
+    with make_lanes(algorithm, game, config, report) as lanes:
+        config["lanes"] = lanes.count
+        check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
+        directory = RunDirectory.create(Path(out)) if out is not None else None
+        with directory.claimed() if directory else contextlib.nullcontext():
+            report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+            for sentence in remarks:
+                report("note", {"sentence": sentence})
+            if directory:
+                directory.write_config(config)
+            return _Loop(lanes, config, directory, report).run(lambda: lanes.init(seed), 0)
+
+
+@contextlib.contextmanager
+def make_lanes(
+    algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
+) -> Iterator[Lanes | HostedLanes]:
+    """What steps and learns, closed in the end: compiled, or with environments in processes."""
+    hosting, seeds = hosting_of(config), config["seeds"]
+    if hosting:
+        from coterie.hosted_lanes import HostedLanes
+
+        warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
+        lanes = HostedLanes(algorithm, game, seeds, config["seed"], EPISODES, hosting, warn)
+    else:
+        lanes = Lanes(algorithm, game, seeds, EPISODES, config.get("lanes"))
+    try:
+        yield lanes
+    finally:
+        lanes.close()
+
+
+def hosting_of(config: dict[str, Any]) -> Hosting | None:
+    """Settings of hosted environments, where the run is on one."""
+    given = config.get("hosting")
+    if given is None:
+        return None
+    try:
+        return Hosting(**given)
+    except TypeError as error:
+        raise UsageError(f"config.json is damaged, in hosting: {error}") from None
 
 
 def resume(
@@ -365,6 +426,7 @@ def resume(
     steps: int | None = None,
     *,
     environment: Opened | None = None,
+    workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
     """Continues an interrupted run from its newest checkpoint.
@@ -372,25 +434,44 @@ def resume(
     Args:
         steps: extends the run to so many environment steps.
         environment: the environment again, where the run is on code of the user's.
+        workers: processes for Python environments, if not as many as before.
     """
     directory = RunDirectory.open(Path(path))
     with directory.claimed():
-        return _resume(directory, steps, environment, report or (lambda event, facts: None))
+        config = directory.config()
+        if workers is not None and hosting_of(config):
+            config["hosting"]["workers"] = Hosting(workers=workers).workers
+        return _resume(directory, config, steps, environment, report or (lambda event, facts: None))
 
 
 def _resume(
-    directory: RunDirectory, steps: int | None, environment: Opened | None, report: Report
+    directory: RunDirectory,
+    config: dict[str, Any],
+    steps: int | None,
+    environment: Opened | None,
+    report: Report,
 ) -> Run:
-    config = directory.config()
     if directory.learner.is_file():
         raise UsageError(
-            f"{path} is complete and keeps no checkpoint to go on from, only what it learned: "
-            "train again with more --steps and another --out"
+            f"{directory.path} is complete and keeps no checkpoint to go on from, only what it "
+            "learned: train again with more --steps and another --out"
         )
     algorithm, game = restore(config, environment)
     if steps is not None:
         config["steps"] = int(steps)
-    lanes = Lanes(algorithm, game, config["seeds"], EPISODES, config["lanes"])
+    with make_lanes(algorithm, game, config, report) as lanes:
+        return _go_on(lanes, config, directory, report, steps is not None)
+
+
+def _go_on(
+    lanes: Lanes | HostedLanes,
+    config: dict[str, Any],
+    directory: RunDirectory,
+    report: Report,
+    extended: bool,
+) -> Run:
+    """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
+    game, mode = lanes.program.game, lanes.program.algorithm.mode
     check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
     _, states, meta = checkpoints.latest(
         directory.path,
@@ -400,12 +481,12 @@ def _resume(
     )
     complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
     judged = directory.is_judged() or not config["final_episodes"]
-    if complete and (judged or steps is not None):
+    if complete and (judged or extended):
         done = meta["env_steps"]
         raise UsageError(
             f"{directory.path} has its {done:,} steps already; extend it with more --steps"
         )
-    report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+    report("start", config | {"game": game, "mode": mode, "bytes": needed})
     directory.write_config(config)
     if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"]):
         report("warning", {"sentence": problem})
@@ -421,7 +502,7 @@ _META = {"iteration": int, "log_bytes": int, "log_digest": str, "seconds": float
 """What a run wants to know from a checkpoint beside its state."""
 
 
-def _misplaced(step: int, meta: dict[str, Any], program: Program, run: str) -> str | None:
+def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str | None:
     """Why a checkpoint does not belong where it lies; None if it does."""
     if meta.get("run") != run:
         return "is of another run"
@@ -449,10 +530,14 @@ def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[
         _check_kinds(envs.family(name).Options, options)
     elif environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
-    env, given = open_environment(environment if ":" in name else name, options)
+    hosting = hosting_of(config)
+    opened, state = environment if ":" in name else name, config["central"] == "state"
+    env, given = open_environment(opened, options, hosting, state)
     game = Game(env, config["central"], config["reward"], algorithm.joint_view)
     if ":" in name:
         check_fits(config["sizes"], env.spec(), given)
+    if hosting and config.get("spec_digest") != digest(env.spec()):
+        raise UsageError(f"{given} has other agents, or another state, than the run was trained on")
     return algorithm, game
 
 
@@ -483,7 +568,7 @@ class _Loop:
 
     def __init__(
         self,
-        lanes: Lanes,
+        lanes: Lanes | HostedLanes,
         config: dict[str, Any],
         directory: RunDirectory | None,
         report: Report,
@@ -493,6 +578,7 @@ class _Loop:
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
         self.seconds_before = self.clock = meta.get("seconds", 0.0)
+        lanes.go_on_from(meta.get("tallies", {}))
         self.evaluations = EvaluationFile(
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
@@ -543,7 +629,12 @@ class _Loop:
             self._wait_longer(time.perf_counter() - begun, count)
             self.report(
                 "progress",
-                {"env_steps": self._steps(iteration), "seconds": self._seconds(), **self.last},
+                {
+                    "env_steps": self._steps(iteration),
+                    "seconds": self._seconds(),
+                    **self.lanes.tallies(),
+                    **self.last,
+                },
             )
         return state, iteration
 
@@ -582,6 +673,7 @@ class _Loop:
                 "seconds": seconds,
                 "steps_per_second": rate,
                 "steps_per_second_total": rate * self.config["seeds"],
+                **self.lanes.tallies(),
             }
             lines.append(line)
         if self.directory:
@@ -642,6 +734,7 @@ class _Loop:
             "log_bytes": size,
             "log_digest": digest,
             "evaluations": self.evaluations.content,
+            "tallies": self.lanes.tallies(),
         }
         self.report("saving", meta)
         checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
@@ -671,12 +764,13 @@ class _Loop:
 
     def _absolute(self, run: Run) -> None:
         """The absolute metric: the best policies, on fresh episodes."""
-        played = evaluate_native(
+        played = evaluate_game(
             run.game,
             run.policies["best"],
             self.config["final_episodes"],
             self.config["seed"],
             run.stochastic,
+            hosting_of(self.config) or Hosting(),
         )
         run.metrics = summary(run.game.players.agents, played)
         returns, lengths = played["eval"]

@@ -53,7 +53,7 @@ _LIMITS = {
 }
 """The least and the greatest a number may be."""
 _WORDS = {"reward": ("individual", "sum", "mean"), "central": ("none", "state", "joint")}
-_PASSING = ("coterie", "command", "steps", "versions")
+_PASSING = ("coterie", "command", "steps", "versions", "hosting")
 """What may differ between two configurations of one run."""
 
 

@@ -7,6 +7,8 @@ updates are due) comes in as ``clock``, made on the host for a chunk of iteratio
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from coterie.algorithms._base import Algorithm
-from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector
+from coterie.envs.views import SEED_AXIS, Game, init_vector
 from coterie.evaluate import play_both
 from coterie.health import Health, diagnose, examine, finite, good, ill, without_replay
 from coterie.networks import PerAgent
@@ -39,7 +41,8 @@ class TrainState(eqx.Module):
 
     Attributes:
         learner: parameters, targets, optimiser, replay, normalisers.
-        vector: the K environments and their prepared starts.
+        vector: the K environments and their prepared starts; for hosted environments what it
+            takes to bring them to the same states again (``hosted_rollout.HostedVector``).
         memory: [B, N, H] recurrent memory of acting.
         key, judge_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log.
@@ -47,7 +50,7 @@ class TrainState(eqx.Module):
     """
 
     learner: PyTree
-    vector: VectorState
+    vector: Any
     memory: Float[Array, "B N H"]
     key: PRNGKey
     judge_key: PRNGKey
@@ -57,22 +60,30 @@ class TrainState(eqx.Module):
 
 
 def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
-    """One seed's state before its first step."""
-    learner_key, vector_key, run_key, judge_key = jax.random.split(key, 4)
+    """One seed's state before its first step, with its environments."""
+    state, vector_key = init_learning(algorithm, game, key)
     steps, environments = algorithm.rollout_shape()
+    vector = init_vector(game, vector_key, environments, steps + algorithm.whole_episodes)
+    return dataclasses.replace(state, vector=vector)
+
+
+def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[TrainState, PRNGKey]:
+    """One seed's state without its environments, and the key to draw those."""
+    learner_key, vector_key, run_key, judge_key = jax.random.split(key, 4)
     learner = algorithm.init(learner_key, game)
     policy = algorithm.policy(learner)
     zero = jnp.zeros(())
-    return TrainState(
+    state = TrainState(
         learner=learner,
-        vector=init_vector(game, vector_key, environments, steps + algorithm.whole_episodes),
-        memory=policy.initial_memory(environments),
+        vector=None,
+        memory=policy.initial_memory(algorithm.rollout_shape()[1]),
         key=run_key,
         judge_key=judge_key,
         episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
         losses=dict.fromkeys(algorithm.metrics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32)),
     )
+    return state, vector_key
 
 
 def iterate(
@@ -85,31 +96,72 @@ def iterate(
     )
     learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, clock)
     health = examine(rollout, losses, algorithm.parameters(learner))
-    add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
-    state = TrainState(
+    state = dataclasses.replace(
+        state,
         learner=learner,
         vector=vector,
         memory=memory,
         key=next_key,
-        judge_key=state.judge_key,
         episodes=add(state.episodes, episodes),
         losses=add(state.losses, losses),
-        best=state.best,
     )
     return state, health
 
 
-class Program:
+def add(a: PyTree, b: PyTree) -> PyTree:
+    """The sum of two trees, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def better_of(policy: PerAgent, score: Float[Array, ""], best: Best) -> Best:
+    """The policy that scored more; the present one if they are equal."""
+    better = score >= best.score
+    now = Best(policy, score)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
+
+
+class Paced(abc.ABC):
+    """What a run is cut into: rollouts of T steps in K environments, an update after each.
+
+    Attributes:
+        chunk: iterations between two looks from the host.
+    """
+
+    def __init__(self, algorithm: Algorithm, game: Game, seeds: int, chunk_steps: int):
+        self.algorithm, self.game, self.seeds = algorithm, game, seeds
+        self.rollout_steps, self.environments = algorithm.rollout_shape()
+        self.steps_per_iteration = self.rollout_steps * self.environments
+        self.chunk = int(np.clip(chunk_steps // self.steps_per_iteration, 1, 1024))
+
+    def iterations(self, steps: int) -> int:
+        """Iterations that make at least so many environment steps."""
+        return -(-steps // self.steps_per_iteration)
+
+    def keys(self, seed: int) -> Key[Array, " S"]:
+        """One root key per seed: seed + 0, seed + 1, ..."""
+        return jax.vmap(jax.random.key)(jnp.arange(seed, seed + self.seeds))
+
+    @abc.abstractmethod
+    def init(self, seed: int) -> TrainState:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def template(self) -> TrainState:
+        """Shapes and types of the state; little or nothing is allocated."""
+
+    def bytes(self) -> int:
+        """Memory of the whole state, known before it is allocated."""
+        return tree_bytes(self.template())
+
+
+class Program(Paced):
     """The compiled functions of a run: ``init``, ``advance``, ``evaluate``.
 
     States hold all seeds on a leading axis S. ``advance`` consumes its input (buffers are donated).
     """
 
     def __init__(self, algorithm: Algorithm, game: Game, seeds: int, episodes: int = 32):
-        self.algorithm, self.game, self.seeds = algorithm, game, seeds
-        self.rollout_steps, self.environments = algorithm.rollout_shape()
-        self.steps_per_iteration = self.rollout_steps * self.environments
-        self.chunk = int(np.clip(CHUNK_STEPS // self.steps_per_iteration, 1, 1024))
+        super().__init__(algorithm, game, seeds, CHUNK_STEPS)
         # Runs once, so it is compiled for a quick compilation, not for speed.
         self._init = jax.jit(
             jax.vmap(lambda k: init(algorithm, game, k), axis_name=SEED_AXIS),
@@ -120,21 +172,9 @@ class Program:
             jax.vmap(lambda s, p: self._judge(s, p, episodes), in_axes=(0, None)), donate_argnums=0
         )
 
-    def iterations(self, steps: int) -> int:
-        """Iterations that make at least so many environment steps."""
-        return -(-steps // self.steps_per_iteration)
-
-    def keys(self, seed: int) -> Key[Array, " S"]:
-        """One root key per seed: seed + 0, seed + 1, ..."""
-        return jax.vmap(jax.random.key)(jnp.arange(seed, seed + self.seeds))
-
     def template(self) -> TrainState:
         """Shapes and types of the state; nothing is allocated."""
         return jax.eval_shape(self._init, jax.eval_shape(lambda: self.keys(0)))
-
-    def bytes(self) -> int:
-        """Memory of the whole state, known before anything is allocated."""
-        return tree_bytes(self.template())
 
     def init(self, seed: int) -> TrainState:
         return self._init(self.keys(seed))
@@ -196,10 +236,7 @@ class Program:
         policy = self.algorithm.policy(state.learner)
         played = play_both(self.game, policy, key, episodes, self.algorithm.stochastic)
         score = played["eval"][0].sum(-1).mean()
-        better = score >= state.best.score
-        best = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), Best(policy, score), state.best
-        )
+        best = better_of(policy, score, state.best)
         return eqx.tree_at(lambda s: s.best, state, best), played
 
 

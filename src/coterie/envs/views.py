@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.base import Environment
+from coterie.envs.fleet import Hosted
 from coterie.envs.joint import JointView
 from coterie.types import EnvSpec, PRNGKey, PyTree, Reward, TimeStep, UInt, UsageError
 
@@ -42,6 +43,15 @@ class View(eqx.Module):
     central: Float[Array, "*S Z"]
 
 
+class Sight(eqx.Module):
+    """The part of a ``View`` that agents act on."""
+
+    observations: Float[Array, "*S N O"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"]
+
+
 class GameState(eqx.Module):
     """One environment's own state and the steps taken in this episode."""
 
@@ -53,14 +63,17 @@ class GameState(eqx.Module):
 class Game:
     """An environment as a learner sees it.
 
+    What is promised and how it is seen holds for every environment; ``reset``, ``step``,
+    ``trace`` and ``varies`` are of native ones only, whose dynamics can be compiled.
+
     Attributes:
-        env: the native environment.
+        env: the native environment, or a hosted one, which is stepped elsewhere.
         central: what z is: nothing, the environment's state, or the joint observation.
         reward: whom the learner is paid for; the environment's own rewards stay in the record.
         joint: the team appears as one agent that sees everything and chooses joint actions.
     """
 
-    env: Environment
+    env: Environment | Hosted
     central: Central = "none"
     reward: Reward = "individual"
     joint: bool = False
@@ -90,8 +103,14 @@ class Game:
         }
         return sizes[self.central]
 
+    @property
+    def native(self) -> Environment:
+        """The environment, where it is compiled."""
+        assert isinstance(self.env, Environment)
+        return self.env
+
     def reset(self, key: PRNGKey) -> tuple[GameState, View]:
-        state, shown = self.env.reset(key)
+        state, shown = self.native.reset(key)
         return GameState(state, jnp.zeros((), jnp.int32)), self._complete(shown)
 
     def step(
@@ -99,7 +118,7 @@ class Game:
     ) -> tuple[GameState, View]:
         """One step; at the time limit an episode that is not over is truncated."""
         own = self.team.split(actions) if self.joint else actions
-        env_state, led_to = self.env.step(key, state.env, own)
+        env_state, led_to = self.native.step(key, state.env, own)
         t = state.t + 1
         shown = self._complete(led_to)
         if self.players.time_limit is not None:
@@ -123,9 +142,9 @@ class Game:
 
         def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
             reset_key, step_key = jax.random.split(key)
-            state, first = self.env.reset(reset_key)
+            state, first = self.native.reset(reset_key)
             actions = jnp.zeros(self.players.n_agents, jnp.int32)
-            return first, self.env.step(step_key, state, actions)[1]
+            return first, self.native.step(step_key, state, actions)[1]
 
         first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
         masks = any(x.action_mask is not None for x in (first, second))
@@ -153,31 +172,47 @@ class Game:
         ):
             if jnp.shape(array) != size:
                 raise UsageError(f"{word} must have shape {size}; got {jnp.shape(array)}")
-        central = self._central(observations, shown.central)
-        mask = mask & available
-        if self.joint:
-            observations, mask = self.team.observe(observations), self.team.mask(mask)
-            alive = jnp.any(alive, keepdims=True)
+        seen = self.see(observations, mask & available, alive, shown.central)
         return View(
-            observations=observations,
+            observations=seen.observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
             terminated=jnp.asarray(shown.terminated, bool),
             truncated=jnp.asarray(shown.truncated, bool),
-            action_mask=mask,
-            alive=alive,
-            central=central,
+            action_mask=seen.action_mask,
+            alive=seen.alive,
+            central=seen.central,
         )
 
+    def see(
+        self,
+        observations: Float[Array, "*S R O"],
+        action_mask: Bool[Array, "*S R A"],
+        alive: Bool[Array, "*S R"],
+        central: Float[Array, "*S _"] | None,
+    ) -> Sight:
+        """What the agents that learn see of what is padded and complete, with any leading axes.
+
+        Args:
+            central: the environment's state, where it offers one.
+        """
+        z = self._central(observations, central)
+        if self.joint:
+            observations = self.team.observe(observations)
+            action_mask = self.team.mask(action_mask)
+            alive = jnp.any(alive, axis=-1, keepdims=True)
+        return Sight(observations, action_mask, alive, z)
+
     def _central(
-        self, observations: Float[Array, "N O"], state: Float[Array, " _"] | None
-    ) -> Float[Array, " Z"]:
+        self, observations: Float[Array, "*S R O"], state: Float[Array, "*S _"] | None
+    ) -> Float[Array, "*S Z"]:
+        lead = observations.shape[:-2]
         if self.central == "joint":
-            return observations.reshape(-1)
+            return observations.reshape(*lead, -1)
         if self.central == "none":
-            return jnp.zeros((0,), jnp.float32)
+            return jnp.zeros((*lead, 0), jnp.float32)
         if state is None:
             raise UsageError("this environment offers no state; use --central joint")
-        if jnp.shape(state) != (self.players.central_size,):
+        if jnp.shape(state) != (*lead, self.players.central_size):
             raise UsageError(
                 f"central must have the {self.players.central_size} numbers of the spec; "
                 f"got shape {jnp.shape(state)}"

@@ -41,6 +41,7 @@ class TrainDisplay:
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
             _Words("steps"),
             _Words("rate", "dim"),
+            _Words("split", "dim"),
             _Words("score", "cyan"),
             _Words("left", "dim"),
             console=self.console,
@@ -48,7 +49,7 @@ class TrainDisplay:
             expand=True,
         )
         self.task: Any = None
-        self.origin: tuple[int, float] | None = None
+        self.origin: dict[str, Any] | None = None
         self.facts: dict[str, Any] = {}
         self.total = 1
 
@@ -96,7 +97,7 @@ class TrainDisplay:
 
     def _progress(self, facts: dict[str, Any]) -> None:
         if self.origin is None:  # the first chunk holds the compilation
-            self.origin = (facts["env_steps"], facts["seconds"])
+            self.origin = facts
         self.facts = facts
         if self.task is not None:
             self.bar.update(
@@ -105,13 +106,14 @@ class TrainDisplay:
 
     def _words(self, facts: dict[str, Any]) -> dict[str, Any]:
         assert self.origin is not None
-        steps = facts["env_steps"] - self.origin[0]
+        steps = facts["env_steps"] - self.origin["env_steps"]
         words = {
             "steps": f"{short(facts['env_steps'])}/{short(self.total)}",
             "score": _score(facts),
+            "split": _split(facts, self.origin),
         }
         if steps > 0:
-            rate = steps / max(facts["seconds"] - self.origin[1], 1e-9)
+            rate = steps / max(facts["seconds"] - self.origin["seconds"], 1e-9)
             left = max(self.total - facts["env_steps"], 0) / rate
             words |= {"rate": f"{short(rate)} steps/s", "left": f"{clock(left)} left"}
         return words
@@ -120,7 +122,7 @@ class TrainDisplay:
         if self.live:
             return
         words = self._words(self.facts | facts) if self.origin else {}
-        rest = [words[w] for w in ("rate", "left") if w in words]
+        rest = [words[w] for w in ("rate", "split", "left") if words.get(w)]
         steps = f"{short(facts['env_steps']):>6} steps"
         self.say("  ".join([steps, _score(facts), *rest]))
 
@@ -146,6 +148,14 @@ def short(value: float | int) -> str:
 def _score(facts: dict[str, Any]) -> str:
     words = {"eval/return/team_sum": "return", "train/return/team_sum": "exploring"}
     return "  ".join(f"{word} {facts[k]:.3f}" for k, word in words.items() if k in facts)
+
+
+def _split(facts: dict[str, Any], origin: dict[str, Any]) -> str:
+    """What time went to, where environments are stepped outside of the compiled program."""
+    names = {word: f"seconds_{word}" for word in ("environment", "acting", "learning")}
+    spent = {word: facts[name] - origin[name] for word, name in names.items() if name in facts}
+    total = sum(spent.values())
+    return " · ".join(f"{word} {100 * s / total:.0f}%" for word, s in spent.items() if total > 0)
 
 
 def clock(seconds: float | int) -> str:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from coterie.envs.base import Environment
 from coterie.networks import PerAgent
 from coterie.ops.exploration import greedy as best_actions
 from coterie.ops.exploration import sample
@@ -138,6 +139,10 @@ def record(
         raise UsageError(
             f"{run.config['algorithm']} acts by values: there is nothing to sample from"
         )
+    if not isinstance(run.game.env, Environment):
+        raise NoPictures(
+            f"{run.config['environment']} cannot be watched: only compiled environments are drawn"
+        )
     policy = jax.tree.map(lambda x: x[seed], run.policies[which])
     player = _Player(run, policy, greedy)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(episode_seed), 0xF11A), episodes)
@@ -152,7 +157,7 @@ class _Player:
     def __init__(self, run: Run, policy: PerAgent, greedy: bool):
         self.game, self.policy, self.greedy = run.game, policy, greedy
         self.name = run.config["environment"]
-        self.names = run.game.env.action_names()
+        self.names = run.game.native.action_names()
         self._advance = jax.jit(self._step)
         self._reset = jax.jit(run.game.reset)
 
@@ -192,7 +197,7 @@ class _Player:
                 return
 
     def _draw(self, state: Any, actions: list[int] | None) -> Scene:
-        scene = self.game.env.scene(jax.device_get(state.env), actions)
+        scene = self.game.native.scene(jax.device_get(state.env), actions)
         if scene is None:
             raise NoPictures(
                 f"{self.name} cannot be watched: it has no pictures (its class needs a method "

@@ -1,0 +1,292 @@
+"""One of many Python environments: it obeys a command in its row of arrays and shows what came.
+
+No line here imports JAX: worker processes read this file and should start at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
+
+from coterie.envs.hosted import HostedEnvironment, HostedStep
+from coterie.errors import EnvironmentFault, described
+from coterie.spec import EnvSpec
+
+SKIP, STEP, RESET = 0, 1, 2
+"""Commands: nothing, one step, a new episode."""
+NO_SEED = -1
+"""In place of the next episode's seed: an episode that ends is not followed by another."""
+
+
+class Sights(NamedTuple):
+    """What agents act on, one row an environment."""
+
+    observations: Float32[np.ndarray, "E N O"]
+    action_mask: Bool[np.ndarray, "E N A"]
+    alive: Bool[np.ndarray, "E N"]
+    central: Float32[np.ndarray, "E Z"]
+
+
+class Rows(NamedTuple):
+    """All that goes to and comes from E environments; one row each, in memory they may share.
+
+    Attributes:
+        command: ``SKIP``, ``STEP`` or ``RESET``, written before the environments are started.
+        seed: of the next episode, which begins at ``RESET`` and where the running one ends.
+        actions: the joint action of ``STEP``.
+        led: what the step led to, the final observation where the episode ended.
+        rewards, terminated, truncated: of that step.
+        start: the first observation of the episode that began last.
+        steps: steps of the running episode so far.
+        digest: CRC-32 of all that the running episode has shown.
+        busy: seconds spent in the environment's own code, by the wall clock.
+    """
+
+    command: UInt8[np.ndarray, " E"]
+    seed: Int64[np.ndarray, " E"]
+    actions: Int32[np.ndarray, "E N"]
+    led: Sights
+    rewards: Float32[np.ndarray, "E N"]
+    terminated: Bool[np.ndarray, " E"]
+    truncated: Bool[np.ndarray, " E"]
+    start: Sights
+    steps: Int64[np.ndarray, " E"]
+    digest: UInt32[np.ndarray, " E"]
+    busy: Float64[np.ndarray, " E"]
+
+
+def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
+    """Rows of zeros, or those that lie in a buffer of ``rows_bytes`` bytes."""
+    n, offset = spec.n_agents, 0
+
+    def take(dtype: Any, *shape: int) -> np.ndarray:
+        nonlocal offset
+        if buffer is None:
+            return np.zeros((count, *shape), dtype)
+        array = np.ndarray((count, *shape), dtype, buffer, offset)
+        offset += _aligned(array.nbytes)
+        return array
+
+    def sights() -> Sights:
+        return Sights(
+            take(np.float32, n, spec.observation_size),
+            take(bool, n, spec.action_count),
+            take(bool, n),
+            take(np.float32, spec.central_size),
+        )
+
+    return Rows(
+        command=take(np.uint8),
+        seed=take(np.int64),
+        actions=take(np.int32, n),
+        led=sights(),
+        rewards=take(np.float32, n),
+        terminated=take(bool),
+        truncated=take(bool),
+        start=sights(),
+        steps=take(np.int64),
+        digest=take(np.uint32),
+        busy=take(np.float64),
+    )
+
+
+def rows_bytes(spec: EnvSpec, count: int) -> int:
+    """Bytes of so many rows."""
+    arrays = [x if isinstance(x, tuple) else (x,) for x in make_rows(spec, count)]
+    return sum(_aligned(array.nbytes) for group in arrays for array in group)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+class Fault(NamedTuple):
+    """What went wrong in one environment; ``EnvironmentFault`` says what each means.
+
+    Attributes:
+        lost: the environment did nothing wrong: it was in the same process as one that did.
+    """
+
+    row: int
+    step: int
+    agent: str | None
+    what: str
+    original: str = ""
+    lost: bool = False
+
+
+class OutOfTime(BaseException):
+    """Raised by the alarm inside the environment; no ``except Exception`` there catches it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds an environment may take: for one step or reset, and to be made."""
+
+    step: float
+    opening: float = 120.0
+
+
+class Seat:
+    """One environment, made at its first reset and again at the first reset after a fault."""
+
+    def __init__(
+        self,
+        make: Callable[[], HostedEnvironment],
+        spec: EnvSpec,
+        rows: Rows,
+        row: int,
+        limits: Limits,
+    ) -> None:
+        self._make, self._spec, self._rows, self._row = make, spec, rows, row
+        self._limits = limits
+        self._env: HostedEnvironment | None = None
+        self._unsound = self._resetting = False
+
+    def limit(self) -> float:
+        """Seconds that the command may take."""
+        opens = self._rows.command[self._row] == RESET and (self._env is None or self._unsound)
+        return self._limits.step + (self._limits.opening if opens else 0.0)
+
+    def obey(self) -> Fault | None:
+        """Carries out the command in its row; a fault is returned, never raised."""
+        rows, row = self._rows, self._row
+        command = rows.command[row]
+        if command == SKIP:
+            return None
+        if command == STEP and (self._env is None or self._unsound):
+            what = "it was lost with the process of another environment"
+            return Fault(row, int(rows.steps[row]) + 1, None, what, lost=True)
+        began = time.perf_counter()
+        self._resetting = False
+        try:
+            if command == RESET:
+                self._begin()
+            else:
+                self._step()
+        except (Exception, SystemExit, OutOfTime) as error:
+            self._unsound = True
+            return self._fault(error)
+        finally:
+            rows.busy[row] += time.perf_counter() - began
+        return None
+
+    def close(self) -> None:
+        """Closes the environment, whatever it says to that."""
+        if self._env is not None:
+            with contextlib.suppress(Exception, SystemExit, OutOfTime):
+                self._env.close()
+        self._env, self._unsound = None, False
+
+    def _begin(self) -> None:
+        rows, row = self._rows, self._row
+        self._resetting = True
+        if self._unsound:
+            self.close()
+        if self._env is None:
+            self._env = self._make()
+            if self._env.spec != self._spec:
+                raise ValueError(
+                    f"it promises {self._env.spec}, but the first one made promised {self._spec}"
+                )
+        shown = self._env.reset(int(rows.seed[row]))
+        rows.digest[row] = self._show(rows.start, shown, 0)
+        rows.steps[row] = 0
+
+    def _step(self) -> None:
+        rows, row = self._rows, self._row
+        assert self._env is not None
+        shown = self._env.step(rows.actions[row])
+        digest = self._show(rows.led, shown, int(rows.digest[row]))
+        rows.rewards[row] = shown.rewards
+        rows.terminated[row], rows.truncated[row] = shown.terminated, shown.truncated
+        rows.steps[row] += 1
+        rows.digest[row] = digest
+        if (shown.terminated or shown.truncated) and rows.seed[row] != NO_SEED:
+            self._begin()
+
+    def _show(self, sights: Sights, shown: HostedStep, digest: int) -> int:
+        """Writes what is shown into this row, and the digest of all that was shown."""
+        row = self._row
+        sights.observations[row] = shown.observations
+        sights.action_mask[row] = shown.action_mask
+        sights.alive[row] = shown.alive
+        sights.central[row] = shown.central
+        for part in sights[:3]:
+            digest = zlib.crc32(part[row], digest)
+        return digest
+
+    def _fault(self, error: BaseException) -> Fault:
+        step = 0 if self._resetting else int(self._rows.steps[self._row]) + 1
+        text = "".join(traceback.format_exception(error))
+        if isinstance(error, EnvironmentFault):
+            return Fault(self._row, error.step or step, error.agent, error.what, text)
+        what = str(error) if isinstance(error, OutOfTime) else described(error)
+        return Fault(self._row, step, None, what, text)
+
+
+def obey(seats: Iterable[Seat], beat: Callable[[int], None] | None = None) -> list[Fault]:
+    """Has every seat carry out its command, each within its limit; the faults, in that order.
+
+    The limit is kept by an alarm where signals reach Python code: in the main thread, on POSIX.
+
+    Args:
+        beat: told the number of a seat before it moves, and -1 after the last one.
+    """
+    faults = []
+    with _alarm() as arm:
+        for number, seat in enumerate(seats):
+            if beat:
+                beat(number)
+            arm(seat.limit())
+            if fault := seat.obey():
+                faults.append(fault)
+    if beat:
+        beat(-1)
+    return faults
+
+
+@contextlib.contextmanager
+def _alarm() -> Iterator[Callable[[float], None]]:
+    """A function that has ``OutOfTime`` raised after so many seconds, until it is called again."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "setitimer"):
+        yield lambda seconds: None
+        return
+    allowed = 0.0
+
+    def ring(number: int, frame: Any) -> None:
+        raise OutOfTime(f"did not return within {allowed:g} seconds")
+
+    def arm(seconds: float) -> None:
+        nonlocal allowed
+        allowed = seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        yield arm
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def seats_at(
+    make: Callable[[], HostedEnvironment],
+    spec: EnvSpec,
+    rows: Rows,
+    numbers: Sequence[int],
+    limits: Limits,
+) -> list[Seat]:
+    """A seat for each of these rows."""
+    return [Seat(make, spec, rows, int(row), limits) for row in numbers]

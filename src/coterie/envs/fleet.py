@@ -1,0 +1,335 @@
+"""Many Python environments stepped together, in this process or spread over worker processes.
+
+Environments are rows of arrays (``Rows``); a fleet divides them into groups. ``start(group)`` has
+the environments of a group carry out their commands, ``wait(group)`` returns when they have: in
+between the caller is free, and other groups can be started. Which process an environment is in
+changes nothing of what it does.
+
+No line here imports JAX: worker processes read this file and should start at once.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import copy
+import ctypes
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection as connections
+from multiprocessing import util
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+
+from coterie.envs._seat import RESET, Fault, Limits, Rows, make_rows, obey, rows_bytes, seats_at
+from coterie.envs.hosted import HostedEnvironment
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec
+
+GRACE = 5.0
+"""Seconds a worker is given beyond an environment's limit, to close, and to notice the alarm."""
+
+Groups = Sequence[Sequence[int]]
+"""The rows of each group; no row is in two."""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A Python environment as a run knows it: what it promises and how one is made.
+
+    Attributes:
+        name: what it is recorded under.
+        make: makes one; pickled to send it to worker processes.
+        promise: what each one made promises.
+    """
+
+    name: str
+    make: Callable[[], HostedEnvironment]
+    promise: EnvSpec
+
+    def spec(self) -> EnvSpec:
+        """Sizes, time limit, customary reward."""
+        return self.promise
+
+
+class Fleet(abc.ABC):
+    """Environments by row, divided into groups, of which any can be on the move.
+
+    Attributes:
+        rows: their arrays; a group's are the caller's from ``wait`` to ``start``.
+    """
+
+    rows: Rows
+
+    @abc.abstractmethod
+    def start(self, group: int) -> None:
+        """Has the group's environments carry out the commands in their rows."""
+
+    @abc.abstractmethod
+    def wait(self, group: int) -> list[Fault]:
+        """Returns when they have, with the faults there were."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes all environments and ends all processes."""
+
+
+class SerialFleet(Fleet):
+    """All environments in this process, one after the other."""
+
+    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits) -> None:
+        spec = hosted.promise
+        self.rows = make_rows(spec, sum(map(len, groups)))
+        self._seats = [seats_at(hosted.make, spec, self.rows, group, limits) for group in groups]
+
+    def start(self, group: int) -> None:
+        """Nothing: they move while they are waited for."""
+
+    def wait(self, group: int) -> list[Fault]:
+        return obey(self._seats[group])
+
+    def close(self) -> None:
+        for seats in self._seats:
+            for seat in seats:
+                seat.close()
+
+
+class WorkerFleet(Fleet):
+    """Every group's environments spread over worker processes, results in shared memory.
+
+    Workers are spawned, never forked: JAX has threads. They end with this process, however that
+    ends. A worker that dies or no longer answers takes its environments with it; it is spawned
+    anew when it is next needed, with environments that wait for their reset.
+    """
+
+    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> None:
+        self._hosted, self._limits = hosted, limits
+        self._count = sum(map(len, groups))
+        self._context = multiprocessing.get_context("spawn")
+        # Unlinked as soon as it is made: it is gone when the last process that maps it is.
+        self._buffer = self._context.RawArray("b", rows_bytes(hosted.promise, self._count))
+        self.rows = make_rows(hosted.promise, self._count, self._buffer)
+        self._beats = self._context.RawArray("q", 2 * workers)
+        parts = [np.array_split(np.asarray(group), workers) for group in groups]
+        self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
+        self._crew: list[_Worker | None] = [None] * workers
+        self._pending: list[list[int]] = [[] for _ in range(workers)]
+        self._answered: dict[tuple[int, int], list[Fault]] = {}
+        # Before multiprocessing joins its children, which would wait for us to let them go.
+        self._end = util.Finalize(self, _dismiss, (self._crew,), exitpriority=10)
+
+    def start(self, group: int) -> None:
+        for w, rows in enumerate(self._rows_of):
+            if not rows[group]:
+                continue
+            worker = self._crew[w] = self._crew[w] or self._spawn(w)
+            self._pending[w].append(group)
+            with contextlib.suppress(OSError):  # waiting for it will tell
+                worker.connection.send_bytes(bytes([group]))
+
+    def wait(self, group: int) -> list[Fault]:
+        faults: list[Fault] = []
+        for w, rows in enumerate(self._rows_of):
+            if not rows[group]:
+                continue
+            while (w, group) not in self._answered:
+                self._hear(w)
+            faults += self._answered.pop((w, group))
+        return faults
+
+    def close(self) -> None:
+        self._end()
+
+    def processes(self) -> list[int]:
+        """The workers' process ids."""
+        return [worker.process.pid for worker in self._crew if worker]
+
+    def _spawn(self, w: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        duty = _Duty(self._hosted, self._limits, self._rows_of[w], self._count, w)
+        process = self._context.Process(
+            target=_work, args=(theirs, self._buffer, self._beats, duty), daemon=True
+        )
+        self._beats[2 * w] = self._beats[2 * w + 1] = -1
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hear(self, w: int) -> None:
+        """Takes a worker's next answer; if none comes, the worker is given up."""
+        worker = self._crew[w]
+        assert worker is not None
+        last, since = self._beats[2 * w : 2 * w + 2], time.monotonic()
+        try:
+            while not worker.connection.poll(1.0):
+                now = self._beats[2 * w : 2 * w + 2]
+                if now != last:
+                    last, since = now, time.monotonic()
+                elif (silent := time.monotonic() - since) > self._patience(w):
+                    return self._give_up(w, f"its process did not answer for {silent:.0f} seconds")
+            answer = worker.connection.recv_bytes()
+        except (EOFError, OSError):
+            worker.process.join(GRACE)
+            return self._give_up(w, self._why_it_ended(w, worker.process.exitcode))
+        faults = [Fault(*fault) for fault in json.loads(answer[1:])] if len(answer) > 1 else []
+        self._pending[w].remove(answer[0])
+        self._answered[w, answer[0]] = faults
+        return None
+
+    def _patience(self, w: int) -> float:
+        """Seconds without a sign of life: an alarm in the worker comes first if it can."""
+        row = self._moving(w)
+        opens = row is None or self.rows.command[row] == RESET
+        return self._limits.step + GRACE + (self._limits.opening if opens else 0.0)
+
+    def _moving(self, w: int) -> int | None:
+        """The row whose environment a worker is in."""
+        group, number = self._beats[2 * w], self._beats[2 * w + 1]
+        return self._rows_of[w][group][number] if min(group, number) >= 0 else None
+
+    def _why_it_ended(self, w: int, status: int | None) -> str:
+        if self._beats[2 * w] < 0 and status != -signal.SIGKILL:
+            return (
+                f"its worker process ended as it started (exit status {status}); a script that "
+                'trains in worker processes must do so under if __name__ == "__main__":, and what '
+                "makes the environment must be found in a module; workers 0 needs neither"
+            )
+        how = signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
+        return f"its worker process ended ({how})"
+
+    def _give_up(self, w: int, sentence: str) -> None:
+        """Ends a worker; all that was to answer is at fault or lost."""
+        worker, self._crew[w] = self._crew[w], None
+        assert worker is not None
+        _end_process(worker)
+        culprit = self._moving(w)
+        for group in self._pending[w]:
+            rows = self._rows_of[w][group]
+            first = culprit if culprit in rows else rows[0]
+            self._answered[w, group] = [
+                Fault(row, self._step_of(row), None, sentence, lost=row != first)
+                for row in rows
+                if self.rows.command[row]
+            ]
+        self._pending[w].clear()
+
+    def _step_of(self, row: int) -> int:
+        return 0 if self.rows.command[row] == RESET else int(self.rows.steps[row]) + 1
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: Any
+    connection: Any
+
+
+@dataclass(frozen=True)
+class _Duty:
+    """What a worker is told when it starts; ``rows`` by group."""
+
+    hosted: Hosted
+    limits: Limits
+    rows: list[list[int]]
+    count: int
+    number: int
+
+
+def _work(connection: Any, buffer: Any, beats: Any, duty: _Duty) -> None:
+    """The life of a worker: groups' numbers in, the same numbers out, followed by any faults."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which ends us
+        signal.signal(number, signal.SIG_IGN)
+    os.dup2(2, 1)  # standard output is for the command's answer
+    _end_with_parent()
+    spec = duty.hosted.promise
+    rows = make_rows(spec, duty.count, buffer)
+    seats = [seats_at(duty.hosted.make, spec, rows, part, duty.limits) for part in duty.rows]
+    group_at, seat_at = 2 * duty.number, 2 * duty.number + 1
+
+    def beat(number: int) -> None:
+        beats[seat_at] = number
+
+    with contextlib.suppress(EOFError, OSError):
+        while message := connection.recv_bytes():
+            beats[group_at] = message[0]
+            faults = obey(seats[message[0]], beat)
+            connection.send_bytes(message + (json.dumps(faults).encode() if faults else b""))
+    for part in seats:
+        for seat in part:
+            seat.close()
+
+
+def _end_with_parent() -> None:
+    """Nothing is left behind, even if an environment hangs as the parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        connections.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":  # also from code that never lets a thread of ours run
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _dismiss(crew: list[_Worker | None]) -> None:
+    """Lets workers close their environments, and ends those that do not."""
+    for worker in filter(None, crew):
+        with contextlib.suppress(OSError):
+            worker.connection.send_bytes(b"")
+    deadline = time.monotonic() + GRACE
+    for worker in filter(None, crew):
+        worker.process.join(max(deadline - time.monotonic(), 0.0))
+        _end_process(worker)
+    crew[:] = [None] * len(crew)
+
+
+def _end_process(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.process.close()
+    worker.connection.close()
+
+
+def make_fleet(hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> Fleet:
+    """Environments in so many worker processes, never more than they are; 0: in this process."""
+    workers = min(workers, max(map(len, groups)))
+    if workers == 0:
+        return SerialFleet(hosted, groups, limits)
+    if not can_be_sent(hosted.make):
+        raise UsageError(
+            f"{hosted.name} cannot be sent to worker processes: make it in a function of a module, "
+            "or step it in this process with workers 0"
+        )
+    return WorkerFleet(hosted, groups, limits, workers)
+
+
+def can_be_sent(make: Callable[[], Any]) -> bool:
+    """Whether another process can be told how to make the environment."""
+    inner: Any = make
+    while isinstance(inner, functools.partial):
+        inner = inner.args[0] if inner.args and callable(inner.args[0]) else inner.func
+    main = sys.modules.get("__main__")
+    if getattr(inner, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
+        return False  # typed by hand: no other process can read it
+    with contextlib.suppress(Exception):
+        ForkingPickler.dumps(make)
+        return True
+    return False
+
+
+def copies_of(environment: Any) -> Callable[[], Any]:
+    """A factory of copies of an environment that was given as an object."""
+    return functools.partial(copy.deepcopy, environment)

@@ -1,0 +1,341 @@
+"""Training on Python environments: equal to compiled ones, in whatever process they are."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import guests
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import game_for, small
+from quick import quick_compilation
+
+import coterie
+from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, runs
+from coterie.algorithms import algorithms
+from coterie.hosted_lanes import HostedLanes
+from coterie.hosting import open_hosted, pays_in_common
+from coterie.training import Program
+from coterie.types import EnvSpec, TimeStep
+
+WALL_CLOCK = ("seconds", "steps_per_second")
+SERIAL, WORKERS = Hosting(workers=0), Hosting(workers=2)
+TINY = {"environments": 3, "hidden": (4,), "learning_starts": 20, "batch_size": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """Looks from the host after every few rollouts."""
+    with quick_compilation(tmp_path_factory.mktemp("compiled")) as patch:
+        patch.setattr(hosted_lanes, "CHUNK_STEPS", 24)
+        patch.setattr(runs, "EPISODES", 4)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind():
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def train(name, environment, out=None, hosting=SERIAL, steps=120, **more):
+    settings = TINY | {"update_ratio": 1 / 3, "buffer_size": 600, "rollout_steps": 4}
+    options = {"evaluations": 2, "final_episodes": 4, "reward": "sum"}
+    return coterie.train(
+        small(name, **(settings | more.pop("settings", {}))),
+        environment, steps, out=out, hosting=hosting, **(options | more),
+    )  # fmt: skip
+
+
+def lines(run) -> list[dict]:
+    found = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in x.items() if not k.startswith(WALL_CLOCK)} for x in found]
+
+
+def same_tree(a, b) -> bool:
+    return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+# Equal to compiled environments ----------------------------------------------------------------
+
+
+class NativeRelay(coterie.Environment):
+    """``guests.Relay`` in JAX."""
+
+    agents = ("a", "b", "c")
+
+    def spec(self):
+        return EnvSpec(self.agents, (2, 3, 4), (2, 3, 2), time_limit=7)
+
+    def reset(self, key):
+        state = (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return state, self._show(state, jnp.zeros(3), jnp.array(False), jnp.ones(3, bool))
+
+    def step(self, key, state, actions):
+        number, t = state
+        living = jnp.array([True, True, t < 3])
+        number = (number + jnp.where(living, actions, 0) @ jnp.array([1, 2, 1])) % 5
+        t = t + 1
+        over = (number == 4) & (t >= 2)
+        rewards = jnp.where(living, number + 10.0 * jnp.arange(3), 0.0)
+        alive = living & (over | jnp.array([True, True, t < 3]))
+        # Who dies in the very step that ends the game for all is not told apart.
+        return (number, t), self._show((number, t), rewards, over, alive)
+
+    def _show(self, state, rewards, over, alive):
+        number, t = state
+        seen = jnp.stack([number / 5, t / 7, 1.0, -1.0])
+        rows = tuple(jnp.where(alive[i], seen[: 2 + i], 0.0) for i in range(3))
+        mask = jnp.ones((3, 3), bool).at[0, 1].set((t % 2 == 0) | ~alive[0])
+        return TimeStep(rows, rewards, over, jnp.array(False), action_mask=mask, alive=alive)
+
+
+def hosted_game(algorithm, name="guests:Relay"):
+    hosted = open_hosted(name, getattr(guests, name.partition(":")[2]))
+    return dataclasses.replace(game_for(algorithm, NativeRelay()), env=hosted)
+
+
+COMPARED = ("reinforce", "qmix", "mappo", "central_q")
+
+
+@pytest.mark.parametrize("name", algorithms())
+def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
+    """For four that differ in all that a rollout can differ in; the others learn of the same."""
+    extra = {"episode_steps": 7, "rollout_steps": 8, "learning_starts": 8, "sequence_length": 8}
+    algorithm = small(name, recurrent=name in COMPARED[1:3], **extra)
+    lanes = HostedLanes(algorithm, hosted_game(algorithm), 2, 3, 4, SERIAL, pytest.fail)
+    states = lanes.init(3)
+    before = jax.tree.map(np.asarray, algorithm.policy(states[0].learner))
+    for i in range(4):
+        states = lanes.advance(states, i, 1)
+    (state,) = states
+    assert state.episodes.count.min() > 3
+    assert not same_tree(before, algorithm.policy(state.learner))
+    _, played = lanes.evaluate(states, 0)
+    if name not in COMPARED:
+        return
+    native = Program(algorithm, game_for(algorithm, NativeRelay()), 2, episodes=4)
+    expected = native.advance(native.init(3), 0, 4)
+    for part in ("learner", "losses", "episodes", "memory"):
+        pairs = zip(*(jax.tree.leaves(getattr(x, part)) for x in (state, expected)), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=part)
+    _, wanted = native.evaluate(expected, 0)
+    np.testing.assert_array_equal(played["eval"][0], wanted["eval"][0])
+    np.testing.assert_array_equal(played["eval"][1], wanted["eval"][1])
+
+
+# In whatever process ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("ippo", {"recurrent": True, "minibatches": 1}), ("qmix", {})],
+)
+def test_workers_change_nothing(name, settings, tmp_path):
+    serial, spread = (
+        train(name, guests.Dice, tmp_path / str(h.workers), h, seeds=2, settings=settings)
+        for h in (SERIAL, WORKERS)
+    )
+    assert lines(serial) == lines(spread)
+    assert len(lines(serial)) > 8
+    assert same_tree(serial.learner, spread.learner)
+    assert same_tree(serial.policies, spread.policies)
+    strip = lambda run: {k: v["per_seed"] for k, v in run.metrics.items()}  # noqa: E731
+    assert strip(serial) == strip(spread)
+
+
+def test_workers_do_not_wait_for_jax():
+    code = "import sys, coterie.envs.fleet; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Interrupted -----------------------------------------------------------------------------------
+
+
+def interrupted(environment, out, at=60, **more):
+    """A run stopped by Ctrl-C, after at least so many steps."""
+
+    def report(event, facts):
+        if event == "progress" and facts["env_steps"] >= at:
+            signal.raise_signal(signal.SIGINT)
+
+    run = train("vdn", environment, out, report=report, **more)
+    assert at <= run.steps < 120
+    return run
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
+    whole = train("vdn", guests.Dice, tmp_path / "whole", seeds=2)
+    cut = interrupted(guests.Dice, tmp_path / "cut", seeds=2)
+    resumed = coterie.resume(cut.path, environment=guests.Dice, workers=2, report=no_warning)
+    assert lines(resumed) == lines(whole)
+    assert same_tree(resumed.learner, whole.learner)
+    assert same_tree(resumed.policies, whole.policies)
+
+
+def no_warning(event, facts):
+    assert event != "warning", facts
+
+
+def test_what_does_not_repeat_itself_is_resumed_with_new_episodes(tmp_path):
+    cut = interrupted(guests.Forgetful, tmp_path / "cut")
+    told = []
+    resumed = coterie.resume(
+        cut.path,
+        environment=guests.Forgetful,
+        report=lambda event, facts: told.append(facts["sentence"]) if event == "warning" else None,
+    )
+    assert resumed.steps >= 120
+    (sentence,) = told
+    assert "of 3 running episodes did not go the same way again" in sentence
+
+
+def test_a_run_is_not_resumed_elsewhere(tmp_path):
+    cut = interrupted(guests.Dice, tmp_path / "cut")
+    with pytest.raises(UsageError, match="give --environment guests:Dice again"):
+        coterie.resume(cut.path)
+    with pytest.raises(UsageError, match="the team has observation sizes"):
+        coterie.resume(cut.path, environment=guests.Relay)
+
+    class Renamed(guests.Dice):
+        possible_agents = ("left", "middle")
+
+    with pytest.raises(UsageError, match="other agents, or another state, than"):
+        coterie.resume(cut.path, environment=Renamed)
+
+
+# Faults ----------------------------------------------------------------------------------------
+
+FAULTS = {
+    "Raises": "KeyError: 'no such dice'",
+    "SaysNaN": "agent right's observation holds nan",
+    "PaysInfinity": "agent left's reward holds inf",
+    "Hangs": "did not return within 1 seconds",
+    "Exits": "SystemExit: 3",
+    "Dies": "its worker process ended (exit status 3)",
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_named_and_ends_the_run(kind, workers):
+    if (kind, workers) == ("Dies", 0):
+        pytest.skip("it would take the tests with it")
+    hosting = Hosting(workers=workers, step_timeout=1)
+    with pytest.raises(EnvironmentFault, match=re.escape(FAULTS[kind])) as caught:
+        train("vdn", getattr(guests, kind), hosting=hosting)
+    fault = caught.value
+    assert f"guests:{kind}, " in str(fault)
+    assert fault.step == 3
+    assert fault.seed % 2 == 0
+    assert fault.agent == {"SaysNaN": "right", "PaysInfinity": "left"}.get(kind)
+    assert kind in ("Dies", "SaysNaN", "PaysInfinity") or "guests.py" in fault.original
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("Raises", 0), ("Raises", 2), ("Dies", 2)])
+def test_faults_within_the_budget_are_counted_and_cost_their_episode_only(kind, workers, tmp_path):
+    hosting = Hosting(workers=workers, restarts=1000)
+    run = train(
+        "ippo", getattr(guests, kind), tmp_path / "run", hosting, settings={"minibatches": 1}
+    )
+    counts = [x["restarts"] for x in lines(run) if "restarts" in x]
+    assert counts == sorted(counts)
+    assert counts[-1] > 5
+    assert np.isfinite(np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.learner)])).all()
+    assert run.metrics["eval/length"]["mean"] > 0
+
+
+def test_the_budget_ends():
+    with pytest.raises(EnvironmentFault, match=r"\(2 restarts were allowed\)"):
+        train("vdn", guests.Raises, hosting=Hosting(workers=0, restarts=2))
+
+
+def test_a_worker_that_is_killed_between_steps_is_replaced(tmp_path):
+    seen = []
+
+    def killing(self, *given, advance=HostedLanes.advance):
+        if not seen:
+            seen.extend(self.fleet.processes())
+            os.kill(seen[0], signal.SIGKILL)
+        return advance(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HostedLanes, "advance", killing)
+        run = train("vdn", guests.Dice, tmp_path / "run", Hosting(workers=2, restarts=1))
+    assert len(seen) == 2
+    assert lines(run)[-2]["restarts"] == 1
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import coterie, guests\n"
+        "if __name__ == '__main__':\n"
+        "    coterie.train(coterie.VDN(environments=4), guests.Sleeps, 99, reward='sum',\n"
+        "                  hosting=coterie.Hosting(workers=2))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    pids = tmp_path / "pids"
+    parent = subprocess.Popen(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": path, "GUESTS": str(pids)}
+    )
+    found = eventually(lambda: pids.exists() and len(set(pids.read_text().split())) == 2)
+    workers = [int(x) for x in set(pids.read_text().split())]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert found
+    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def eventually(true) -> bool:
+    """Whether it becomes true before the test's own time is up."""
+    for _ in range(1000):
+        if true():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# From outside ----------------------------------------------------------------------------------
+
+
+def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
+    assert pays_in_common(open_hosted("dice", guests.Dice))
+    assert not pays_in_common(open_hosted("unequal", guests.Unequal))
+    with pytest.raises(UsageError, match="needs a common reward, but guests:Unequal pays"):
+        train("vdn", guests.Unequal, reward=None)
+
+
+def test_what_cannot_be_sent_is_stepped_here_or_refused():
+    def made_here():
+        return guests.Dice()
+
+    notes = []
+    run = train(
+        "vdn", made_here, steps=24, hosting=None, reward=None, final_episodes=0,
+        report=lambda event, facts: notes.append(facts["sentence"]) if event == "note" else None,
+    )  # fmt: skip
+    assert run.config["hosting"]["workers"] == 0
+    assert run.config["reward"] == "mean"
+    assert "cannot be sent to other processes" in notes[0]
+    assert "all agents were always paid alike" in notes[1]
+    with pytest.raises(UsageError, match="cannot be sent to worker processes"):
+        train("vdn", made_here, hosting=WORKERS)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for settings in ({"workers": -1}, {"restarts": -1}, {"time_limit": 0}, {"step_timeout": 0}):
+        with pytest.raises(UsageError, match=next(iter(settings))):
+            Hosting(**settings)
+    with pytest.raises(UsageError, match="is compiled: workers"):
+        coterie.train(coterie.VDN(), "matrix/climbing", 10, hosting=Hosting(workers=3))
