@@ -1,7 +1,7 @@
 """Kills a training at random moments until it is done, and compares it with the calm one.
 
     python benchmarks/soak.py --kills 300
-    python benchmarks/soak.py --every-call          (needs strace: a save killed at each system call)
+    python benchmarks/soak.py --every-call      (with strace: a save killed at each system call)
 
 Prints one JSON document; exit status 1 if anything was lost. This process imports JAX but does not
 start it, and forks every attempt: so an attempt costs a second and not ten.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, Literal
@@ -19,9 +20,14 @@ def misfits(cls: type, values: dict[str, Any]) -> list[str]:
     Sizes are checked with the kinds, so that nothing that a file says makes memory be asked for
     before it is known to be sensible. Names that are no field are none of this function's business.
     """
+    hints = _hints(cls)
+    return [k for k, value in values.items() if k in hints and not fits(value, hints[k])]
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    return [k for k, value in values.items() if k in fields and not fits(value, hints[k])]
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -211,7 +211,7 @@ def test_the_scale_overrides_what_a_recipe_says():
 
 def test_a_lecture_leaves_runs_items_and_a_report(finished):
     out, (trained, told) = finished
-    assert {path.name for path in out.iterdir()} == {"runs", "items", "report.html"}
+    assert {path.name for path in out.iterdir()} == {".lock", "runs", "items", "report.html"}
     assert [path.name for path in (out / "runs").iterdir()] == ["ia2c-climbing-2x400"]
     kept = json.loads((out / "items/trained.json").read_text())
     assert kept == trained.to_dict() | {"verdict": "passed"}
