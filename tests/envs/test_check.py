@@ -193,6 +193,22 @@ def test_held_arrays_are_those_of_the_last_step_only():
     assert held.changed() == set()
 
 
+class Departed(Faulty):
+    """The right agent leaves first, and is shown nonsense ever after."""
+
+    def step(self, actions):
+        observations, rewards, ended, cut, infos = super().step(actions)
+        if "right" in self.agents:
+            ended["right"] = True
+            self.agents = ["left"]
+        observations["right"] = "gone"
+        return observations, rewards, ended, cut, infos
+
+
+def test_what_the_departed_are_shown_is_nobodys_business():
+    assert check_env(Departed).findings == ()
+
+
 # Compiled environments --------------------------------------------------------------------------
 
 
