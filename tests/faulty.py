@@ -144,7 +144,7 @@ class Faulty:
         return {agent: {"action_mask": mask} for agent, mask in masks.items()}
 
     def _spoil(self, observations: dict, rewards: dict, ended: dict) -> None:
-        if self.t != AT:
+        if self.t != AT or "right" not in rewards:
             return
         own = observations["right"]
         spoiled = {

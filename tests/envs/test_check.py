@@ -2,9 +2,13 @@
 
 import json
 import multiprocessing
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +92,27 @@ def test_what_hangs_or_exits_is_named_and_gone(fault):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_nothing_is_left_of_a_check_that_is_killed():
+    code = (
+        "import os, signal, sys; from coterie.envs import _apart\n"
+        "def die(receiver, process, name, timeout):\n"
+        "    while receiver.recv() != _apart.Beat('step', 3): pass\n"
+        "    print(process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "_apart._listen = die\n"
+        "if __name__ == '__main__': _apart.check_apart('faulty:hang_in_step')\n"
+    )
+    path = os.pathsep.join(sys.path)
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    process = Path("/proc", killed.stdout.decode().strip())
+    while process.exists() and process.joinpath("stat").read_text().split()[2] != "Z":
+        time.sleep(0.05)  # the time limit of every test ends a vain wait
+
+
 def test_a_sound_environment_has_no_findings():
     for report in (check_env(Faulty()), check_env(Faulty), check_apart("faulty:none")):
         assert not [finding for finding in report.findings if "a step takes" not in str(finding)]
@@ -166,6 +191,22 @@ def test_held_arrays_are_those_of_the_last_step_only():
     assert held.changed() == {"x"}
     held.keep(("x", "y"), ({"deep": (one,)}, other))
     assert held.changed() == set()
+
+
+class Departed(Faulty):
+    """The right agent leaves first, and is shown nonsense ever after."""
+
+    def step(self, actions):
+        observations, rewards, ended, cut, infos = super().step(actions)
+        if "right" in self.agents:
+            ended["right"] = True
+            self.agents = ["left"]
+        observations["right"] = "gone"
+        return observations, rewards, ended, cut, infos
+
+
+def test_what_the_departed_are_shown_is_nobodys_business():
+    assert check_env(Departed).findings == ()
 
 
 # Compiled environments --------------------------------------------------------------------------

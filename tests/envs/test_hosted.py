@@ -264,6 +264,45 @@ def test_parallel_agents_die_and_join_at_their_own_time():
     assert bridge.reset().alive.tolist() == [True, True, False]
 
 
+def test_an_agent_that_left_can_come_back():
+    env = Duel(
+        ({"red": 1.0, "blue": 2.0}, flags("red"), {}, ["blue"]),
+        ({"blue": 3.0}, {}, {}, ["blue", "red"]),
+        ({"red": 4.0, "blue": 5.0}, {}, {}, ["blue", "red"]),
+        ({"red": 6.0, "blue": 7.0}, flags("red", "blue"), {}, []),
+    )
+    shown = run(HostedEnvironment(env), 4)
+    np.testing.assert_array_equal([s.alive[:2] for s in shown], [[0, 1], [1, 1], [1, 1], [1, 1]])
+    np.testing.assert_array_equal([s.rewards[:2] for s in shown], [[1, 2], [0, 3], [4, 5], [6, 7]])
+    assert [sorted(given) for given in env.given[1:3]] == [["blue"], ["blue", "red"]]
+    assert [s.terminated for s in shown] == [False, False, False, True]
+
+
+def test_an_agent_that_ended_and_stays_listed_does_not_come_back():
+    env = Duel(
+        ({"red": 1.0, "blue": 2.0}, flags("red"), {}, ["red", "blue"]),
+        ({"blue": 3.0}, {}, {}, ["red", "blue"]),
+    )
+    shown = run(HostedEnvironment(env), 2)
+    np.testing.assert_array_equal([s.alive[0] for s in shown], [False, False])
+
+
+@pytest.mark.parametrize("cut", [flags("red", "blue"), {}])
+def test_a_cut_episode_needs_its_last_observations(cut):
+    """They reach the bootstrap; after a terminal step there is none."""
+    both = {"red": 1.0, "blue": 2.0}
+    limit = None if cut else 1
+    env = Duel((both, {}, cut, [] if cut else ["red", "blue"]))
+    env._observations = lambda: {} if env.given else Duel._observations(env)
+    with pytest.raises(EnvironmentFault, match="step 1, agent red: no observation was given"):
+        run(HostedEnvironment(env, limit), 1)
+    env = Duel((both, flags("red", "blue"), {}, []))
+    env._observations = lambda: {} if env.given else Duel._observations(env)
+    (last,) = run(HostedEnvironment(env), 1)
+    assert last.terminated
+    assert not last.observations.any()
+
+
 def test_an_episode_cut_while_one_dies_bootstraps_the_other_only():
     env = Duel(({"red": 1.0, "blue": 2.0}, flags("red"), flags("blue"), []))
     last = run(HostedEnvironment(env), 1)[-1]

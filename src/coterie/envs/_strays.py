@@ -61,9 +61,9 @@ def _strays_from_box(space: Any, given: np.ndarray) -> Iterator[tuple[str, bool]
     outside = (given < space.low) | (given > space.high)
     if outside.any():
         where = tuple(np.argwhere(outside)[0].tolist())
+        value, low, high = (float(x[where]) for x in (given, space.low, space.high))
         yield (
-            f"the observation holds {given[where]:g} at index {list(where)}, outside its space, "
-            f"which goes from {space.low[where]:g} to {space.high[where]:g} there; clip it, or "
-            "widen the space",
+            f"the observation holds {value:g} at index {list(where)}, outside its space, which "
+            f"goes from {low:g} to {high:g} there; clip it, or widen the space",
             True,
         )

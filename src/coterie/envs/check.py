@@ -205,7 +205,7 @@ class _Session:
         shown = None
         try:
             for t, shown in self._steps(env, seed, choose):
-                self._look(env, held, t)
+                self._look(env, held, t, shown)
                 episode.prints.append(_print(shown, env.spec.agents))
         except EnvironmentFault as fault:
             self.add(fault.what, fault.agent, fault.step)
@@ -315,7 +315,9 @@ class _Session:
         # The first one may have compiled or loaded something.
         return float(np.median(self._seconds[1:])) if len(self._seconds) > 1 else 0.0
 
-    def _look(self, env: HostedEnvironment | _Compiled, held: Held, step: int) -> None:
+    def _look(
+        self, env: HostedEnvironment | _Compiled, held: Held, step: int, shown: HostedStep
+    ) -> None:
         """At what the environment itself showed, before any of it was padded or cast."""
         for agent in sorted(held.changed()):
             self.add(
@@ -338,9 +340,9 @@ class _Session:
                 "that step",
                 env.spec.agents[i], step,
             )  # fmt: skip
-        for i, seen in enumerate(raw.observations):
-            if seen is not None:
-                inner, _ = env.sights[i].split(seen)
+        for i in np.flatnonzero(shown.alive).tolist():
+            if raw.observations[i] is not None:
+                inner, _ = env.sights[i].split(raw.observations[i])
                 for sentence, violation in strays(env.sights[i].space, inner):
                     self.add(sentence, env.spec.agents[i], step, violation)
 
