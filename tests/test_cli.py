@@ -320,7 +320,8 @@ MISTAKES = {
     "train vdn json:lods": "module 'json' has no 'lods'",
     "train vdn nowhere.to:find": "cannot import 'nowhere.to'",
     "train vdn json:loads": "json:loads cannot make an environment",
-    "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3": "not yet trained on",
+    "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3": "--reward sum or --reward mean",
+    "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3 --workers -1": "workers must be at least",
     # words
     "train vdn": "usage: coterie train ALGORITHM ENVIRONMENT",
     "train": "usage: coterie train ALGORITHM ENVIRONMENT",

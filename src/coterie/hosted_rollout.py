@@ -195,10 +195,9 @@ class Stage:
         Returns:
             how many differ: they showed something else, or ran for longer than is kept.
         """
-        lengths = vector.lengths
-        kept = np.minimum(lengths, vector.history.shape[1])
-        self.vector = vector
-        vector.episode[:] -= 1
+        kept = np.minimum(vector.lengths, vector.history.shape[1])
+        self.vector = now = jax.tree.map(np.copy, vector)
+        now.episode[:] -= 1
         self._reset(np.arange(self.count))
         rows, part = self.fleet.rows, slice(0, self.count)
         rows.seed[part] = NO_SEED
@@ -211,10 +210,12 @@ class Stage:
                 self._charge(fault)
                 over[fault.row] = True
             over |= going & (rows.terminated[part] | rows.truncated[part])
-        same = ~over & (kept == lengths) & (rows.digest[part] == vector.digest)
-        going = np.flatnonzero(same & (lengths > 0))
+        same = ~over & (kept == vector.lengths) & (rows.digest[part] == vector.digest)
+        going = np.flatnonzero(same & (kept > 0))
         for seen, led in zip(self.seen, rows.led, strict=True):
             seen[going] = led[going]
+        for word in ("lengths", "returns", "digest"):
+            getattr(now, word)[going] = getattr(vector, word)[going]
         self._prepare(np.arange(self.count))
         if not same.all():
             self._reset(np.flatnonzero(~same))

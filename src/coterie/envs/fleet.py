@@ -208,18 +208,20 @@ class WorkerFleet(Fleet):
         return f"its worker process ended ({how})"
 
     def _give_up(self, w: int, sentence: str) -> None:
-        """Ends a worker; all that was to answer is at fault or lost."""
+        """Ends a worker; of all that was to answer one environment is at fault, others lost."""
         worker, self._crew[w] = self._crew[w], None
         assert worker is not None
         _end_process(worker)
-        culprit = self._moving(w)
-        for group in self._pending[w]:
-            rows = self._rows_of[w][group]
-            first = culprit if culprit in rows else rows[0]
+        waiting = {
+            group: [row for row in self._rows_of[w][group] if self.rows.command[row]]
+            for group in self._pending[w]
+        }
+        rows = [row for part in waiting.values() for row in part]
+        moving = self._moving(w)
+        culprit = moving if moving in rows else rows[0]
+        for group, part in waiting.items():
             self._answered[w, group] = [
-                Fault(row, self._step_of(row), None, sentence, lost=row != first)
-                for row in rows
-                if self.rows.command[row]
+                Fault(row, self._step_of(row), None, sentence, lost=row != culprit) for row in part
             ]
         self._pending[w].clear()
 
