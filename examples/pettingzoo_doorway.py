@@ -1,4 +1,4 @@
-"""An environment of one's own after PettingZoo's convention, checked."""
+"""An environment of one's own after PettingZoo's convention, checked and trained with IPPO."""
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -35,7 +35,7 @@ class Doorway:
         acted = self.agents
         going = [a for a in acted if actions[a] == 1]
         bump = len(going) == 2 and all(self.distance[a] == 1 for a in going)
-        rewards = {a: -1.1 if bump else -0.1 for a in acted}
+        rewards = dict.fromkeys(acted, -1.1 if bump else -0.1)
         for a in [] if bump else going:
             self.distance[a] -= 1
         through = {a: self.distance[a] == 0 for a in acted}
@@ -56,3 +56,11 @@ if __name__ == "__main__":
     report = coterie.check_env(Doorway)
     print(*report.findings or ["nothing is wrong with it"], sep="\n")
     assert report.ok
+
+    algorithm = coterie.IPPO(environments=16, lr=1e-3, hidden=(32,))
+    run = coterie.train(algorithm, Doorway, steps=20_000, evaluations=2, final_episodes=100)
+    for name, metric in run.metrics.items():
+        print(f"{name:30} {metric['mean']:6.2f}")
+    # 0.78 is the best: as a step costs 0.1, and one of two who arrive together has to wait.
+    # Random walkers are paid 0.35.
+    assert run.metrics["eval/return/team_mean"]["mean"] > 0.65

@@ -318,7 +318,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
         homes.add_row(f"[bold cyan]{name}/", "  ".join(module.EXAMPLES))
     homes.add_row(
         "[bold]yours",
-        "package.module:callable [dim](native or Python; docs/add-an-environment.md)",
+        "package.module:callable [dim](native or Python; docs/your-environment.md)",
     )
     homes.add_row("[bold]Python", "gymnasium:ID  pettingzoo:MODULE")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."

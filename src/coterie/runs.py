@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -209,6 +210,8 @@ def open_environment(
         state: whether the state of a hosted one is wanted, which costs time at every step.
     """
     opening = {"time_limit": hosting.time_limit if hosting else None, "state": state}
+    if isinstance(environment, ModuleType):
+        environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_hosted(environment):
         if options:
             raise UsageError(f"{environment} takes no options of ours; got {', '.join(options)}")

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from coterie.envs import _spaces
 from coterie.envs.hosted import HostedEnvironment, HostedStep, make_hosted
 from coterie.errors import EnvironmentFault, UsageError
+from coterie.runs import open_environment
 
 TICTACTOE = "pettingzoo:pettingzoo.classic.tictactoe_v3"
 
@@ -392,6 +393,8 @@ def test_modules_and_callables_are_factories_too():
     from pettingzoo.classic import tictactoe_v3
 
     assert make_hosted(tictactoe_v3)().spec.action_counts == (9, 9)
+    opened, name = open_environment(tictactoe_v3, {})
+    assert (opened.spec().action_counts, name) == ((9, 9), TICTACTOE)
     with pytest.raises(UsageError, match="has no parallel_env, env or raw_env to call"):
         make_hosted(types)
     with pytest.raises(UsageError, match="Meeting is no name, module or callable"):
