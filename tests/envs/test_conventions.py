@@ -1,5 +1,6 @@
 """Every kind of space and convention arrives as vectors and numbered choices."""
 
+import sys
 import types
 
 import gymnasium
@@ -390,8 +391,8 @@ def test_modules_and_callables_are_factories_too():
         env = make_hosted(source, 3)()
         assert (env.spec.time_limit, env.spec.agents) == (3, ("0", "1"))
     assert make_hosted(Meeting)().name == "Meeting"
-    from pettingzoo.classic import tictactoe_v3
-
+    make_hosted(TICTACTOE)  # imports it, and keeps PettingZoo's advice to use its registry quiet
+    tictactoe_v3 = sys.modules[TICTACTOE.removeprefix("pettingzoo:")]
     assert make_hosted(tictactoe_v3)().spec.action_counts == (9, 9)
     opened, name = open_environment(tictactoe_v3, {})
     assert (opened.spec().action_counts, name) == ((9, 9), TICTACTOE)
