@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
@@ -75,6 +76,7 @@ def _listen(receiver: Connection, process: Any, name: str, step_timeout: float) 
 
 
 def _check(sender: Connection, name: str, episodes: int, seed: int, time_limit: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     os.dup2(2, 1)  # what the environment prints is no answer of ours
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
