@@ -13,6 +13,7 @@ from quick import quick_compilation
 
 from coterie import UsageError
 from coterie.cli import main
+from coterie.files import seal
 from coterie.show.curves import Curve
 from coterie.show.record import Frame, Recording
 from coterie.show.report import (
@@ -455,7 +456,7 @@ def trained(tmp_path_factory):
 
 def change(run, **fields):
     path = run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | fields)))
 
 
 def test_the_page_of_a_run(trained, tmp_path, capsys):
