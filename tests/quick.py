@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator
+from types import ModuleType
 
 import jax
 import pytest
@@ -22,10 +23,13 @@ class _QuickJax:
 
 
 @contextlib.contextmanager
-def quick_compilation(cache) -> Iterator[pytest.MonkeyPatch]:
+def quick_compilation(cache, *more: ModuleType) -> Iterator[pytest.MonkeyPatch]:
     """Affects what Coterie compiles, not what JAX and Optax compile inside of it.
 
     What was compiled is kept in the folder ``cache``, for runs of the same shapes.
+
+    Args:
+        more: modules of Coterie that compile too, apart from those that train and play.
     """
     jax.devices()  # all cores are one device, before a command asks for more
     settings = {
@@ -36,7 +40,7 @@ def quick_compilation(cache) -> Iterator[pytest.MonkeyPatch]:
     for name, value in settings.items():
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (hosted_lanes, hosted_play, policy, runs, training):
+        for module in (hosted_lanes, hosted_play, policy, runs, training, *more):
             patch.setattr(module, "jax", _QuickJax())
         yield patch
     for name, value in before.items():

@@ -21,7 +21,7 @@ from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
-from coterie.analysis import gradients
+from coterie.analysis import finite, gradients
 from coterie.analysis.decomposition import additive_fit, monotone_fit
 from coterie.lecture import _decomposed, items, modes, policy_gradient
 from coterie.lecture._base import Scale
@@ -43,7 +43,7 @@ TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    with quick_compilation(tmp_path_factory.mktemp("compiled")):
+    with quick_compilation(tmp_path_factory.mktemp("compiled"), gradients, finite):
         yield
 
 
@@ -195,7 +195,7 @@ def test_a_quick_lecture_compares_proximal_ones_only():
 def test_a_surrogate_of_the_wrong_sign_says_nothing(wrong):
     correct = losses.clipped_surrogate
     wrong(correct, lambda *args: -correct(*args))
-    broken = train("mappo", "mpe/simple-speaker-listener", 50_000, 1, **TALKING)
+    broken = train("mappo", "mpe/simple-speaker-listener", 25_000, 1, **TALKING)
     measured = items()["speaker-listener"].measure({"mappo": broken}, Scale())
     assert measured["mappo"][0] < -20
     assert failing(judged("speaker-listener", SPOKEN | measured), *claims_of(*PAIRS[1])[:2])

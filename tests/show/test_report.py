@@ -13,6 +13,7 @@ from quick import quick_compilation
 
 from coterie import UsageError
 from coterie.cli import main
+from coterie.files import seal
 from coterie.show.curves import Curve
 from coterie.show.record import Frame, Recording
 from coterie.show.report import (
@@ -205,12 +206,23 @@ def test_matrices_colour_by_size_or_by_sign():
     assert [t for _, t, _ in cells()] == ["0.000", "0.667", "1.000", "0.000"]
 
 
+def test_a_matrix_shows_pairs_and_who_chooses_and_a_scale_of_others():
+    shown = render(
+        Matrix([[2, 1]], "a", "xy", texts=[["4, <0>", "1, 1"]], agents=("row & co", "column"))
+    )
+    assert re.findall(r"--t:.*?>([^<]*)<", shown) == ["4, &lt;0&gt;", "1, 1"]
+    assert shown.index("column →") < shown.index("row &amp; co ↓")
+    scaled = render(Matrix([[-1, 0.5], [4, 2]], "ab", "cd", scale="diverging", full=2))
+    assert re.findall('--t:(.*?)"', scaled) == ["0.500", "0.250", "1.000", "1.000"]
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda: Table(("a", "b"), [[1, 2], [3]]), "row 1 has 1 cells, the table 2 columns"),
         (lambda: Matrix([[1, 2]], "a", "b"), "values must be 1 by 1, as the labels are"),
         (lambda: Matrix([[1]], "a", "b", notes=[["", ""]]), "notes must be 1 by 1"),
+        (lambda: Matrix([[1]], "a", "b", texts=[["", ""]]), "texts must be 1 by 1"),
         (lambda: Matrix([[1]], "a", "b", row_values=[1, 2]), "row_values must be 1 numbers"),
         (lambda: write_report(Path("x.pdf"), "x", []), "x.pdf must be a file that ends in .html"),
     ],
@@ -444,7 +456,7 @@ def trained(tmp_path_factory):
 
 def change(run, **fields):
     path = run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | fields)))
 
 
 def test_the_page_of_a_run(trained, tmp_path, capsys):
@@ -508,7 +520,7 @@ def test_code_of_the_users_is_not_opened(trained, tmp_path):
     ("file", "content", "sentence"),
     [
         ("config.json", "{", "config.json is damaged"),
-        ("config.json", "[]", "config.json is not that of a run"),
+        ("config.json", "[]", "config.json is damaged: not a JSON object"),
         ("evaluations.json", "{", "evaluations.json is damaged"),
         ("metrics.jsonl", "", "has no evaluations yet"),
         ("metrics.jsonl", "{\n{}\n", "is damaged: line 1"),

@@ -266,8 +266,8 @@ def _strength(every: Sequence[float], block: Matrix) -> tuple[float, float]:
     """The values that are coloured not at all, and fully."""
     finite = [x for x in every if math.isfinite(x)] or [0.0]
     if block.scale == "diverging":
-        return 0.0, block.full or max(map(abs, finite)) or 1.0
-    return min(finite), block.full or max(finite)
+        return 0.0, float(block.full or max(map(abs, finite)) or 1.0)
+    return min(finite), float(block.full or max(finite))
 
 
 def _heat(block: Matrix, r: int, c: int, range_: tuple[float, float], places: int) -> str:
