@@ -75,20 +75,21 @@ def attempt(run: Path, cache: Path, kills: int, events: int | None = None) -> No
     )  # fmt: skip
 
 
-def train_killed(run: Path, cache: Path, kills: int, seed: int) -> dict:
+def train_killed(run: Path, cache: Path, kills: int, seed: int, until: float) -> dict:
     """Trains the run, killed so often; where the kills fell, by the event before."""
     chance = random.Random(seed)
     fell, attempts, resumed = collections.Counter(), 0, 0
     while True:
+        more = fell.total() < kills and time.monotonic() < until
         listen, tell = os.pipe()
         resumed += bool(list(run.glob("checkpoints/*/state.safetensors")))
         attempts += 1
         child = forked(lambda tell=tell: attempt(run, cache, kills, tell))
         os.close(tell)
         spare, last = chance.randrange(14), "begin"
-        while sum(fell.values()) < kills and spare and (event := os.read(listen, 1)):
+        while more and spare and (event := os.read(listen, 1)):
             last, spare = event.decode(), spare - 1
-        if not spare and sum(fell.values()) < kills:
+        if more and not spare:
             # Not just behind the event: wherever the next hundredth of a second leads to.
             time.sleep(chance.random() * (0.02 if last != "begin" else 2.0))
             os.kill(child, signal.SIGKILL)
@@ -96,6 +97,7 @@ def train_killed(run: Path, cache: Path, kills: int, seed: int) -> dict:
         os.close(listen)
         if os.WIFSIGNALED(status):
             fell[last] += 1
+            print(f"kill {fell.total()}", file=sys.stderr)
         elif status:
             raise SystemExit(f"attempt {attempts} failed")
         else:
@@ -106,12 +108,12 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
-def soak(out: Path, kills: int, seed: int) -> dict:
+def soak(out: Path, kills: int, seed: int, minutes: float) -> dict:
     cache, begun = out / "compiled", time.monotonic()
     _, status = os.waitpid(forked(lambda: attempt(out / "calm", cache, kills)), 0)
     if status:
         raise SystemExit("the calm run failed")
-    facts = train_killed(out / "killed", cache, kills, seed)
+    facts = train_killed(out / "killed", cache, kills, seed, begun + 60 * minutes)
     calm, killed = contents(out / "calm"), contents(out / "killed")
     different = [n for n in calm.keys() | killed.keys() if calm.get(n) != killed.get(n)]
     # The holder of the lock is another process each time; a killed one leaves its name.
@@ -177,11 +179,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=10**6, help="no kills after these")
     parser.add_argument("--every-call", action="store_true")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     out = asked.out or Path(tempfile.mkdtemp(prefix="coterie-soak-"))
-    found = every_call(out) if asked.every_call else soak(out, asked.kills, asked.seed)
+    found = (
+        every_call(out) if asked.every_call else soak(out, asked.kills, asked.seed, asked.minutes)
+    )
     print(json.dumps(found))
     return 1 if found.get("different") or found.get("lost") else 0
 
