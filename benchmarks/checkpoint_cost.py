@@ -84,7 +84,10 @@ def blind(program: Program) -> None:
 
 def looking(name: str, task: str, turns: int = 30) -> dict[str, Any]:
     """Seconds of a chunk with and without, turn by turn in one process."""
-    programs = {"with": program_of(name, task, 10**6, {}), "without": program_of(name, task, 10**6, {})}
+    programs = {
+        "with": program_of(name, task, 10**6, {}),
+        "without": program_of(name, task, 10**6, {}),
+    }
     blind(programs["without"])
     states = {which: program.init(0) for which, program in programs.items()}
     took: dict[str, list[float]] = {which: [] for which in programs}

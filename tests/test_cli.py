@@ -543,10 +543,14 @@ def test_a_terminal_shows_one_live_line_that_fits(monkeypatch):
             "train/return/team_sum": -123.456,
             "env_steps": 123_456_789,
             "seconds": 100_000.0,
+            "seconds_environment": 1.0,
+            "seconds_acting": 1.0,
+            "seconds_learning": 1.0,
         }
         display.total = 10**9
         display.task = display.bar.add_task("", total=None)
-        display.origin = (0, 0.0)
+        spent = {f"seconds_{word}": 0.0 for word in ("environment", "acting", "learning")}
+        display.origin = {"env_steps": 0, "seconds": 0.0, **spent}
         display("progress", facts)
         with console.capture() as shown:
             console.print(display.bar.get_renderable())

@@ -455,7 +455,7 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.tracking import RunDirectory
 
     own = parsed.run
-    again = ":" in RunDirectory.open(Path(names[0])).config()["environment"]
+    again = runs.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
     run = runs.open_run(names[0], own.environment if again else None)
     elsewhere = None if again else own.environment
     metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed)
@@ -496,7 +496,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own = parsed.run
     film.check(own.out, own.fps)
-    if own.environment is not None and ":" not in own.environment:
+    if own.environment is not None and not runs.is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in; --environment only names "
             f"code of yours again, which {own.environment} is not"

@@ -169,13 +169,13 @@ def summary(agents: tuple[str, ...], played: Played) -> dict[str, Any]:
     return result
 
 
-def is_code(name: str | None) -> bool:
-    """Whether a name means a native environment in a module of the user's."""
-    return name is not None and ":" in name and not is_hosted(name)
+def is_code(name: str) -> bool:
+    """Whether a name means code outside this package, which a run is told again."""
+    return ":" in name
 
 
 def is_hosted(name: str) -> bool:
-    """Whether a name means a Python environment outside this package."""
+    """Whether a name can only mean a Python environment."""
     return name.startswith(("gymnasium:", "pettingzoo:"))
 
 
@@ -216,7 +216,7 @@ def open_environment(
         if options:
             raise UsageError(f"{environment} takes no options of ours; got {', '.join(options)}")
         return open_hosted(environment, open_factory(environment), **opening), environment
-    if isinstance(environment, str) and ":" not in environment:
+    if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
         make = functools.partial(_call_import, environment, options)
@@ -534,10 +534,10 @@ def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[
     elif environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
     hosting = hosting_of(config)
-    opened, state = environment if ":" in name else name, config["central"] == "state"
+    opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(opened, options, hosting, state)
     game = Game(env, config["central"], config["reward"], algorithm.joint_view)
-    if ":" in name:
+    if is_code(name):
         check_fits(config["sizes"], env.spec(), given)
     if hosting and config.get("spec_digest") != digest(env.spec()):
         raise UsageError(f"{given} has other agents, or another state, than the run was trained on")

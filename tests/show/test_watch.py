@@ -255,9 +255,9 @@ def test_the_command_refuses_before_it_plays(tmp_path, capsys):
     assert call("--out", "x.avi") == (
         2, "coterie: x.avi must be a file that ends in .gif, .mp4 or .html\n"
     )  # fmt: skip
-    status, said = call("--environment", "gymnasium:Foraging-8x8-2p-3f-v3")
+    status, said = call("--environment", "lbf/8x8-2p-3f")
     assert status == 2
-    assert "which gymnasium:Foraging-8x8-2p-3f-v3 is not" in said
+    assert "which lbf/8x8-2p-3f is not" in said
     status, said = call("--out", "x.gif")
     assert status == 2
     assert "is not a run directory" in said
