@@ -470,3 +470,20 @@ def test_other_names_among_the_checkpoints_are_ignored(tmp_path: Path):
     assert latest(tmp_path, tree_of(0)).step == 1
     save(tmp_path, 2, tree_of(2), {})
     assert state(tmp_path, 1).exists()  # "02" is not a second step 2
+
+
+@pytest.mark.parametrize("size", [2**18, 2**18 + 3, 5])
+def test_zeros_take_no_room_and_are_read_back(path: Path, size: int):
+    """Pieces of a megabyte: nothing but zeros, something at their very end, less than one."""
+    tree = {
+        "zeros": jnp.zeros(3 * size),
+        "last": jnp.zeros(2 * size).at[-1].set(1.0),
+        "first": jnp.zeros(2 * size).at[0].set(-0.0),
+        "trailing": np.zeros(3 * size, np.uint8),
+    }
+    write_tree(path, tree, {})
+    assert_same(read_tree(path, tree)[0], tree)
+    with open(path, "rb") as file:
+        assert file.seek(0, os.SEEK_END) == path.stat().st_size
+    if size >= 2**18:
+        assert path.stat().st_blocks * 512 < path.stat().st_size / 2

@@ -228,6 +228,30 @@ def test_calls_of_the_program_become_short_where_iterations_are_long(tmp_path, m
     assert counts[4:8] == [4, 8, 4, 8]  # 3.2 s are too long, 1.6 s are not
 
 
+@pytest.mark.parametrize(
+    ("large", "seconds", "kept"),
+    [(False, 1, [144, 192]), (True, 1, [0, 192]), (True, 8, [96, 192]), (True, 1000, [176, 192])],
+)
+def test_large_states_are_saved_more_seldom_and_slow_runs_more_often(
+    tmp_path, monkeypatch, large, seconds, kept
+):
+    """Four marks, 48 steps apart; an iteration of 16 takes so many seconds, a large state 40 s."""
+    now = [0.0]
+    advance = training.Program.advance
+
+    def slow(self, state, iteration, count):
+        now[0] += seconds * count
+        return advance(self, state, iteration, count)
+
+    monkeypatch.setattr(training.Program, "advance", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(runs, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(runs, "tree_bytes", lambda _: 100_000_000)
+    monkeypatch.setattr(runs, "SAVING_RATE", 250e6)
+    run = start(tmp_path / "run", final_episodes=0).path
+    assert steps_of(run) == kept
+
+
 # Clocks and counts -----------------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ _VERSION = "1"
 _NO_DIGEST = "0" * 64
 # The header's digest stands at a fixed place, so a header is verified before it is parsed.
 _OPENING = b'{"__metadata__":{"digest":"'
+_PIECE = 2**20
 _HEADER_LIMIT = 100_000_000  # what the safetensors library itself accepts
 
 
@@ -133,7 +134,8 @@ def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
         for name, tensor in tensors.items():
             data = _bytes_of(leaves[name])
             tensors[name] = tensor._replace(digest=hashlib.sha256(data).hexdigest())
-            file.write(data)
+            _write_sparse(file, data)
+        file.truncate()
         # Digests have a fixed length, so the header now known falls into the same place.
         file.seek(0)
         file.write(_header(layout))
@@ -407,6 +409,16 @@ def _read_tensor(
     if count != raw.size or hashlib.sha256(raw.data).hexdigest() != tensor.digest:
         raise CheckpointError(f"{path} is damaged: {name} differs from its digest")
     return raw.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _write_sparse(file: BufferedIOBase, data: memoryview) -> None:
+    """Leaves holes for pieces of zeros: a replay not yet full takes neither time nor room."""
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        if len(piece) < _PIECE or np.frombuffer(piece, np.uint64).any():
+            file.write(piece)
+        else:
+            file.seek(_PIECE, os.SEEK_CUR)
 
 
 # Below: every operation on files. A crash can fall between any two of them.

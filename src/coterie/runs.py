@@ -57,6 +57,9 @@ LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
 EPISODES, FINAL_EPISODES = 32, 320
 """At each evaluation point, and for the absolute metric at the end."""
+LARGE, SAVING_RATE, SAVING_SHARE, SAVING_SECONDS = 32e6, 250e6, 0.01, 900
+"""States of more bytes than this are saved no more often than is a hundredth of the time if a disk
+takes so many bytes a second; and all are saved at the latest after so many seconds."""
 CALL_SECONDS = 2.0
 """A call of the compiled program that takes longer is followed by one of half as many iterations:
 whoever asks a run to stop does not wait for long."""
@@ -588,6 +591,7 @@ class _Loop:
         self.total = lanes.program.iterations(config["steps"])
         self.stop = False
         self.patience = 1
+        self.saved_at = self.seconds_before
         self.last: dict[str, Any] = {}
 
     def _marks(self, count: int) -> set[int]:
@@ -614,7 +618,7 @@ class _Loop:
                     state = self._log(state, iteration)
                 if iteration in points:
                     state = self._evaluate(state, iteration)
-                if iteration in saves:
+                if self._is_due(state, iteration, saves):
                     self._save(state, saved := iteration)
             if self.stop and saved != iteration:
                 self._save(state, iteration)
@@ -741,6 +745,13 @@ class _Loop:
         }
         self.report("saving", meta)
         checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
+        self.saved_at = self._seconds()
+
+    def _is_due(self, state: States, iteration: int, marks: set[int]) -> bool:
+        """Whether to save now: at the marks, large states not too often, and none too seldom."""
+        size, since = tree_bytes(state), self._seconds() - self.saved_at
+        pause = size / SAVING_RATE / SAVING_SHARE if size > LARGE else 0.0
+        return iteration == self.total or since >= (pause if iteration in marks else SAVING_SECONDS)
 
     def _finish(self, state: States, iteration: int) -> Run:
         if self.directory and self.stop:
