@@ -227,6 +227,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "a rate that is a bool": {"settings": {"lr": True}},
     "a reward that is code": {"reward": "__import__('os')"},
     "a list of settings": {"settings": []},
+    "processes for a compiled game": {"hosting": {"workers": 10**6}},
+    "a list of processes": {"hosting": [1]},
+    "other words for processes": {"hosting": {"make": "os.system"}},
 }
 
 

@@ -3,7 +3,9 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from quick import quick_compilation
 
 import coterie
 from coterie.algorithms import algorithms
+from coterie.checkpoint import write_tree
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -83,6 +86,30 @@ def test_every_algorithm_has_its_section():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_promise_names_tests_that_there_are():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "promises.md").read_text())
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), (file, test)
+
+
+def test_promises_recipe_reads_a_checkpoint_without_coterie(tmp_path):
+    path = tmp_path / "state.safetensors"
+    tree = {"weights": jnp.arange(6.0).reshape(2, 3), "key": jax.random.key(3)}
+    write_tree(path, tree, {"env_steps": 7})
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks("promises.md") if "read_checked" in block), names)
+    tensors, meta = names["read_checked"](path)
+    assert meta == {"env_steps": 7}
+    np.testing.assert_array_equal(tensors["weights"], tree["weights"])
+    np.testing.assert_array_equal(tensors["key"], jax.random.key_data(tree["key"]))
+    data = path.read_bytes()
+    for position in (40, 300, len(data) - 1):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        with pytest.raises((AssertionError, ValueError)):
+            names["read_checked"](path)
 
 
 def test_formats_recipe_for_numpy_alone(tmp_path, monkeypatch):

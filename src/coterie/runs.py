@@ -421,10 +421,11 @@ def hosting_of(config: dict[str, Any]) -> Hosting | None:
     given = config.get("hosting")
     if given is None:
         return None
-    try:
-        return Hosting(**given)
-    except TypeError as error:
-        raise UsageError(f"config.json is damaged, in hosting: {error}") from None
+    known = {field.name for field in dataclasses.fields(Hosting)}
+    if not isinstance(given, dict) or not given.keys() <= known or ":" not in config["environment"]:
+        raise UsageError(f"config.json is damaged: hosting cannot be {repr(given)[:60]}")
+    _check_kinds(Hosting, given)
+    return Hosting(**given)
 
 
 def resume(
