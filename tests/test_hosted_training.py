@@ -20,7 +20,7 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, runs
+from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, hosting, runs
 from coterie.algorithms import algorithms
 from coterie.hosted_lanes import HostedLanes
 from coterie.hosting import open_hosted, pays_in_common
@@ -74,7 +74,7 @@ class NativeRelay(coterie.Environment):
     agents = ("a", "b", "c")
 
     def spec(self):
-        return EnvSpec(self.agents, (2, 3, 4), (2, 3, 2), time_limit=7)
+        return EnvSpec(self.agents, (2, 3, 4), (2, 3, 2), central_size=2, time_limit=7)
 
     def reset(self, key):
         state = (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
@@ -96,11 +96,12 @@ class NativeRelay(coterie.Environment):
         seen = jnp.stack([number / 5, t / 7, 1.0, -1.0])
         rows = tuple(jnp.where(alive[i], seen[: 2 + i], 0.0) for i in range(3))
         mask = jnp.ones((3, 3), bool).at[0, 1].set((t % 2 == 0) | ~alive[0])
-        return TimeStep(rows, rewards, over, jnp.array(False), action_mask=mask, alive=alive)
+        state = jnp.stack([number / 1.0, t])
+        return TimeStep(rows, rewards, over, jnp.array(False), mask, alive, state)
 
 
 def hosted_game(algorithm, name="guests:Relay"):
-    hosted = open_hosted(name, getattr(guests, name.partition(":")[2]))
+    hosted = open_hosted(name, getattr(guests, name.partition(":")[2]), state=True)
     return dataclasses.replace(game_for(algorithm, NativeRelay()), env=hosted)
 
 
@@ -305,6 +306,18 @@ def eventually(true) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def test_what_hangs_before_training_is_named():
+    def late():
+        time.sleep(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosting, "OPENING", 0.5)
+        with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
+            open_hosted("late", late, Hosting(step_timeout=1.0))
+    with pytest.raises(EnvironmentFault, match=r"sleeps: did not return within 0\.5 seconds"):
+        pays_in_common(open_hosted("sleeps", guests.Sleeps), 0.5)
 
 
 # From outside ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from coterie.envs._seat import OPENING, within
 from coterie.envs.fleet import Hosted, can_be_sent, copies_of
 from coterie.envs.hosted import HostedEnvironment
 from coterie.errors import UsageError
@@ -82,7 +83,7 @@ def is_python_environment(thing: Any) -> bool:
 def open_hosted(
     name: str,
     make: Callable[[], Any],
-    time_limit: int | None = None,
+    hosting: Hosting | None = None,
     state: bool = False,
     made: Any = None,
 ) -> Hosted:
@@ -93,12 +94,14 @@ def open_hosted(
         state: whether its ``state()`` is wanted.
         made: one that was made already; it is closed.
     """
-    host = functools.partial(HostedEnvironment, time_limit=time_limit, name=name, central=state)
-    env = host(make() if made is None else made)
-    try:
-        return Hosted(name, functools.partial(_make, make, host), env.spec)
-    finally:
+    hosting = hosting or Hosting()
+    host = functools.partial(
+        HostedEnvironment, time_limit=hosting.time_limit, name=name, central=state
+    )
+    with within(hosting.step_timeout + OPENING, name):
+        env = host(make() if made is None else made)
         env.close()
+    return Hosted(name, functools.partial(_make, make, host), env.spec)
 
 
 def _make(make: Callable[[], Any], host: Callable[[Any], HostedEnvironment]) -> HostedEnvironment:
@@ -110,15 +113,21 @@ def digest(spec: EnvSpec) -> str:
     return hashlib.sha256(json.dumps(dataclasses.asdict(spec)).encode()).hexdigest()
 
 
-def pays_in_common(hosted: Hosted) -> bool:
-    """Whether random play saw rewards, and all agents that lived were always paid the same."""
+def pays_in_common(hosted: Hosted, limit: float | int = 60.0) -> bool:
+    """Whether random play saw rewards, and all agents that lived were always paid the same.
+
+    Args:
+        limit: seconds for each step.
+    """
     env, rng, paid, steps = hosted.make(), np.random.default_rng(0), False, 0
     try:
         for episode in range(PROBE_EPISODES):
-            shown = env.reset(episode)
+            with within(limit, hosted.name):
+                shown = env.reset(episode)
             while steps < PROBE_STEPS and not (shown.terminated or shown.truncated):
                 alive = shown.alive
-                shown = env.step(_random_actions(rng, shown.action_mask))
+                with within(limit, hosted.name):
+                    shown = env.step(_random_actions(rng, shown.action_mask))
                 steps += 1
                 rewards = shown.rewards[alive]
                 if np.ptp(rewards) > 0:

@@ -212,13 +212,12 @@ def open_environment(
         hosting: the settings of hosted environments, if it is one.
         state: whether the state of a hosted one is wanted, which costs time at every step.
     """
-    opening = {"time_limit": hosting.time_limit if hosting else None, "state": state}
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_hosted(environment):
         if options:
             raise UsageError(f"{environment} takes no options of ours; got {', '.join(options)}")
-        return open_hosted(environment, open_factory(environment), **opening), environment
+        return open_hosted(environment, open_factory(environment), hosting, state), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
@@ -237,7 +236,7 @@ def open_environment(
     if isinstance(made, Environment):
         return made, name
     try:
-        return open_hosted(name, make, made=made, **opening), name
+        return open_hosted(name, make, hosting, state, made), name
     except UsageError as error:
         raise UsageError(f"{name} made no environment: {error}") from error
 
@@ -359,7 +358,12 @@ def train(
     settled, remarks = settle(hosting, env, name)
     algorithm = algorithm.resolve(steps, env.spec().time_limit)
     undecided = reward is None and algorithm.common_reward
-    if undecided and isinstance(env, Hosted) and pays_in_common(env):
+    if (
+        undecided
+        and settled
+        and isinstance(env, Hosted)
+        and pays_in_common(env, settled.step_timeout)
+    ):
         reward = "mean"
         remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)

@@ -24,6 +24,8 @@ from coterie.spec import EnvSpec
 
 SKIP, STEP, RESET = 0, 1, 2
 """Commands: nothing, one step, a new episode."""
+OPENING = 120.0
+"""Seconds that making an environment may take."""
 NO_SEED = -1
 """In place of the next episode's seed: an episode that ends is not followed by another."""
 
@@ -134,7 +136,7 @@ class Limits:
     """Seconds an environment may take: for one step or reset, and to be made."""
 
     step: float
-    opening: float = 120.0
+    opening: float = OPENING
 
 
 class Seat:
@@ -254,6 +256,17 @@ def obey(seats: Iterable[Seat], beat: Callable[[int], None] | None = None) -> li
     if beat:
         beat(-1)
     return faults
+
+
+@contextlib.contextmanager
+def within(seconds: float, name: str) -> Iterator[None]:
+    """EnvironmentFault of the environment ``name`` if this takes longer, where alarms can ring."""
+    with _alarm() as arm:
+        arm(seconds)
+        try:
+            yield
+        except OutOfTime as late:
+            raise EnvironmentFault(str(late), name) from late
 
 
 @contextlib.contextmanager
