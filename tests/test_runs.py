@@ -652,7 +652,7 @@ def test_evaluation_is_summarised_over_seeds_and_reproducible(trained):
         ("gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", "the team has observation sizes"),
         ("gymnasium:lbforaging:Foraging-5x5-2p-1f-v9", "Gymnasium has no environment"),
         ("lbf/five", "not the name of a task"),
-        ("nowhere.to:find", "cannot import 'nowhere"),
+        ("nowhere.to:find", "there is no module nowhere"),
         ("json:loads", "cannot make an environment"),
     ],
 )

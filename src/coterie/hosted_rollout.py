@@ -284,27 +284,37 @@ class Stage:
             kept[t, half] = seen[half] = led[half]
         for word in ("rewards", "terminated", "truncated"):
             getattr(record, word)[t, half] = getattr(rows, word)[half]
-        if faults:
-            self._drop(faults, t, record)
+        # Where only the start of the next episode failed, the step that ended this one stands.
+        unbegun = [f for f in faults if f.step == 0 and not f.lost]
+        self._drop([f for f in faults if f not in unbegun], t, record)
         last = np.minimum(vector.lengths[half], vector.history.shape[1] - 1)
         vector.history[np.arange(half.start, half.stop), last] = rows.actions[half]
         vector.returns[half] += record.rewards[t, half]
         vector.lengths[half] += 1
         over = record.terminated[t, half] | record.truncated[t, half]
         if over.any():
-            dropped = [fault.row for fault in faults]
-            ended = half.start + np.flatnonzero(over)
-            self._turn(np.setdiff1d(ended, dropped) if dropped else ended)
-            if dropped:
-                self._reset(np.asarray(dropped))
+            faulty = np.asarray([fault.row for fault in faults], np.int64)
+            ended = np.setdiff1d(half.start + np.flatnonzero(over), faulty)
+            self._count(ended)
+            self._begun(ended)
+            if faulty.size:
+                self._begin_after(faulty, unbegun)
 
-    def _turn(self, ended: np.ndarray) -> None:
-        """Counts the episodes that ended; the environments have begun new ones."""
+    def _begin_after(self, faulty: np.ndarray, unbegun: list[Fault]) -> None:
+        """New episodes after faults; those that could not begin are skipped."""
+        late = np.asarray([fault.row for fault in unbegun], np.int64)
+        self._count(late)
+        for fault in unbegun:
+            self._charge(fault)
+        self.vector.episode[late] += 1
+        self._reset(faulty)
+
+    def _count(self, ended: np.ndarray) -> None:
+        """Adds the episodes that ended to the totals."""
         vector, seed = self.vector, ended % self.seeds
         np.add.at(self.totals.episodes, seed, 1)
         np.add.at(self.totals.returns, seed, vector.returns[ended])
         np.add.at(self.totals.lengths, seed, vector.lengths[ended])
-        self._begun(ended)
 
     def _drop(self, faults: list[Fault], t: int, record: Record) -> None:
         """Cuts faulty episodes before the step that failed, which counts for nobody."""

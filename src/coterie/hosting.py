@@ -16,7 +16,7 @@ import numpy as np
 from coterie.envs._seat import OPENING, within
 from coterie.envs.fleet import Hosted, can_be_sent, copies_of
 from coterie.envs.hosted import HostedEnvironment
-from coterie.errors import UsageError
+from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.spec import EnvSpec
 
 PROBE_EPISODES, PROBE_STEPS = 5, 1_000
@@ -34,7 +34,8 @@ class Hosting:
     step_timeout: float = 60.0
     """Seconds an environment may take for one step or reset before it counts as stuck."""
     restarts: int = 0
-    """How many faulty environments a run replaces, their episodes dropped, before it gives up."""
+    """How many faulty environments training replaces, their episodes dropped, before it gives up;
+    the evaluation at the end may replace as many."""
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("restarts", 0), ("time_limit", 1)):
@@ -98,10 +99,27 @@ def open_hosted(
     host = functools.partial(
         HostedEnvironment, time_limit=hosting.time_limit, name=name, central=state
     )
+    made = make_one(name, make, hosting) if made is None else made
     with within(hosting.step_timeout + OPENING, name):
-        env = host(make() if made is None else made)
+        env = host(made)
         env.close()
     return Hosted(name, functools.partial(_make, make, host), env.spec)
+
+
+def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None) -> Any:
+    """What a user's callable makes.
+
+    Raises:
+        EnvironmentFault: it raises, or does not return in time.
+    """
+    with within((hosting or Hosting()).step_timeout + OPENING, name):
+        try:
+            return make()
+        except (UsageError, EnvironmentFault):
+            raise
+        except Exception as error:
+            what = f"raised as it was made: {described(error)}"
+            raise EnvironmentFault(what, name) from error
 
 
 def _make(make: Callable[[], Any], host: Callable[[Any], HostedEnvironment]) -> HostedEnvironment:
@@ -113,26 +131,28 @@ def digest(spec: EnvSpec) -> str:
     return hashlib.sha256(json.dumps(dataclasses.asdict(spec)).encode()).hexdigest()
 
 
-def pays_in_common(hosted: Hosted, limit: float | int = 60.0) -> bool:
-    """Whether random play saw rewards, and all agents that lived were always paid the same.
+def pays_in_common(hosted: Hosted, hosting: Hosting) -> bool:
+    """Whether random play saw rewards, and all agents were always paid the same.
 
-    Args:
-        limit: seconds for each step.
+    Where faults are allowed the first one ends the play.
     """
-    env, rng, paid, steps = hosted.make(), np.random.default_rng(0), False, 0
+    rng, paid, steps, limit = np.random.default_rng(0), False, 0, hosting.step_timeout
+    env = hosted.make()
     try:
         for episode in range(PROBE_EPISODES):
             with within(limit, hosted.name):
                 shown = env.reset(episode)
             while steps < PROBE_STEPS and not (shown.terminated or shown.truncated):
-                alive = shown.alive
                 with within(limit, hosted.name):
                     shown = env.step(_random_actions(rng, shown.action_mask))
                 steps += 1
-                rewards = shown.rewards[alive]
-                if np.ptp(rewards) > 0:
+                # The dead count too: a mean over all is not what the living were paid.
+                if np.ptp(shown.rewards) > 0:
                     return False
-                paid |= bool(rewards.any())
+                paid |= bool(shown.rewards.any())
+    except EnvironmentFault:
+        if not hosting.restarts:
+            raise
     finally:
         env.close()
     return paid
@@ -144,6 +164,6 @@ def _random_actions(rng: np.random.Generator, masks: np.ndarray) -> np.ndarray:
 
 
 __all__ = [
-    "Hosting", "copies_of", "digest", "is_python_environment", "open_hosted", "pays_in_common",
-    "settle",
+    "Hosting", "copies_of", "digest", "is_python_environment", "make_one", "open_hosted",
+    "pays_in_common", "settle",
 ]  # fmt: skip

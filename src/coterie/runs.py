@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import os
 import signal
 import threading
@@ -38,6 +36,7 @@ from coterie.hosting import (
     copies_of,
     digest,
     is_python_environment,
+    make_one,
     open_hosted,
     pays_in_common,
     settle,
@@ -101,12 +100,14 @@ class Run:
         which: str = "best",
         environment: Opened | None = None,
         seed: int = 0,
+        hosting: Hosting | None = None,
     ) -> dict[str, Any]:
         """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
 
         Args:
             environment: play here instead, in a hosted environment for example.
             seed: of the episodes' starts.
+            hosting: settings of a hosted environment; those of the run unless given.
 
         Returns:
             {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}, and the same
@@ -115,11 +116,14 @@ class Run:
         episodes = _whole("episodes", episodes, 1)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
-        game, hosting = self.game, hosting_of(self.config)
+        game = self.game
+        hosting = hosting or hosting_of(self.config)
         if environment is not None:
             env, name = open_environment(environment, {}, hosting)
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)
+        if isinstance(game.env, Hosted):
+            hosting, _ = settle(hosting, game.env, game.env.name)
         played = evaluate_game(
             game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
         )
@@ -215,45 +219,31 @@ def open_environment(
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_hosted(environment):
-        if options:
-            raise UsageError(f"{environment} takes no options of ours; got {', '.join(options)}")
-        return open_hosted(environment, open_factory(environment), hosting, state), environment
+        make = open_factory(environment, options)
+        return open_hosted(environment, make, hosting, state), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
-        make = functools.partial(_call_import, environment, options)
-        name, made = environment, make()
+        name, make = environment, open_factory(environment, options)
     elif isinstance(environment, Environment) or is_python_environment(environment):
         name = f"{type(environment).__module__}:{type(environment).__qualname__}"
-        make, made = copies_of(environment), environment
-        if isinstance(made, Hosted):
-            return made, made.name
+        if isinstance(environment, Environment):
+            return environment, name
+        make = copies_of(environment)
+    elif isinstance(environment, Hosted):
+        return environment, environment.name
     elif callable(environment):
         name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
-        make, made = environment, environment()
+        make = environment
     else:
         raise UsageError(f"an environment is a name, an object or a callable; got {environment!r}")
+    made = make_one(name, make, hosting)
     if isinstance(made, Environment):
         return made, name
     try:
         return open_hosted(name, make, hosting, state, made), name
     except UsageError as error:
         raise UsageError(f"{name} made no environment: {error}") from error
-
-
-def _call_import(name: str, options: dict[str, Any]) -> Any:
-    """What ``package.module:callable`` makes."""
-    module, _, attribute = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot import {module!r} for environment {name!r}: {error}") from None
-    except AttributeError:
-        raise UsageError(f"module {module!r} has no {attribute!r} (environment {name!r})") from None
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise UsageError(f"{name} cannot make an environment: {error}") from None
 
 
 def make_game(
@@ -358,12 +348,7 @@ def train(
     settled, remarks = settle(hosting, env, name)
     algorithm = algorithm.resolve(steps, env.spec().time_limit)
     undecided = reward is None and algorithm.common_reward
-    if (
-        undecided
-        and settled
-        and isinstance(env, Hosted)
-        and pays_in_common(env, settled.step_timeout)
-    ):
+    if undecided and settled and isinstance(env, Hosted) and pays_in_common(env, settled):
         reward = "mean"
         remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)
@@ -467,6 +452,11 @@ def _resume(
             f"{directory.path} is complete and keeps no checkpoint to go on from, only what it "
             "learned: train again with more --steps and another --out"
         )
+    name = config["environment"]
+    # What a script made in itself has another name wherever else it is found.
+    known = is_code(name) and not name.startswith("__main__:")
+    if isinstance(environment, str) and known and environment != name:
+        raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
     algorithm, game = restore(config, environment)
     if steps is not None:
         config["steps"] = int(steps)

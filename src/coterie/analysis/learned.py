@@ -21,7 +21,7 @@ from coterie.lanes import Lanes, stack
 from coterie.ops.losses import log_probabilities
 from coterie.policy import WHICH
 from coterie.runs import Run, restore
-from coterie.tracking import RunDirectory
+from coterie.tracking import RunDirectory, identity
 from coterie.types import PyTree, UsageError
 
 
@@ -55,7 +55,8 @@ def settle(run: Run) -> None:
     assert run.path is not None
     directory = RunDirectory(run.path)
     every = _learners(run)
-    checkpoints.write_tree(directory.learner, every, {"env_steps": run.steps})
+    about = {"run": identity(run.config), "env_steps": run.steps}
+    checkpoints.write_tree(directory.learner, every, about)
     checkpoints.drop(run.path)
 
 
@@ -66,10 +67,18 @@ def _learners(run: Run) -> PyTree:
         seeds, kept = run.config["seeds"], RunDirectory(run.path).learner
         lanes = 1 if kept.is_file() else run.config["lanes"]
         like = Lanes(algorithm_of(run), run.game, seeds, count=lanes).template()
+        name = identity(run.config)
         if kept.is_file():
-            run.learner = checkpoints.read_tree(kept, without_replay(like[0].learner))[0]
+            run.learner, meta = checkpoints.read_tree(kept, without_replay(like[0].learner))
+            if meta.get("run") != name:
+                run.learner = None
+                raise checkpoints.CheckpointError(f"{kept} is of another run")
         else:
-            states = checkpoints.latest(run.path, like).tree
+            states = checkpoints.latest(
+                run.path,
+                like,
+                object_to=lambda _, meta: None if meta.get("run") == name else "is of another run",
+            ).tree
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

@@ -6,7 +6,7 @@ import difflib
 import functools
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,18 +18,19 @@ MAKERS = ("parallel_env", "env", "raw_env")
 """What PettingZoo's modules call their environments; the first found is taken."""
 
 
-def open_factory(source: Any) -> Callable[[], Any]:
+def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Callable[[], Any]:
     """A factory of an environment as its author made it; looked up now, and it pickles if it can.
 
     Args:
         source: a name (see ``coterie.envs.hosted.make_hosted``), a module of PettingZoo's kind,
             or a callable that returns an environment.
+        options: keywords for ``package.module:callable``.
 
     Raises:
         UsageError: there is no such module, id or callable, or a package is not installed.
     """
     if isinstance(source, str):
-        return _factory_of_name(source)
+        return _factory_of_name(source, options or {})
     if isinstance(source, ModuleType):
         return functools.partial(
             _open_callable, source.__name__, source.__name__, _maker(source.__name__, source)
@@ -56,8 +57,10 @@ def title(source: Any) -> str:
     return str(known or type(base).__name__)
 
 
-def _factory_of_name(name: str) -> Callable[[], Any]:
+def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     kind, _, rest = name.partition(":")
+    if options and kind in ("gymnasium", "pettingzoo"):
+        raise UsageError(f"{name} takes no options of ours; got {', '.join(options)}")
     if not rest:
         raise UsageError(
             f"{name!r} names no environment; a hosted one is gymnasium:id, "
@@ -71,7 +74,7 @@ def _factory_of_name(name: str) -> Callable[[], Any]:
     if kind == "pettingzoo":
         return functools.partial(_open_callable, name, rest, _maker(name, _import(name, rest)))
     _find_callable(name, kind, rest)
-    return functools.partial(_open_callable, name, kind, rest)
+    return functools.partial(_open_callable, name, kind, rest, **options)
 
 
 def _maker(name: str, module: ModuleType) -> str:
@@ -102,12 +105,14 @@ def _open_registered(name: str, kind: str, identity: str) -> Any:
         raise
 
 
-def _open_callable(name: str, module: str, attribute: str) -> Any:
+def _open_callable(name: str, module: str, attribute: str, **options: Any) -> Any:
     make = _find_callable(name, module, attribute)
     try:
-        return make()
+        return make(**options)
     except ImportError as error:
         raise _not_importable(name, module, error) from error
+    except TypeError as error:
+        raise UsageError(f"{name} cannot make an environment: {error}") from error
 
 
 def _check_gymnasium_id(name: str, rest: str) -> None:

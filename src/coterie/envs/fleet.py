@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection as connections
 from multiprocessing import util
@@ -161,7 +161,8 @@ class WorkerFleet(Fleet):
             target=_work, args=(theirs, self._buffer, self._beats, duty), daemon=True
         )
         self._beats[2 * w] = self._beats[2 * w + 1] = -1
-        process.start()
+        with _interrupts_held_back():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
@@ -218,7 +219,7 @@ class WorkerFleet(Fleet):
         }
         rows = [row for part in waiting.values() for row in part]
         moving = self._moving(w)
-        culprit = moving if moving in rows else rows[0]
+        culprit = moving if moving in rows else next(iter(rows), None)
         for group, part in waiting.items():
             self._answered[w, group] = [
                 Fault(row, self._step_of(row), None, sentence, lost=row != culprit) for row in part
@@ -248,8 +249,10 @@ class _Duty:
 
 def _work(connection: Any, buffer: Any, beats: Any, duty: _Duty) -> None:
     """The life of a worker: groups' numbers in, the same numbers out, followed by any faults."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which ends us
+    for number in _MEANT_FOR_PARENT:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MEANT_FOR_PARENT)
     os.dup2(2, 1)  # standard output is for the command's answer
     _end_with_parent()
     spec = duty.hosted.promise
@@ -268,6 +271,23 @@ def _work(connection: Any, buffer: Any, beats: Any, duty: _Duty) -> None:
     for part in seats:
         for seat in part:
             seat.close()
+
+
+_MEANT_FOR_PARENT = {signal.SIGINT, signal.SIGTERM}
+"""Signals that a worker leaves to the parent, which ends it."""
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A child begins with them blocked, until it ignores them: Ctrl-C reaches it too."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
@@ -322,7 +342,10 @@ def can_be_sent(make: Callable[[], Any]) -> bool:
     """Whether another process can be told how to make the environment."""
     inner: Any = make
     while isinstance(inner, functools.partial):
-        inner = inner.args[0] if inner.args and callable(inner.args[0]) else inner.func
+        if inner.func is copy.deepcopy:
+            inner = type(inner.args[0])
+        else:
+            inner = inner.args[0] if inner.args and callable(inner.args[0]) else inner.func
     main = sys.modules.get("__main__")
     if getattr(inner, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
         return False  # typed by hand: no other process can read it
