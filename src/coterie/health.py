@@ -46,8 +46,8 @@ def good(algorithm: Algorithm, game: Game) -> Health:
 def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -> Health:
     """Looks at all that an iteration saw, and at what it learned.
 
-    A gradient that is not finite makes a parameter that is not, in the same update. What a dead
-    agent sees or is paid has been made finite before (``envs.views``).
+    A gradient that is not finite makes a parameter that is not, in the same update; biases stand
+    for all of them. What a dead agent sees or is paid has been made finite before (``envs.views``).
     """
     seen = rollout.observations + rollout.next_observations
     centre = rollout.central + rollout.next_central
@@ -56,8 +56,18 @@ def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -
         central=jnp.any(~jnp.isfinite(centre)),
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
         losses={name: ~jnp.isfinite(x) for name, x in losses.items()},
-        parameters=~finite(parameters),
+        parameters=~finite(_biases(parameters)),
     )
+
+
+def _biases(parameters: PyTree) -> PyTree:
+    """The biases of all layers, or everything where there are none.
+
+    They are few, and what is wrong with a layer's outputs is in the gradient of its bias. What
+    they do not show, a sum that overflows in a weight alone, is found at the end of the chunk.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(parameters)
+    return [x for path, x in paths if "bias" in jax.tree_util.keystr(path)] or parameters
 
 
 def finite(tree: PyTree) -> Bool[Array, ""]:
