@@ -199,7 +199,7 @@ class WorkerFleet(Fleet):
         return self._rows_of[w][group][number] if min(group, number) >= 0 else None
 
     def _why_it_ended(self, w: int, status: int | None) -> str:
-        if self._beats[2 * w] < 0 and status != -signal.SIGKILL:
+        if self._beats[2 * w] < 0 and (status or 0) >= 0:
             return (
                 f"its worker process ended as it started (exit status {status}); a script that "
                 'trains in worker processes must do so under if __name__ == "__main__":, and what '
