@@ -317,15 +317,15 @@ def test_what_hangs_before_training_is_named():
         with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
             open_hosted("late", late, Hosting(step_timeout=1.0))
     with pytest.raises(EnvironmentFault, match=r"sleeps: did not return within 0\.5 seconds"):
-        pays_in_common(open_hosted("sleeps", guests.Sleeps), 0.5)
+        pays_in_common(open_hosted("sleeps", guests.Sleeps), Hosting(step_timeout=0.5))
 
 
 # From outside ----------------------------------------------------------------------------------
 
 
 def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
-    assert pays_in_common(open_hosted("dice", guests.Dice))
-    assert not pays_in_common(open_hosted("unequal", guests.Unequal))
+    assert pays_in_common(open_hosted("dice", guests.Dice), Hosting())
+    assert not pays_in_common(open_hosted("unequal", guests.Unequal), Hosting())
     with pytest.raises(UsageError, match="needs a common reward, but guests:Unequal pays"):
         train("vdn", guests.Unequal, reward=None)
 
