@@ -47,6 +47,7 @@ class TupleHost:
         if n != m:
             raise UsageError(f"the environment has {n} observation spaces but {m} action spaces")
         self.agents = tuple(f"agent_{i}" for i in range(n))
+        self._nobody, self._everybody = constant_flags(n)
 
     def reset(self, seed: int | None) -> Shown:
         observations, info = _values("reset", self._environment.reset(seed=seed), _RESET)
@@ -72,13 +73,20 @@ class TupleHost:
                 raise Nonsense(f"there are {n} agents, but {len(given)} {what} were given")
         return Shown(
             observations,
-            _numbers("reward", rewards, n),
-            _numbers("terminated", terminated, n).astype(bool),
-            _numbers("truncated", truncated, n).astype(bool),
+            _payments(rewards, n),
+            self._flags("terminated", terminated),
+            self._flags("truncated", truncated),
             masks,
-            np.ones(n, bool),
-            *np.zeros((3, n), bool),
+            self._everybody,
+            self._nobody,
+            self._nobody,
+            self._nobody,
         )
+
+    def _flags(self, word: str, given: Any) -> Bool[np.ndarray, " N"]:
+        if isinstance(given, bool | np.bool_):
+            return self._everybody if given else self._nobody
+        return _numbers(word, given, len(self.agents)).astype(bool)
 
 
 class ParallelHost:
@@ -95,11 +103,12 @@ class ParallelHost:
         self.agents = tuple(str(name) for name in self._names)
         self.observation_spaces = [environment.observation_space(a) for a in self._names]
         self.action_spaces = [environment.action_space(a) for a in self._names]
+        self._possible = frozenset(self._names)
+        self._nobody, _ = constant_flags(len(self._names))
 
     def reset(self, seed: int | None) -> Shown:
         observations, infos = _values("reset", self._environment.reset(seed=seed), _RESET)
-        nobody = np.zeros(len(self.agents), bool)
-        return self._shown(nobody, observations, {}, {}, {}, infos)
+        return self._shown(self._nobody, observations, {}, {}, {}, infos)
 
     def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> Shown:
         chosen = {a: actions[i] for i, a in enumerate(self._names) if alive[i]}
@@ -123,27 +132,39 @@ class ParallelHost:
             if not isinstance(given, Mapping):
                 raise Nonsense(f"{word} are a {type(given).__name__}, not dictionaries by agent")
         for where, given in (("agents", live), *zip(_STEP[:4], by_agent[:4], strict=True)):
-            strangers = [a for a in given if a not in names]
-            if strangers:
+            if not self._possible.issuperset(given):
+                stranger = next(a for a in given if a not in self._possible)
                 raise Nonsense(
-                    f"it appears in {where}, but is not among possible_agents", str(strangers[0])
+                    f"it appears in {where}, but is not among possible_agents", str(stranger)
                 )
         present = np.asarray([a in live for a in names], bool)
-        cut = np.asarray([truncated.get(a, False) for a in names], bool)
-        flagged = np.asarray([terminated.get(a, False) for a in names], bool)
-        vanished = acted & ~present & ~flagged & ~cut
-        mover = self._turn() if self._turn else None
+        cut = self._flags(truncated)
+        flagged = self._flags(terminated)
+        vanished = lingering = idle = self._nobody
+        if np.count_nonzero(acted > present) or flagged is not cut:
+            vanished = acted & ~present & ~flagged & ~cut
+            flagged = flagged | vanished  # an agent that vanishes without a flag has died
+            lingering = present & (flagged | cut)
+        if self._turn:
+            mover = self._turn()
+            idle = np.asarray([a != mover for a in names], bool)
         return Shown(
             [observations.get(a) for a in names],
             self._paid(acted, rewards),
-            flagged | vanished,  # an agent that vanishes without a flag has died
+            flagged,
             cut,
             [(infos.get(a) or {}).get("action_mask") for a in names],
             present,
-            np.asarray([self._turn is not None and a != mover for a in names], bool),
+            idle,
             vanished,
-            present & (flagged | cut),
+            lingering,
         )
+
+    def _flags(self, given: Mapping[Any, Any]) -> Bool[np.ndarray, " N"]:
+        """A flag per agent; ``_nobody`` itself if it is nobody's."""
+        if not any(given.values()):
+            return self._nobody
+        return np.asarray([given.get(a, False) for a in self._names], bool)
 
     def _paid(self, acted: Bool[np.ndarray, " N"], rewards: Any) -> Float32[np.ndarray, " N"]:
         paid = np.zeros(len(self._names), np.float32)
@@ -203,6 +224,24 @@ def _values(call: str, given: Any, expected: tuple[str, ...]) -> tuple[Any, ...]
     return tuple(given)
 
 
+def constant_flags(n: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """A flag per agent that is always down, and one that is always up."""
+    down, up = np.zeros(n, bool), np.ones(n, bool)
+    down.flags.writeable = up.flags.writeable = False
+    return down, up
+
+
+def _payments(rewards: Any, n: int) -> Float32[np.ndarray, " N"]:
+    """One reward per agent, where one for all is paid to each."""
+    if isinstance(rewards, list | tuple) and len(rewards) == n and all(map(_payable, rewards)):
+        return np.asarray(rewards, np.float32)  # by far the most frequent, and much faster
+    return _numbers("reward", rewards, n)
+
+
+def _payable(reward: Any) -> bool:
+    return isinstance(reward, float | int | np.floating | np.integer) and bool(abs(reward) <= _LARGEST)
+
+
 def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
     """One number per agent, where one for all stands for each."""
     try:
@@ -219,8 +258,8 @@ def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
 
 
 def _number(reward: Any, agent: str) -> float:
-    if isinstance(reward, float | int | np.number) and abs(reward) <= _LARGEST:
-        return float(reward)  # by far the most frequent, and much faster
+    if _payable(reward):
+        return float(reward)
     try:
         return float(_numbers("reward", reward, 1)[0])
     except Nonsense as error:

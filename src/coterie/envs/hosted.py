@@ -8,9 +8,8 @@ imported.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,12 +99,15 @@ class HostedEnvironment:
             time_limit=time_limit,
         )
         self._available = self.spec.available_actions
+        self._shape = (self.spec.n_agents, self.spec.observation_size)
 
     def reset(self, seed: int | None = None) -> HostedStep:
         """Starts an episode; the seed goes to the environment's own ``reset``."""
         self._steps, self._over = 0, False
-        with self._faults("reset"):
+        try:
             shown = self._host.reset(seed)
+        except Exception as error:
+            raise self._fault_of("reset", error) from error
         self._alive = self._listed = shown.present
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
@@ -116,11 +118,16 @@ class HostedEnvironment:
         own = [one.action(int(a)) for a, one in zip(actions, self._choices, strict=True)]
         before = self._alive
         self._steps += 1
-        with self._faults("step"):
+        try:
             shown = self._host.step(own, before)
-        newcomers = shown.present & ~self._listed
-        staying = (before & ~shown.terminated & ~shown.truncated) | newcomers
-        ended = not staying.any()
+        except Exception as error:
+            raise self._fault_of("step", error) from error
+        staying = before
+        if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
+            staying = before & ~shown.terminated & ~shown.truncated
+        if np.count_nonzero(shown.present > self._listed):
+            staying = staying | (shown.present & ~self._listed)
+        ended = not np.count_nonzero(staying)
         all_died = ended and bool(shown.terminated[before].all())
         timed_out = self._steps == self.spec.time_limit
         if all_died:
@@ -131,23 +138,23 @@ class HostedEnvironment:
         terminated = all_died and not timed_out
         truncated = (ended or timed_out) and not terminated
         self._over = terminated or truncated
-        rewards = np.where(before, shown.rewards, np.float32(0))
+        rewards = shown.rewards
+        if np.count_nonzero(before) < len(before):
+            rewards = np.where(before, rewards, np.float32(0))
         return self._show(shown, rewards, terminated, truncated)
 
     def close(self) -> None:
         """Closes the environment."""
         self._over = True
-        with self._faults("close"):
-            self._host.close()
-
-    @contextlib.contextmanager
-    def _faults(self, call: str) -> Iterator[None]:
         try:
-            yield
-        except Nonsense as error:
-            raise self._fault(str(error), error.agent) from error
+            self._host.close()
         except Exception as error:
-            raise self._fault(f"{call} raised {described(error)}") from error
+            raise self._fault_of("close", error) from error
+
+    def _fault_of(self, call: str, error: Exception) -> EnvironmentFault:
+        if isinstance(error, Nonsense):
+            return self._fault(str(error), error.agent)
+        return self._fault(f"{call} raised {described(error)}")
 
     def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
         return EnvironmentFault(what, self.name, agent, self._steps)
@@ -161,9 +168,11 @@ class HostedEnvironment:
             return None, 0, _write_nothing
         space = getattr(environment, "state_space", None)
         if space is None:
-            with self._faults("reset"):
+            try:
                 self._host.reset(0)
                 seen = np.asarray(state())
+            except Exception as error:
+                raise self._fault_of("reset", error) from error
             space = gymnasium().spaces.Box(-np.inf, np.inf, seen.shape)
         return state, *vector("state", space)
 
@@ -175,17 +184,19 @@ class HostedEnvironment:
         truncated: bool,
     ) -> HostedStep:
         self.shown = shown
-        observations = np.zeros((self.spec.n_agents, self.spec.observation_size), np.float32)
+        observations = np.zeros(self._shape, np.float32)
         masks = self._available.copy()
         for i in np.flatnonzero(self._alive).tolist():
             try:
                 mask = self._see(i, shown.observations[i], observations[i], terminated)
-                self._allow(
-                    i, shown.masks[i] if mask is None else mask, masks[i], bool(shown.idle[i])
-                )
+                mask = shown.masks[i] if mask is None else mask
+                if shown.idle[i]:
+                    masks[i, 1:] = False
+                elif mask is not None:
+                    self._allow(i, mask, masks[i])
             except Nonsense as error:
                 raise self._fault(str(error), self.spec.agents[i]) from error
-        if not np.isfinite(observations).all():
+        if np.count_nonzero(np.isfinite(observations)) < observations.size:
             worst = int(np.argmin(np.isfinite(observations).all(1)))
             raise self._fault(
                 "the observation holds NaN or infinity; make every number finite",
@@ -204,22 +215,21 @@ class HostedEnvironment:
         self.sights[i].write(own, out[: self.sights[i].size])
         return mask
 
-    def _allow(self, i: int, mask: Any, out: np.ndarray, idle: bool) -> None:
-        if idle:
-            out[1:] = False
-        elif mask is not None:
-            legal = self._choices[i].legal(mask)
-            # Nothing is chosen after the end, and many games then forbid everything.
-            if legal.any():
-                out[: len(legal)] = legal
-            elif not self._over:
-                raise Nonsense("the action mask forbids every action; one must be legal")
+    def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
+        legal = self._choices[i].legal(mask)
+        # Nothing is chosen after the end, and many games then forbid everything.
+        if np.count_nonzero(legal):
+            out[: len(legal)] = legal
+        elif not self._over:
+            raise Nonsense("the action mask forbids every action; one must be legal")
 
     def _central(self) -> Float32[np.ndarray, " Z"]:
         central = np.zeros(self.spec.central_size, np.float32)
         if self._state is not None:
-            with self._faults("state"):
+            try:
                 self._write_state(self._state(), central)
+            except Exception as error:
+                raise self._fault_of("state", error) from error
             if not np.isfinite(central).all():
                 raise self._fault("the state holds NaN or infinity; make every number finite")
         return central
