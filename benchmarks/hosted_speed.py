@@ -1,12 +1,12 @@
 """Training on a Python environment: steps per second, and what the time goes to.
 
-    python benchmarks/hosted_speed.py [ENVIRONMENT [WORKERS]]
+    python benchmarks/hosted_speed.py [ENVIRONMENT [WORKERS [ALGORITHM ...]]]
 
-VDN, IA2C and IPPO at our defaults with 16 environments, after compilation, evaluation left out; the
-environment is lbforaging's Foraging-8x8-2p-3f-v3 unless named. ``own`` is the share of the wall
-clock that the environment's own code would take, spread over the workers, if they did nothing else;
-the rest is lost to us. Beside it stands the environment in a plain loop of one process, random
-actions, without us.
+VDN, IA2C and IPPO (unless named) at our defaults with 16 environments, after compilation,
+evaluation left out; the environment is lbforaging's Foraging-8x8-2p-3f-v3 unless named. ``own`` is
+the share of the wall clock that the environment's own code would take, spread over the workers, if
+they did nothing else; ``lost`` is the rest, lost to us. Beside it stands the environment in a plain
+loop of one process with random legal actions: by itself, and as we show it to a learner.
 """
 
 from __future__ import annotations
@@ -24,24 +24,42 @@ ENVIRONMENT = "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3"
 SECONDS = 15.0
 
 
-def plain(name: str) -> float:
-    """Steps per second of one environment in a loop, random actions."""
-    from coterie.envs.hosted import make_hosted
+def plain(name: str) -> tuple[float, float]:
+    """Seconds of one environment in a loop, random legal actions: its own a step, and with ours."""
+    from coterie.envs.hosted import HostedEnvironment, open_factory
 
-    env, rng = make_hosted(name)(), np.random.default_rng(0)
-    counts = env.spec.action_counts
-    shown, steps, start = env.reset(0), 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < SECONDS / 3:
+    source, inside = open_factory(name)(), 0.0
+
+    def timed(call: Any) -> Any:
+        def wrapped(*args: Any, **more: Any) -> Any:
+            nonlocal inside
+            began = time.perf_counter()
+            try:
+                return call(*args, **more)
+            finally:
+                inside += time.perf_counter() - began
+
+        return wrapped
+
+    source.step, source.reset = timed(source.step), timed(source.reset)
+    if hasattr(source, "observe"):
+        source.observe = timed(source.observe)
+    env, rng = HostedEnvironment(source), np.random.default_rng(0)
+    shown, steps, total, inside = env.reset(0), 0, 0.0, 0.0
+    start = time.perf_counter()
+    while time.perf_counter() - start < SECONDS / 3:
+        actions = np.where(shown.action_mask, rng.random(shown.action_mask.shape), -1).argmax(1)
+        began = time.perf_counter()
+        shown = env.step(actions)
         if shown.terminated or shown.truncated:
-            env.reset(steps)
-        shown = env.step(rng.integers(0, counts))
-        steps += 1
+            shown = env.reset(steps)
+        total, steps = total + time.perf_counter() - began, steps + 1
     env.close()
-    return steps / spent
+    return inside / steps, total / steps
 
 
-def trained(algorithm: str, name: str, workers: int) -> dict[str, Any]:
-    """Figures of one algorithm."""
+def trained(algorithm: str, name: str, workers: int, share: float) -> dict[str, Any]:
+    """Figures of one algorithm; ``share`` of what workers do is the environment's own."""
     from coterie.algorithms import make
     from coterie.hosted_lanes import HostedLanes
     from coterie.hosting import Hosting, settle
@@ -64,21 +82,30 @@ def trained(algorithm: str, name: str, workers: int) -> dict[str, Any]:
     while (spent := time.perf_counter() - start) < SECONDS:
         count = max(1, lanes.program.chunk // 8)
         state, iteration = lanes.advance(state, iteration, count), iteration + count
-    own = (lanes.fleet.rows.busy.sum() - busy) / max(workers, 1)
+    own = share * (lanes.fleet.rows.busy.sum() - busy) / max(workers, 1)
     split = {k: v - before[k] for k, v in lanes.tallies().items() if k.startswith("seconds_")}
     lanes.close()
     steps = (iteration - first) * each
     shares = {k.removeprefix("seconds_"): round(v / spent, 2) for k, v in split.items()}
-    return {"steps_per_second": round(steps / spent), **shares, "own": round(own / spent, 2)}
+    return {
+        "steps_per_second": round(steps / spent),
+        **shares,
+        "own": round(own / spent, 2),
+        "lost": round(1 - own / spent, 2),
+    }
 
 
 def main() -> None:
-    one_core_per_seed(1)
+    one_core_per_seed(1, hosted=True)
     name = sys.argv[1] if len(sys.argv) > 1 else ENVIRONMENT
     workers = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-    report: dict[str, Any] = {"plain loop, steps per second": round(plain(name))}
-    for algorithm in ("vdn", "ia2c", "ippo"):
-        report[f"{algorithm}, {workers} workers"] = trained(algorithm, name, workers)
+    own, ours = plain(name)
+    report: dict[str, Any] = {
+        "microseconds a step, one process": {"own": round(1e6 * own), "ours": round(1e6 * ours)}
+    }
+    for algorithm in sys.argv[3:] or ("vdn", "ia2c", "ippo"):
+        found = trained(algorithm, name, workers, own / ours)
+        report[f"{algorithm}, {workers} workers"] = found
     print(json.dumps(report, indent=1))
 
 

@@ -376,7 +376,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.show.progress import TrainDisplay
 
     own = parsed.run
-    one_core_per_seed(own.seeds)
+    one_core_per_seed(own.seeds, hosted=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(names))
     with TrainDisplay() as display:
@@ -424,7 +424,8 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.show.progress import TrainDisplay
     from coterie.tracking import RunDirectory
 
-    one_core_per_seed(RunDirectory.open(Path(names[0])).config()["seeds"])
+    config = RunDirectory.open(Path(names[0])).config()
+    one_core_per_seed(config["seeds"], hosted=config.get("hosting") is not None)
     with TrainDisplay() as display:
         own = parsed.run
         run = runs.resume(

@@ -239,7 +239,8 @@ def _payments(rewards: Any, n: int) -> Float32[np.ndarray, " N"]:
 
 
 def _payable(reward: Any) -> bool:
-    return isinstance(reward, float | int | np.floating | np.integer) and bool(abs(reward) <= _LARGEST)
+    number = isinstance(reward, float | int | np.floating | np.integer)
+    return number and bool(abs(reward) <= _LARGEST)
 
 
 def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
