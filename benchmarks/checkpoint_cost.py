@@ -94,7 +94,7 @@ def blind() -> Iterator[None]:
         observations=jnp.zeros(rollout.observations.shape[-2:-1], bool),
         central=no,
         rewards=jnp.zeros(rollout.rewards.shape[-1:], bool),
-        losses=dict.fromkeys(losses, no),
+        losses=jnp.zeros(len(losses), bool),
         parameters=no,
     )
     training.ill, training.finite = lambda health: no, lambda tree: ~no

@@ -41,9 +41,9 @@ def plain(name: str) -> tuple[float, float]:
 
         return wrapped
 
-    source.step, source.reset = timed(source.step), timed(source.reset)
-    if hasattr(source, "observe"):
-        source.observe = timed(source.observe)
+    for word in ("step", "reset", "observe", "state"):
+        if hasattr(source, word):
+            setattr(source, word, timed(getattr(source, word)))
     env, rng = HostedEnvironment(source), np.random.default_rng(0)
     shown, steps, total, inside = env.reset(0), 0, 0.0, 0.0
     start = time.perf_counter()

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import Game
@@ -21,13 +21,14 @@ class Health(eqx.Module):
 
     Attributes:
         observations, rewards: of which agents.
-        central, losses, parameters: of z, of each loss, of any network.
+        central, parameters: of z, of any network.
+        losses: of each, by name in alphabetical order.
     """
 
     observations: Bool[Array, "*S N"]
     central: Bool[Array, "*S"]
     rewards: Bool[Array, "*S R"]
-    losses: dict[str, Bool[Array, "*S"]]
+    losses: Bool[Array, "*S M"]
     parameters: Bool[Array, "*S"]
 
 
@@ -38,7 +39,7 @@ def good(algorithm: Algorithm, game: Game) -> Health:
         observations=jnp.zeros(game.spec.n_agents, bool),
         central=no,
         rewards=jnp.zeros(game.players.n_agents, bool),
-        losses=dict.fromkeys(algorithm.metrics, no),
+        losses=jnp.zeros(len(algorithm.metrics), bool),
         parameters=no,
     )
 
@@ -55,19 +56,24 @@ def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -
         observations=jnp.any(~jnp.isfinite(seen), axis=(0, 1, -1)),
         central=jnp.any(~jnp.isfinite(centre)),
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
-        losses={name: ~jnp.isfinite(x) for name, x in losses.items()},
-        parameters=~finite(_biases(parameters)),
+        losses=~jnp.isfinite(jnp.stack([losses[name] for name in sorted(losses)])),
+        # One small operation on all of them: there are few numbers, and many layers.
+        parameters=jnp.any(~jnp.isfinite(jnp.concatenate(_biases(parameters)))),
     )
 
 
-def _biases(parameters: PyTree) -> PyTree:
+def _biases(parameters: PyTree) -> list[Float[Array, " _"]]:
     """The biases of all layers, or everything where there are none.
 
     They are few, and what is wrong with a layer's outputs is in the gradient of its bias. What
     they do not show, a sum that overflows in a weight alone, is found at the end of the chunk.
     """
-    paths = jax.tree_util.tree_leaves_with_path(parameters)
-    return [x for path, x in paths if "bias" in jax.tree_util.keystr(path)] or parameters
+    paths = [
+        (jax.tree_util.keystr(path), x.ravel())
+        for path, x in jax.tree_util.tree_leaves_with_path(parameters)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+    return [x for path, x in paths if "bias" in path] or [x for _, x in paths]
 
 
 def finite(tree: PyTree) -> Bool[Array, ""]:
@@ -89,13 +95,12 @@ def without_replay(learner: PyTree) -> PyTree:
 
 
 def diagnose(
-    health: Health, learner: PyTree, game: Game, network_of: tuple[int, ...], step: int
+    algorithm: Algorithm, game: Game, health: Health, learner: PyTree, step: int
 ) -> NotFinite:
     """The first thing wrong, in the order in which one follows from another.
 
     Args:
         health, learner: of all seeds [S, ...].
-        network_of: which network each agent uses.
         step: of every seed.
     """
     health = jax.tree.map(np.asarray, health)
@@ -109,11 +114,11 @@ def diagnose(
         what = "the centralised information z"
     elif one.rewards.any():
         what = f"the reward of {_names(game.players.agents, one.rewards)}"
-    elif wrong := [name for name, bad in one.losses.items() if bad]:
+    elif wrong := [n for n, bad in zip(sorted(algorithm.metrics), one.losses, strict=True) if bad]:
         what = "the " + ", the ".join(name.replace("_", " ") for name in wrong)
     else:
         own = jax.tree.map(lambda x: np.asarray(x[seed]), without_replay(learner))
-        what = _part(own, game.spec.agents, network_of) or what
+        what = _part(own, game.spec.agents, algorithm.policy(learner).index) or what
     return NotFinite(what, seed, step)
 
 

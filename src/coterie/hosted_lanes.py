@@ -225,7 +225,7 @@ class HostedLanes:
             )
             if wrong:
                 step = (iteration + i + 1) * program.steps_per_iteration
-                raise diagnose(health, learner, program.game, policy.index, step)
+                raise diagnose(algorithm, program.game, health, learner, step)
             self.seconds.spent("learning")
         state = _with(
             state,

@@ -189,8 +189,7 @@ class Program(Paced):
         state, done, health, wrong = self._advance(state, clock, np.int32(count))
         if wrong:
             step = (iteration + int(done)) * self.steps_per_iteration
-            index = self.algorithm.policy(state.learner).index
-            raise diagnose(health, state.learner, self.game, index, step)
+            raise diagnose(self.algorithm, self.game, health, state.learner, step)
         return state
 
     def _run_chunk(
