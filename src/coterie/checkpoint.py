@@ -132,9 +132,8 @@ def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
     with _writing(path), replacing(path) as file:
         file.write(_header(layout))
         for name, tensor in tensors.items():
-            data = _bytes_of(leaves[name])
-            tensors[name] = tensor._replace(digest=hashlib.sha256(data).hexdigest())
-            _write_sparse(file, data)
+            digest = _write_sparse(file, _bytes_of(leaves[name]))
+            tensors[name] = tensor._replace(digest=digest)
         file.truncate()
         # Digests have a fixed length, so the header now known falls into the same place.
         file.seek(0)
@@ -411,14 +410,21 @@ def _read_tensor(
     return raw.view(tensor.dtype).reshape(tensor.shape)
 
 
-def _write_sparse(file: BufferedIOBase, data: memoryview) -> None:
-    """Leaves holes for pieces of zeros: a replay not yet full takes neither time nor room."""
+def _write_sparse(file: BufferedIOBase, data: memoryview) -> str:
+    """Leaves holes for pieces of zeros: a replay not yet full takes neither time nor room.
+
+    Returns:
+        the digest of the data, taken piece by piece while each is in the cache.
+    """
+    digest = hashlib.sha256()
     for start in range(0, len(data), _PIECE):
         piece = data[start : start + _PIECE]
+        digest.update(piece)
         if len(piece) < _PIECE or np.frombuffer(piece, np.uint64).any():
             file.write(piece)
         else:
             file.seek(_PIECE, os.SEEK_CUR)
+    return digest.hexdigest()
 
 
 # Below: every operation on files. A crash can fall between any two of them.
