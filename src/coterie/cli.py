@@ -348,10 +348,12 @@ class TrainArgs:
     """What learners are paid; the environment's custom unless given."""
     central: Literal["auto", "state", "joint"] = "auto"
     """What z is where it is used: the environment's state, or the joint observation."""
-    evaluations: int = 20
-    """Greedy evaluations along the way, 32 episodes each."""
-    final_episodes: int = 320
-    """Episodes that judge the best policy at the end; 0 for none."""
+    evaluations: int | None = None
+    """Greedy evaluations along the way; 20, or fewer where episodes in Python take long."""
+    evaluation_episodes: int | None = None
+    """Episodes of each; 32, or fewer in the same case."""
+    final_episodes: int | None = None
+    """Episodes that judge the best policy at the end, 0 for none; 320, or fewer as before."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -384,8 +386,8 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
             parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
             reward=own.reward, central=own.central, options=options,
             hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
-            final_episodes=own.final_episodes, report=display,
-            command=shlex.join(["coterie", *args]),
+            evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
+            report=display, command=shlex.join(["coterie", *args]),
         )  # fmt: skip
     return _conclude(run, own.json)
 

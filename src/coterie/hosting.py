@@ -158,12 +158,33 @@ def pays_in_common(hosted: Hosted, hosting: Hosting) -> bool:
     return paid
 
 
+def episode_length(hosted: Hosted, hosting: Hosting) -> int:
+    """Steps of an episode: its time limit, or as long as random play lasted once."""
+    if hosted.promise.time_limit is not None:
+        return hosted.promise.time_limit
+    rng, steps = np.random.default_rng(0), 0
+    env = hosted.make()
+    try:
+        with within(hosting.step_timeout, hosted.name):
+            shown = env.reset(0)
+        while steps < PROBE_STEPS and not (shown.terminated or shown.truncated):
+            with within(hosting.step_timeout, hosted.name):
+                shown = env.step(_random_actions(rng, shown.action_mask))
+            steps += 1
+    except EnvironmentFault:
+        if not hosting.restarts:
+            raise
+    finally:
+        env.close()
+    return max(steps, 1)
+
+
 def _random_actions(rng: np.random.Generator, masks: np.ndarray) -> np.ndarray:
     """A legal action for each agent; 0 where none is legal."""
     return np.argmax(rng.random(masks.shape) * masks, axis=-1)
 
 
 __all__ = [
-    "Hosting", "copies_of", "digest", "is_python_environment", "make_one", "open_hosted",
-    "pays_in_common", "settle",
+    "Hosting", "copies_of", "digest", "episode_length", "is_python_environment", "make_one",
+    "open_hosted", "pays_in_common", "settle",
 ]  # fmt: skip

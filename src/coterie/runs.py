@@ -35,6 +35,7 @@ from coterie.hosting import (
     Hosting,
     copies_of,
     digest,
+    episode_length,
     is_python_environment,
     make_one,
     open_hosted,
@@ -56,6 +57,8 @@ LOG_POINTS, EVALUATIONS, CHECKPOINTS = 100, 20, 4
 """Per run, unless told otherwise."""
 EPISODES, FINAL_EPISODES = 32, 320
 """At each evaluation point, and for the absolute metric at the end."""
+FEW_POINTS, FEW_EPISODES, FEW_FINAL = 5, 8, 16
+"""As few as that where evaluating a Python environment would take longer than training in it."""
 LARGE, SAVING_RATE, SAVING_SHARE, SAVING_SECONDS = 32e6, 250e6, 0.01, 900
 """States of more bytes than this are saved no more often than is a hundredth of the time if a disk
 takes so many bytes a second; and all are saved at the latest after so many seconds."""
@@ -314,8 +317,9 @@ def train(
     central: Literal["auto", "state", "joint"] = "auto",
     options: dict[str, Any] | None = None,
     hosting: Hosting | None = None,
-    evaluations: int = EVALUATIONS,
-    final_episodes: int = FINAL_EPISODES,
+    evaluations: int | None = None,
+    evaluation_episodes: int | None = None,
+    final_episodes: int | None = None,
     report: Report | None = None,
     command: str | None = None,
 ) -> Run:
@@ -331,15 +335,25 @@ def train(
             one, else the joint observation.
         options: the environment's options.
         hosting: settings of Python environments, such as the number of worker processes.
-        evaluations: greedy evaluations along the way, 32 episodes each.
+        evaluations: greedy evaluations along the way; 20 unless given.
+        evaluation_episodes: episodes of each; 32 unless given.
+        final_episodes: episodes that judge the best policy at the end; 320 unless given. All
+            three are fewer by default where playing so much in a Python environment would take
+            more steps than training.
         report: called with an event's name and its facts, for a progress display.
 
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
     """
     steps, seeds = _whole("steps", steps, 1), _whole("seeds", seeds, 1)
-    evaluations = _whole("evaluations", evaluations, 1)
-    final_episodes = _whole("final_episodes", final_episodes, 0)
+    asked = {
+        name: value if value is None else _whole(name, value, least)
+        for name, value, least in (
+            ("evaluations", evaluations, 1),
+            ("evaluation_episodes", evaluation_episodes, 1),
+            ("final_episodes", final_episodes, 0),
+        )
+    }
     seed = _whole("seed", seed, 0)
     if seed + seeds > 2**32:
         raise UsageError(f"seeds must lie below 2^32; got {seed} and {seeds - 1} more")
@@ -353,6 +367,8 @@ def train(
         remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)
     remarks += algorithm.remarks(game)
+    judged, remark = _judging(asked, steps, algorithm, env, settled)
+    remarks += remark
     config = {
         "coterie": versions()["coterie"],
         "command": command,
@@ -365,8 +381,7 @@ def train(
         "steps": steps,
         "seeds": seeds,
         "seed": seed,
-        "evaluations": evaluations,
-        "final_episodes": final_episodes,
+        **judged,
         "sizes": sizes(game.players),
         "versions": versions(),
     }
@@ -386,19 +401,48 @@ def train(
             return _Loop(lanes, config, directory, report).run(lambda: lanes.init(seed), 0)
 
 
+def _judging(
+    asked: dict[str, int | None], steps: int, algorithm: Algorithm, env: Any, hosting: Any
+) -> tuple[dict[str, int], list[str]]:
+    """How often and how long policies are evaluated, and a sentence if that is less than usual."""
+    usual = {"evaluations": EVALUATIONS, "evaluation_episodes": EPISODES}
+    usual |= {"final_episodes": FINAL_EPISODES}
+    judged = {name: usual[name] if value is None else value for name, value in asked.items()}
+    if hosting is None or None not in asked.values():
+        return judged, []
+    length = episode_length(env, hosting)
+    # Half of them for the end, the other half for the start and the points along the way.
+    affordable = steps // (2 * length * (1 + algorithm.stochastic))
+    each = int(np.clip(affordable // (FEW_POINTS + 1), FEW_EPISODES, EPISODES))
+    fewer = {
+        "evaluations": int(np.clip(affordable // each - 1, 1, EVALUATIONS)),
+        "evaluation_episodes": each,
+        "final_episodes": int(np.clip(affordable, FEW_FINAL, FINAL_EPISODES)),
+    }
+    fewer = {name: fewer[name] if value is None else value for name, value in asked.items()}
+    if fewer == judged:
+        return judged, []
+    return fewer, [
+        f"an episode takes about {length:,} steps, so fewer are played to judge: "
+        f"--evaluations {fewer['evaluations']} --evaluation-episodes "
+        f"{fewer['evaluation_episodes']} --final-episodes {fewer['final_episodes']}"
+    ]
+
+
 @contextlib.contextmanager
 def make_lanes(
     algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
 ) -> Iterator[Lanes | HostedLanes]:
     """What steps and learns, closed in the end: compiled, or with environments in processes."""
     hosting, seeds = hosting_of(config), config["seeds"]
+    episodes = config.get("evaluation_episodes", EPISODES)
     if hosting:
         from coterie.hosted_lanes import HostedLanes
 
         warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
-        lanes = HostedLanes(algorithm, game, seeds, config["seed"], EPISODES, hosting, warn)
+        lanes = HostedLanes(algorithm, game, seeds, config["seed"], episodes, hosting, warn)
     else:
-        lanes = Lanes(algorithm, game, seeds, EPISODES, config.get("lanes"))
+        lanes = Lanes(algorithm, game, seeds, episodes, config.get("lanes"))
     try:
         yield lanes
     finally:

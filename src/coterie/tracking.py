@@ -39,16 +39,20 @@ CONFIG = {
     "seeds": int,
     "seed": int,
     "evaluations": int,
+    "evaluation_episodes": int,
     "final_episodes": int,
     "sizes": dict,
     "lanes": int,
 }
 """What must stand in a ``config.json`` to go on from it."""
+_ABSENT_ONCE = {"evaluation_episodes": 32}
+"""What did not stand in older ones, and was this."""
 _LIMITS = {
     "steps": (1, 2**62),
     "seeds": (1, 2**32),
     "seed": (0, 2**32),
     "evaluations": (1, 2**62),
+    "evaluation_episodes": (1, 2**31),
     "final_episodes": (0, 2**62),
 }
 """The least and the greatest a number may be."""
@@ -123,13 +127,14 @@ class RunDirectory:
         """
         path = self.path / "config.json"
         config = read_sealed(path)
+        given = _ABSENT_ONCE | config
         for name, kind in CONFIG.items():
             # A bool passes for an int in Python.
-            if not isinstance(config.get(name), kind) or isinstance(config[name], bool):
+            if not isinstance(given.get(name), kind) or isinstance(given[name], bool):
                 raise UsageError(f"{path} is not that of a run: it needs {name}")
         for name, (least, most) in _LIMITS.items():
-            if not least <= config[name] <= most:
-                raise UsageError(f"{path} is not that of a run: {name} is {config[name]}")
+            if not least <= given[name] <= most:
+                raise UsageError(f"{path} is not that of a run: {name} is {given[name]}")
         for name, words in _WORDS.items():
             if config[name] not in words:
                 raise UsageError(f"{path} is not that of a run: {name} is {config[name]!r}")
