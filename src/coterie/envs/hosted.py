@@ -137,8 +137,10 @@ class HostedEnvironment:
     def close(self) -> None:
         """Closes the environment."""
         self._over = True
-        with self._faults("close"):
+        try:
             self._host.close()
+        except Exception as error:
+            raise EnvironmentFault(f"close raised {described(error)}", self.name) from error
 
     @contextlib.contextmanager
     def _faults(self, call: str) -> Iterator[None]:
