@@ -213,6 +213,15 @@ class Restive(Dice):
         return shown, each(1.0), each(self.t == 2), each(False), infos
 
 
+class Fatal(Restive):
+    """Takes its process with it where an episode cannot begin."""
+
+    def reset(self, seed=None, options=None):
+        if seed % 2:
+            os._exit(3)
+        return super().reset(seed)
+
+
 class Bereaved(Dice):
     """Whoever lives is paid alike, but left dies in the second step of each episode."""
 

@@ -349,12 +349,17 @@ def test_interrupts_do_not_reach_a_worker_that_starts():
 # Between episodes -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_last_step_stands_where_the_next_episode_cannot_begin(workers):
-    hosted, restarts = open_one("guests:Restive"), Restarts("restive", 10_000)
-    groups = halves(1, 3)
+@pytest.mark.parametrize(
+    ("kind", "environments", "workers", "episodes"),
+    [("Restive", 3, 0, 10), ("Restive", 3, 2, 10), ("Fatal", 1, 1, 8)],
+)
+def test_the_last_step_stands_where_the_next_episode_cannot_begin(
+    kind, environments, workers, episodes
+):
+    hosted, restarts = open_one(f"guests:{kind}"), Restarts(kind, 10_000)
+    groups = halves(1, environments)
     with contextlib.closing(make_fleet(hosted, groups, Limits(60.0), workers)) as fleet:
-        stage = Stage(fleet, hosted.promise, 1, 3, 0, restarts)
+        stage = Stage(fleet, hosted.promise, 1, environments, 0, restarts)
         stage.begin()
         before = restarts.used
 
@@ -362,14 +367,15 @@ def test_the_last_step_stands_where_the_next_episode_cannot_begin(workers):
             nothing = np.zeros(seen.alive.shape, np.int32)
             return nothing, nothing, nothing, memory
 
-        record, _ = stage.collect(20, np.zeros((3, 1, 2, 1), np.float32), act, Seconds())
-    assert restarts.used > before + 5
+        memory = np.zeros((environments, 1, 2, 1), np.float32)
+        record, _ = stage.collect(2 * episodes, memory, act, Seconds())
+    assert restarts.used > before
     assert (record.rewards == 1).all()
     assert (record.terminated[1::2]).all()
     assert not record.terminated[::2].any()
     assert not record.truncated.any()
     assert record.seen.alive.all()
-    totals = stage.clear_totals()
-    assert totals.episodes.tolist() == [30]
-    assert totals.returns.tolist() == [[60, 60]]
-    assert totals.lengths.tolist() == [60]
+    totals, count = stage.clear_totals(), environments * episodes
+    assert totals.episodes.tolist() == [count]
+    assert totals.returns.tolist() == [[2 * count, 2 * count]]
+    assert totals.lengths.tolist() == [2 * count]

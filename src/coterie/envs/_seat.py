@@ -24,6 +24,8 @@ from coterie.spec import EnvSpec
 
 SKIP, STEP, RESET = 0, 1, 2
 """Commands: nothing, one step, a new episode."""
+STEPPED = 3
+"""In place of ``STEP``: it is done, and the episode that follows begins."""
 OPENING = 120.0
 """Seconds that making an environment may take."""
 NO_SEED = -1
@@ -224,6 +226,7 @@ class Seat:
         rows.steps[row] += 1
         rows.digest[row] = digest
         if (shown.terminated or shown.truncated) and rows.seed[row] != NO_SEED:
+            rows.command[row] = STEPPED
             self._begin()
 
     def _show(self, sights: Sights, shown: HostedStep, digest: int) -> int:

@@ -31,7 +31,17 @@ from typing import Any
 
 import numpy as np
 
-from coterie.envs._seat import RESET, Fault, Limits, Rows, make_rows, obey, rows_bytes, seats_at
+from coterie.envs._seat import (
+    RESET,
+    STEPPED,
+    Fault,
+    Limits,
+    Rows,
+    make_rows,
+    obey,
+    rows_bytes,
+    seats_at,
+)
 from coterie.envs.hosted import HostedEnvironment
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec
@@ -227,7 +237,8 @@ class WorkerFleet(Fleet):
         self._pending[w].clear()
 
     def _step_of(self, row: int) -> int:
-        return 0 if self.rows.command[row] == RESET else int(self.rows.steps[row]) + 1
+        begins = self.rows.command[row] in (RESET, STEPPED)
+        return 0 if begins else int(self.rows.steps[row]) + 1
 
 
 @dataclass(frozen=True)
