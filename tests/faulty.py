@@ -2,7 +2,8 @@
 
 Healthy, it is deterministic under a seed and ends after six to twelve steps. A fault shows at
 step ``AT`` of every episode, at agent ``right`` where it is an agent's own, unless its line in
-``FAULTS`` says otherwise. ``faulty:NAME`` is a factory of the environment with that fault.
+``FAULTS`` says otherwise. ``faulty:NAME`` is a factory of the environment with that fault, and
+``faulty:Mixed`` has another one in every episode.
 """
 
 import functools
@@ -170,6 +171,26 @@ class Faulty:
             del ended["right"]
         if self.fault == "lingering_agent":
             ended["right"] = True
+
+
+MIXED = (
+    "none", "raise_in_reset", "raise_in_step", "wrong_shape", "nan_observation", "no_observation",
+    "missing_observation", "text_observation", "infinite_reward", "missing_reward", "text_reward",
+    "unknown_agent", "lingering_agent", "all_masked", "short_mask", "four_values",
+    "not_dictionaries", "nan_state",
+)  # fmt: skip
+
+
+class Mixed(Faulty):
+    """In each episode the one of ``MIXED`` that its seed says."""
+
+    def reset(self, seed=None, options=None):
+        self.fault = fault_of(seed)
+        return super().reset(seed, options)
+
+
+def fault_of(seed: int) -> str:
+    return MIXED[seed % len(MIXED)]
 
 
 def __getattr__(name: str):

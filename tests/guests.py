@@ -3,6 +3,8 @@
 They import neither JAX nor Coterie.
 """
 
+import functools
+import multiprocessing
 import os
 import time
 
@@ -165,6 +167,84 @@ class Dies(Faulty):
 
     def wrong(self, *shown):
         os._exit(3)
+
+
+class Stubborn(Faulty):
+    """Neither comes back nor lets itself be interrupted."""
+
+    def wrong(self, *shown):
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                continue
+
+
+class Homebound(Dice):
+    """Can be made in the first process only."""
+
+    def __init__(self):
+        if multiprocessing.parent_process():
+            raise LookupError("no display")
+        super().__init__()
+
+
+class Dawdling(Dice):
+    """Is never made but in the first process."""
+
+    def __init__(self):
+        if multiprocessing.parent_process():
+            time.sleep(600)
+        super().__init__()
+
+
+class Restive(Dice):
+    """Pays each agent 1 in each of its two steps; an episode with an odd seed cannot begin."""
+
+    def reset(self, seed=None, options=None):
+        if seed % 2:
+            raise LookupError("not today")
+        return super().reset(seed)
+
+    def step(self, actions):
+        shown, *_, infos = super().step(actions)
+        self.agents = list(self.possible_agents) if self.t < 2 else []
+        each = functools.partial(dict.fromkeys, self.possible_agents)
+        return shown, each(1.0), each(self.t == 2), each(False), infos
+
+
+class Fatal(Restive):
+    """Takes its process with it where an episode cannot begin."""
+
+    def reset(self, seed=None, options=None):
+        if seed % 2:
+            os._exit(3)
+        return super().reset(seed)
+
+
+class Bereaved(Dice):
+    """Whoever lives is paid alike, but left dies in the second step of each episode."""
+
+    def step(self, actions):
+        self.t += 1
+        acting, over = self.agents, self.t == 5
+        ends = {a: over or (a == "left" and self.t == 2) for a in acting}
+        self.agents = [a for a in acting if not ends[a]]
+        each = functools.partial(dict.fromkeys, acting)
+        return self.look(), each(1.0), ends, each(False), each({})
+
+
+class Closable(Dice):
+    """Is of no use once it was closed."""
+
+    closed = False
+
+    def reset(self, seed=None, options=None):
+        assert not self.closed
+        return super().reset(seed)
+
+    def close(self):
+        self.closed = True
 
 
 class Sleeps(Dice):

@@ -368,6 +368,8 @@ MISTAKES = {
     "evaluate nowhere": "nowhere is not a run directory: there is no such directory",
     "evaluate BROKEN": "config.json is damaged: not JSON",
     "evaluate BARE": "holds no policy",
+    "evaluate RUN --workers 2": "matrix/climbing is compiled: workers, time_limit, step_timeout",
+    "evaluate RUN --workers -1": "workers must be at least 0; got -1",
     "evaluate RUN --episodes 0": "episodes must be at least 1; got 0",
     "evaluate RUN --episodes 1e12": "GB of memory are free",
     "evaluate RUN --which first": "--which must be best or last; got first",

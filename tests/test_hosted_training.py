@@ -20,10 +20,14 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, hosting, runs
+from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, hosted_play, hosting, runs
 from coterie.algorithms import algorithms
+from coterie.cli import main
+from coterie.envs._seat import RESET, STEP, Limits
+from coterie.envs.fleet import make_fleet
 from coterie.hosted_lanes import HostedLanes
 from coterie.hosting import open_hosted, pays_in_common
+from coterie.runs import open_environment
 from coterie.training import Program
 from coterie.types import EnvSpec, TimeStep
 
@@ -213,6 +217,11 @@ def test_a_run_is_not_resumed_elsewhere(tmp_path):
 
     with pytest.raises(UsageError, match="other agents, or another state, than"):
         coterie.resume(cut.path, environment=Renamed)
+    # It promises the same.
+    wrong = "the run is on guests:Dice, and cannot go on in guests:Forgetful"
+    with pytest.raises(UsageError, match=wrong):
+        coterie.resume(cut.path, environment="guests:Forgetful")
+    assert coterie.resume(cut.path, environment="guests:Dice", report=no_warning).steps == 120
 
 
 # Faults ----------------------------------------------------------------------------------------
@@ -328,6 +337,64 @@ def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
     assert not pays_in_common(open_hosted("unequal", guests.Unequal), Hosting())
     with pytest.raises(UsageError, match="needs a common reward, but guests:Unequal pays"):
         train("vdn", guests.Unequal, reward=None)
+
+
+def test_the_dead_are_paid_in_common_too():
+    """A mean over all is not what those who live are paid."""
+    assert not pays_in_common(open_hosted("bereaved", guests.Bereaved), Hosting())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_environment_given_as_an_object_stays_as_it_is(workers):
+    own = guests.Closable()
+    hosted, name = open_environment(own, {})
+    assert name == "guests:Closable"
+    fleet = make_fleet(hosted, [range(3)], Limits(60.0), workers)
+    for command in (RESET, STEP, RESET):
+        fleet.rows.command[:] = command
+        fleet.start(0)
+        assert fleet.wait(0) == []
+    fleet.close()
+    assert not own.closed
+    assert own.agents == []
+
+
+def test_objects_of_a_class_typed_by_hand_are_not_sent():
+    """What ``python -c`` runs has no file that another process could read, as at the prompt."""
+    code = (
+        "import functools, guests\n"
+        "from coterie.envs.fleet import can_be_sent, copies_of\n"
+        "class Typed(guests.Dice): pass\n"
+        "given = (copies_of(guests.Dice()), copies_of(Typed()), guests.Dice, Typed)\n"
+        "for make in given: print(can_be_sent(make), can_be_sent(functools.partial(make)))\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
+    )
+    assert said.stdout.split() == ["True"] * 2 + ["False"] * 2 + ["True"] * 2 + ["False"] * 2
+
+
+def test_a_team_is_evaluated_with_other_workers_than_it_was_trained_with(tmp_path, capsys):
+    settings = {"minibatches": 1}
+    options = {"steps": 24, "evaluations": 1, "final_episodes": 3, "settings": settings}
+    run = train("ippo", guests.Dice, tmp_path / "run", **options)
+    line = ["evaluate", str(run.path), "--environment", "guests:Dice", "--episodes", "3", "--json"]
+    figures = run.evaluate(3)
+    assert figures.keys() > {"eval/return/team_sum", "eval_sampled/return/agent/left"}
+    made = []
+
+    def counted(hosted, groups, limits, workers):
+        made.append(workers)
+        return make_fleet(hosted, groups, limits, workers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosted_play, "make_fleet", counted)
+        assert run.evaluate(3, hosting=WORKERS) == figures
+        assert main([*line, "--workers", "2"]) == 0
+        assert json.loads(capsys.readouterr().out)["metrics"] == json.loads(json.dumps(figures))
+        assert main(line) == 0
+    assert made == [2, 2, 0]
 
 
 def test_what_cannot_be_sent_is_stepped_here_or_refused():

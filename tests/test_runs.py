@@ -1,5 +1,6 @@
 """Runs from the user's side: what is written, resumed, evaluated, loaded, and acted with."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 import coterie
 from coterie import IDQN, QMIX, VDN, UsageError, runs, training
 from coterie.algorithms import make
+from coterie.analysis.learned import learner, settle
 from coterie.checkpoint import CheckpointError
 from coterie.envs.views import Game
 from coterie.files import seal
@@ -343,6 +345,23 @@ def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(trained, tmp_
     resumed = resume(stopped.path)
     assert without_wall_clock(lines(resumed)) == without_wall_clock(lines(trained("dilemma")))
     assert evaluations(resumed).keys() == evaluations(trained("dilemma")).keys()
+
+
+def test_what_was_learned_is_read_off_the_run_that_learned_it_only(trained, tmp_path):
+    shutil.copytree(trained("dilemma").path, tmp_path / "run")
+
+    def opened(**changed):
+        run = open_run(tmp_path / "run")
+        return dataclasses.replace(run, config=run.config | changed)
+
+    with pytest.raises(CheckpointError, match="is of another run"):
+        learner(opened(seed=8))
+    settle(opened())
+    assert jax.tree.leaves(learner(opened()))
+    other = opened(seed=8)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"learner\.safetensors is of another run"):
+            learner(other)
 
 
 def test_more_steps_extend_a_run(trained, tmp_path):

@@ -449,19 +449,26 @@ class EvaluateArgs:
     where the run is on a Python environment or on code of yours."""
     seed: int = 0
     """Seed of the episodes' starts."""
+    workers: int | None = None
+    """Processes for Python environments, if not as many as in training."""
     json: bool = False
     """Print one JSON document."""
 
 
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
+    from coterie.hosting import Hosting
     from coterie.tracking import RunDirectory
 
     own = parsed.run
     again = runs.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
     run = runs.open_run(names[0], own.environment if again else None)
     elsewhere = None if again else own.environment
-    metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed)
+    hosting = None
+    if own.workers is not None:
+        trained = runs.hosting_of(run.config) or Hosting()
+        hosting = dataclasses.replace(trained, workers=own.workers)
+    metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed, hosting)
     where = own.environment or run.config["environment"]
     if own.json:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes}

@@ -119,14 +119,14 @@ class Run:
         episodes = _whole("episodes", episodes, 1)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
-        game = self.game
+        game, name, given = self.game, self.config["environment"], hosting
         hosting = hosting or hosting_of(self.config)
         if environment is not None:
             env, name = open_environment(environment, {}, hosting)
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)
-        if isinstance(game.env, Hosted):
-            hosting, _ = settle(hosting, game.env, game.env.name)
+        if isinstance(game.env, Hosted) or given:
+            hosting, _ = settle(hosting, game.env, name)
         played = evaluate_game(
             game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
         )

@@ -24,6 +24,8 @@ from coterie.spec import EnvSpec
 
 SKIP, STEP, RESET = 0, 1, 2
 """Commands: nothing, one step, a new episode."""
+STEPPED = 3
+"""In place of ``STEP``: it is done, and the episode that follows begins."""
 OPENING = 120.0
 """Seconds that making an environment may take."""
 NO_SEED = -1
@@ -133,7 +135,7 @@ class OutOfTime(BaseException):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds an environment may take: for one step or reset, and to be made."""
+    """Seconds an environment may take: for one step or reset, and beyond that to be made."""
 
     step: float
     opening: float = OPENING
@@ -155,13 +157,12 @@ class Seat:
         self._env: HostedEnvironment | None = None
         self._unsound = self._resetting = False
 
-    def limit(self) -> float:
-        """Seconds that the command may take."""
-        opens = self._rows.command[self._row] == RESET and (self._env is None or self._unsound)
-        return self._limits.step + (self._limits.opening if opens else 0.0)
+    def obey(self, arm: Callable[[float], None]) -> Fault | None:
+        """Carries out the command in its row; a fault is returned, never raised.
 
-    def obey(self) -> Fault | None:
-        """Carries out the command in its row; a fault is returned, never raised."""
+        Args:
+            arm: told how many seconds may pass from now on, 0 for any number.
+        """
         rows, row = self._rows, self._row
         command = rows.command[row]
         if command == SKIP:
@@ -171,8 +172,10 @@ class Seat:
             return Fault(row, int(rows.steps[row]) + 1, None, what, lost=True)
         began = time.perf_counter()
         self._resetting = False
+        arm(self._limits.step)
         try:
             if command == RESET:
+                self._open(arm)
                 self._begin()
             else:
                 self._step()
@@ -180,6 +183,7 @@ class Seat:
             self._unsound = True
             return self._fault(error)
         finally:
+            arm(0.0)
             rows.busy[row] += time.perf_counter() - began
         return None
 
@@ -190,17 +194,24 @@ class Seat:
                 self._env.close()
         self._env, self._unsound = None, False
 
-    def _begin(self) -> None:
-        rows, row = self._rows, self._row
+    def _open(self, arm: Callable[[float], None]) -> None:
+        """Makes the environment where there is none, or none that is sound."""
         self._resetting = True
         if self._unsound:
             self.close()
         if self._env is None:
+            arm(self._limits.step + self._limits.opening)
             self._env = self._make()
             if self._env.spec != self._spec:
                 raise ValueError(
                     f"it promises {self._env.spec}, but the first one made promised {self._spec}"
                 )
+            arm(self._limits.step)
+
+    def _begin(self) -> None:
+        rows, row = self._rows, self._row
+        self._resetting = True
+        assert self._env is not None
         shown = self._env.reset(int(rows.seed[row]))
         rows.digest[row] = self._show(rows.start, shown, 0)
         rows.steps[row] = 0
@@ -215,6 +226,7 @@ class Seat:
         rows.steps[row] += 1
         rows.digest[row] = digest
         if (shown.terminated or shown.truncated) and rows.seed[row] != NO_SEED:
+            rows.command[row] = STEPPED
             self._begin()
 
     def _show(self, sights: Sights, shown: HostedStep, digest: int) -> int:
@@ -250,8 +262,7 @@ def obey(seats: Iterable[Seat], beat: Callable[[int], None] | None = None) -> li
         for number, seat in enumerate(seats):
             if beat:
                 beat(number)
-            arm(seat.limit())
-            if fault := seat.obey():
+            if fault := seat.obey(arm):
                 faults.append(fault)
     if beat:
         beat(-1)
@@ -271,7 +282,10 @@ def within(seconds: float, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alarm() -> Iterator[Callable[[float], None]]:
-    """A function that has ``OutOfTime`` raised after so many seconds, until it is called again."""
+    """A function that has ``OutOfTime`` raised so many seconds later, unless it is called again.
+
+    With 0 seconds it is not raised any more.
+    """
     main = threading.current_thread() is threading.main_thread()
     if not main or not hasattr(signal, "setitimer"):
         yield lambda seconds: None

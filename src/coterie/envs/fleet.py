@@ -31,7 +31,17 @@ from typing import Any
 
 import numpy as np
 
-from coterie.envs._seat import RESET, Fault, Limits, Rows, make_rows, obey, rows_bytes, seats_at
+from coterie.envs._seat import (
+    RESET,
+    STEPPED,
+    Fault,
+    Limits,
+    Rows,
+    make_rows,
+    obey,
+    rows_bytes,
+    seats_at,
+)
 from coterie.envs.hosted import HostedEnvironment
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec
@@ -120,7 +130,11 @@ class WorkerFleet(Fleet):
         self._buffer = self._context.RawArray("b", rows_bytes(hosted.promise, self._count))
         self.rows = make_rows(hosted.promise, self._count, self._buffer)
         self._beats = self._context.RawArray("q", 2 * workers)
-        parts = [np.array_split(np.asarray(group), workers) for group in groups]
+        # What does not divide evenly falls to the first worker of one group, the last of the next.
+        parts = [
+            np.array_split(np.asarray(group), workers)[:: -1 if g % 2 else 1]
+            for g, group in enumerate(groups)
+        ]
         self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
         self._crew: list[_Worker | None] = [None] * workers
         self._pending: list[list[int]] = [[] for _ in range(workers)]
@@ -227,7 +241,8 @@ class WorkerFleet(Fleet):
         self._pending[w].clear()
 
     def _step_of(self, row: int) -> int:
-        return 0 if self.rows.command[row] == RESET else int(self.rows.steps[row]) + 1
+        begins = self.rows.command[row] in (RESET, STEPPED)
+        return 0 if begins else int(self.rows.steps[row]) + 1
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class HostedEnvironment:
         try:
             self._host.close()
         except Exception as error:
-            raise self._fault_of("close", error) from error
+            raise EnvironmentFault(f"close raised {described(error)}", self.name) from error
 
     def _fault_of(self, call: str, error: Exception) -> EnvironmentFault:
         if isinstance(error, Nonsense):
