@@ -293,7 +293,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         "import coterie, guests\n"
         "if __name__ == '__main__':\n"
         "    coterie.train(coterie.VDN(environments=4), guests.Sleeps, 99, reward='sum',\n"
-        "                  hosting=coterie.Hosting(workers=2))\n"
+        "                  hosting=coterie.Hosting(workers=2, time_limit=9))\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     pids = tmp_path / "pids"
@@ -325,7 +325,7 @@ def test_what_hangs_before_training_is_named():
         patch.setattr(hosting, "OPENING", 0.5)
         with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
             open_hosted("late", late, Hosting(step_timeout=1.0))
-    with pytest.raises(EnvironmentFault, match=r"sleeps: did not return within 0\.5 seconds"):
+    with pytest.raises(EnvironmentFault, match=r"sleeps, step 1 .*: did not return within 0\.5 s"):
         pays_in_common(open_hosted("sleeps", guests.Sleeps), Hosting(step_timeout=0.5))
 
 
