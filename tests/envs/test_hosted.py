@@ -358,6 +358,7 @@ def test_factories_are_found_by_name_and_pickle():
         ),
         ("gymnasium:nosuchmodule:X-v1", "there is no module nosuchmodule"),
         ("pettingzoo:pettingzoo.nosuchgame", "there is no module pettingzoo.nosuchgame"),
+        ("pettingzoo:pettingzoo.butterfly.pistonball_v1", "mean pettingzoo.butterfly.pistonball_v"),
         ("pettingzoo:pettingzoo.mpe", "cannot be imported: MPE has been moved"),
         ("pettingzoo:pettingzoo", "pettingzoo has no parallel_env, env or raw_env to call"),
         ("pettingzoo:classic/tictacto-v3", "did you mean pettingzoo:classic/tictactoe-v3"),

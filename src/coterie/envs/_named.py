@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -179,7 +181,15 @@ def _not_importable(name: str, module: str, error: Exception) -> UsageError:
         extra = EXTRAS[missing]
         return UsageError(f"{name} needs {missing}: pip install 'coterie[{extra}]'")
     if missing and f"{module}.".startswith(f"{missing}."):
-        return UsageError(f"{name}: there is no module {missing}")
+        return UsageError(f"{name}: there is no module {missing}{_beside(missing)}")
     if missing:
         return UsageError(f"{name}: {module} needs {missing}, which is not installed")
     return UsageError(f"{name}: {module} cannot be imported: {' '.join(str(error).split())}")
+
+
+def _beside(missing: str) -> str:
+    """Suggests a module of the same package, such as another version of it."""
+    package, _, last = missing.rpartition(".")
+    places = getattr(sys.modules.get(package), "__path__", ())
+    near = difflib.get_close_matches(last, [found.name for found in pkgutil.iter_modules(places)])
+    return f"; did you mean {package}.{near[0]}?" if near else ""
