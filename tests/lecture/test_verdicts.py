@@ -21,7 +21,7 @@ from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
-from coterie.analysis import finite, gradients
+from coterie.analysis import gradients
 from coterie.analysis.decomposition import additive_fit, monotone_fit
 from coterie.lecture import _decomposed, items, modes, policy_gradient
 from coterie.lecture._base import Scale
@@ -43,7 +43,7 @@ TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    with quick_compilation(tmp_path_factory.mktemp("compiled"), gradients, finite):
+    with quick_compilation(tmp_path_factory.mktemp("compiled")):
         yield
 
 
