@@ -1,37 +1,42 @@
-"""Whole runs in tests: compiled quickly and once, because they compile for longer than they run."""
+"""Quick compilation: nearly all that tests compile takes longer to compile than to run.
+
+Imports nothing of Coterie, whose import ``conftest`` hooks into.
+"""
 
 import contextlib
-import functools
+import gc
+import os
 from collections.abc import Iterator
-from types import ModuleType
 
 import jax
 import pytest
 
-from coterie import hosted_lanes, hosted_play, policy, runs, training
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
+"""As the environment variable ``XLA_FLAGS``: compiles in a quarter of the time."""
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+"""Options of ``jax.jit`` for programs that run for longer than they compile."""
 
 
-class _QuickJax:
-    """The package ``jax`` whose ``jit`` does not optimise."""
+def compile_quickly() -> None:
+    """In this process; JAX must not have been used yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}")
+        jax.devices()  # flags are read once; all cores are one device, before a command asks
 
-    jit = staticmethod(
-        functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    )
 
-    def __getattr__(self, name: str):
-        return getattr(jax, name)
+def trace_quickly() -> None:
+    """Tracing makes many objects that stay, and half of its time went into looking for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @contextlib.contextmanager
-def quick_compilation(cache, *more: ModuleType) -> Iterator[pytest.MonkeyPatch]:
-    """Affects what Coterie compiles, not what JAX and Optax compile inside of it.
-
-    What was compiled is kept in the folder ``cache``, for runs of the same shapes.
-
-    Args:
-        more: modules of Coterie that compile too, apart from those that train and play.
-    """
-    jax.devices()  # all cores are one device, before a command asks for more
+def quick_compilation(cache) -> Iterator[pytest.MonkeyPatch]:
+    """What was compiled is kept in the folder ``cache``, for runs of the same shapes."""
     settings = {
         "jax_compilation_cache_dir": str(cache),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
@@ -40,8 +45,6 @@ def quick_compilation(cache, *more: ModuleType) -> Iterator[pytest.MonkeyPatch]:
     for name, value in settings.items():
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (hosted_lanes, hosted_play, policy, runs, training, *more):
-            patch.setattr(module, "jax", _QuickJax())
         yield patch
     for name, value in before.items():
         jax.config.update(name, value)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jax
 import pytest
-from probes import QUICK, small
+from probes import small
+from quick import trace_quickly
 
-from coterie import checkpoint, lanes, policy, runs, training
+from coterie import checkpoint, runs
 from coterie.algorithms import algorithms
 from coterie.checkpoint import CheckpointMismatch, latest, read_arrays, read_tree, write_tree
 from coterie.runs import resume, train
@@ -26,24 +27,11 @@ class Cut(BaseException):
     """As a kill: nothing handles it, nothing is written on the way out."""
 
 
-class QuickJax:
-    """The package ``jax`` whose ``jit`` compiles for a quick compilation."""
-
-    def __getattr__(self, name: str):
-        return getattr(jax, name)
-
-    @staticmethod
-    def jit(function, compiler_options=None, **options):
-        del compiler_options
-        return jax.jit(function, compiler_options=QUICK, **options)
-
-
 def prepare(cache: str) -> None:
-    """Quick compilation, kept for the other processes, and a clock that stands still."""
+    """What is compiled is kept for the other processes; a clock that stands still."""
+    trace_quickly()
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    for module in (policy, runs, training, lanes):
-        module.jax = QuickJax()  # type: ignore[attr-defined]
     runs.EPISODES = 2
     runs.checkpoints.latest = drop_each_leaf  # type: ignore[assignment]
     os.fsync = lambda _: None  # power stays on

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from quick import quick_compilation
+from quick import FLAGS, quick_compilation
 
 import coterie
 from coterie import cli
@@ -459,7 +459,7 @@ def test_mistakes_of_coterie_itself_are_not_hidden(call, monkeypatch):
 def coterie_process(*args: str, cwd: Path, **more) -> subprocess.Popen:
     environment = os.environ | {
         "PYTHONPATH": SOURCE,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": FLAGS,
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "coterie.cli", *args]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick import FLAGS
 
 HERE = Path(__file__).parent
 SOAK = HERE.parent / "benchmarks" / "soak.py"
@@ -15,7 +16,8 @@ PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
 
 def run(*words: object) -> str:
     done = subprocess.run(
-        [sys.executable, *map(str, words)], env=os.environ | {"PYTHONPATH": PATHS},
+        [sys.executable, *map(str, words)],
+        env=os.environ | {"PYTHONPATH": PATHS, "XLA_FLAGS": FLAGS},
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return done.stdout

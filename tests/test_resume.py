@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import Walk, game_for, quick_program, small
+from quick import FLAGS
 from resume_worker import CASES
 
 from coterie.checkpoint import _name
@@ -22,7 +23,7 @@ def work(phase: str, folder: Path, cache: Path, cases: list[str]) -> None:
     paths = os.pathsep.join(map(str, (SOURCE, HERE)))
     subprocess.run(
         [sys.executable, str(HERE / "resume_worker.py"), phase, str(folder), str(cache), *cases],
-        env=os.environ | {"PYTHONPATH": paths}, check=True,
+        env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": FLAGS}, check=True,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What every algorithm of the directory promises; a new file is found and tested by itself."""
 
 import dataclasses
+import functools
 import typing
 
 import jax
@@ -91,30 +92,37 @@ def test_unknown_algorithms_name_the_nearest(wrong):
         find(wrong)
 
 
-def trained_alone(algorithm, game, iterations):
-    """The learner before and after, its losses summed: one seed, checked for keys used twice.
+def trainer(algorithm, game):
+    """``train(clock)``: the learner before and after so many iterations, the policy and the summed
+    losses after each, and episodes played: of one seed, checked for keys used twice.
 
     The checker takes what ``vmap`` over seeds does to keys for a use, so there is none here.
     """
-    clock = algorithm.clock(np.arange(iterations))
 
-    def run(_, key):
+    def run(_, key, clock):
         state = training.init(algorithm, game, key)
 
         def body(state, now):
-            return training.iterate(algorithm, game, state, now)[0], None
+            state, _ = training.iterate(algorithm, game, state, now)
+            return state, (algorithm.policy(state.learner), state.losses)
 
-        after, _ = jax.lax.scan(body, state, jax.tree.map(jnp.asarray, clock))
+        after, each = jax.lax.scan(body, state, clock)
         played = evaluate.play(game, algorithm.policy(after.learner), after.judge_key, 2)
-        return state.learner, after.learner, after.losses, played
+        return state.learner, after.learner, each, played
 
-    alone = jax.vmap(run, (0, None), out_axes=None, axis_name=SEED_AXIS)
-    with jax.debug_key_reuse(True):
-        return quick(alone)(jnp.zeros(1), jax.random.key(0))
+    alone = quick(jax.vmap(run, (0, None, None), out_axes=None, axis_name=SEED_AXIS))
+
+    def train(clock):
+        with jax.debug_key_reuse(True):
+            out = alone(jnp.zeros(1), jax.random.key(0), jax.tree.map(jnp.asarray, clock))
+        return jax.tree.map(np.asarray, out)
+
+    return train
 
 
-def check_training(algorithm, game, iterations=10):
-    before, after, losses, (returns, _) = trained_alone(algorithm, game, iterations)
+def check_training(algorithm, train, iterations=10):
+    before, after, (_, losses), (returns, _) = train(algorithm.clock(np.arange(iterations)))
+    losses = {name: x[-1] for name, x in losses.items()}
     for x in jax.tree.leaves((after, losses, returns)):
         assert np.isfinite(x).all()
     due = algorithm.updates(iterations)
@@ -134,26 +142,29 @@ def test_the_check_for_keys_used_twice_works():
         quick(reckless)(jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_trains_on_climbing(name):
+@functools.cache
+def on_climbing(name):
+    """The algorithm and its trainer, one for all schedules: those reach it by the clock alone."""
     env = coterie.make("matrix/climbing")
     algorithm = small(name).resolve(1000, env.spec().time_limit)
-    check_training(algorithm, game_for(algorithm, env, "mean"))
+    return algorithm, trainer(algorithm, game_for(algorithm, env, "mean"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_on_climbing(name):
+    check_training(*on_climbing(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_moves_once_the_learning_rate_is_zero(name):
-    env = coterie.make("matrix/climbing")
-    algorithm = small(name, lr_end=0.0, lr_steps=1, learning_starts=1)
-    game = game_for(algorithm.resolve(1000, 1), env, "mean")
-
-    def after(iterations):
-        _, learner, losses, _ = trained_alone(algorithm, game, iterations)
-        assert losses["updates"] > 0
-        return jax.tree.leaves(algorithm.policy(learner))
-
-    for early, late in zip(after(1), after(3), strict=True):
-        np.testing.assert_allclose(early, late, rtol=1e-4, atol=1e-7)
+    algorithm, train = on_climbing(name)
+    still = small(name, lr_end=0.0, lr_steps=1, learning_starts=1).resolve(1000, 1)
+    assert still.rollout_shape() == algorithm.rollout_shape()
+    *_, (policies, losses), _ = train(still.clock(np.arange(10)))
+    early, late = 0, 2
+    assert min(losses["updates"][early], losses["updates"][late]) > 0
+    for x in jax.tree.leaves(policies):
+        np.testing.assert_allclose(x[early], x[late], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["vdn", "ia2c"])
@@ -179,4 +190,4 @@ def test_it_trains_on_unequal_mortal_masked_agents(name, settings):
     if find(name).joint_view:
         settings = {k: v for k, v in settings.items() if k != "groups"}
     algorithm = small(name, **settings).resolve(1000, Walk().spec().time_limit)
-    check_training(algorithm, game_for(algorithm, Walk()))
+    check_training(algorithm, trainer(algorithm, game_for(algorithm, Walk())))

@@ -12,7 +12,6 @@ import pytest
 from quick import quick_compilation
 
 import coterie
-from coterie import runs
 from coterie.analysis import finite, gradients
 from coterie.analysis.finite import exact_gradients, matrix_game
 from coterie.analysis.gradients import ESTIMATORS, estimate, exact_critics, learned_critics
@@ -343,9 +342,7 @@ TINY = {"environments": 32, "rollout_steps": 2, "hidden": (32,), "lr": 2e-3, "en
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick(tmp_path_factory):
-    with quick_compilation(tmp_path_factory.mktemp("compiled")) as patch:
-        for module in (finite, gradients):
-            patch.setattr(module, "jax", runs.jax)
+    with quick_compilation(tmp_path_factory.mktemp("compiled")):
         yield
 
 

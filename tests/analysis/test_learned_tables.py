@@ -2,6 +2,8 @@
 
 Two phases: large steps to come near, then small ones on large minibatches to average out the noise
 of sampling; with 30 between neighbouring payoffs, one phase of either kind stays tenths away.
+
+Games of one size are learned at once, in one compiled program.
 """
 
 import dataclasses
@@ -11,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import quick
+from quick import OPTIMISED
 
 import coterie
+from coterie import training
 from coterie.analysis import decomposition
-from coterie.envs.views import Game
-from coterie.training import Program
+from coterie.envs.views import SEED_AXIS, Game
+
+pytestmark = pytest.mark.timeout(1200)  # for machines that do other things too
 
 SETTINGS = {
     "epsilon_start": 1.0,
@@ -24,7 +28,7 @@ SETTINGS = {
     "epsilon_steps": 1,
     "standardise_rewards": False,
     "learning_starts": 20_000,
-    "environments": 64,
+    "environments": 512,
     "buffer_size": 1_000_000,
     "update_ratio": 1 / 64,
     "lr": 1e-3,
@@ -33,33 +37,77 @@ QMIX = {"hyper_hidden": 32, "mixer_embedding": 64}
 """The lecture's sizes (SETTINGS leave its 2 x 64 utilities)."""
 FINE = {"update_ratio": 1 / 2048, "lr": 1e-4, "batch_size": 4096}
 NEAR, DONE = 400_000, 1_400_000
+SIZES = (("linear", "monotonic"), ("climbing",))
+"""Games of equally many actions."""
+SEEDS = 2
+
+
+class OneOf(coterie.Environment):
+    """One of several games of one size, by a number that the compiled program is given."""
+
+    def __init__(self, games, which):
+        self.games, self.which = games, which
+        self.agents = games[0].agents
+
+    def spec(self):
+        return self.games[0].spec()
+
+    def reset(self, key):
+        return self.games[0].reset(key)
+
+    def step(self, key, state, actions):
+        each = [game.step(key, state, actions) for game in self.games]
+        return jax.tree.map(lambda *x: jnp.stack(x)[self.which], *each)
 
 
 @functools.cache
-def tables(name: str, game: str):
-    """Each seed's utilities [A] of both agents, and joint values [A, A]."""
-    env = coterie.make(f"matrix/{game}")
+def learn(name: str, games: tuple[str, ...]):
+    """What the algorithm has learned of each game with each seed: ``read``, each [G * S, ...]."""
     near = coterie.QMIX(**SETTINGS, **QMIX) if name == "qmix" else coterie.VDN(**SETTINGS)
-    state, steps = None, 0
+    made = [coterie.make(f"matrix/{game}") for game in games]
+    which = jnp.repeat(jnp.arange(len(games)), SEEDS)
+    keys = jnp.tile(jax.vmap(jax.random.key)(jnp.arange(SEEDS)), len(games))
+
+    def game(k):
+        return Game(OneOf(made, k), "state" if near.central else "none", "mean")
+
+    def begin(key):
+        return training.init(near, game(0), key)
+
+    state, steps = jax.jit(jax.vmap(begin, axis_name=SEED_AXIS))(keys), 0
     for algorithm, until in ((near, NEAR), (dataclasses.replace(near, **FINE), DONE)):
-        program = Program(algorithm, Game(env, "state" if near.central else "none", "mean"), 2)
-        program._init = quick(program._init.__wrapped__)
-        state = program.init(0) if state is None else state
-        done, total = steps // program.steps_per_iteration, program.iterations(until)
-        while done < total:
-            count = min(program.chunk, total - done)
-            state = program.advance(state, done, count)
-            done += count
-        steps = done * program.steps_per_iteration
-    return [read(near, jax.tree.map(lambda x, k=k: x[k], state.learner.values)) for k in range(2)]
+
+        def iterate(k, state, now, algorithm=algorithm):
+            return training.iterate(algorithm, game(k), state, now)[0]
+
+        every = jax.vmap(iterate, (0, 0, None), axis_name=SEED_AXIS)
+
+        def advance(state, clock, every=every):
+            return jax.lax.scan(lambda s, now: (every(which, s, now), None), state, clock)[0]
+
+        each = int(np.prod(algorithm.rollout_shape()))
+        clock = algorithm.clock(np.arange(steps // each, -(-until // each)))
+        run = jax.jit(advance, donate_argnums=0, compiler_options=OPTIMISED)
+        state, steps = run(state, clock), -(-until // each) * each
+    found = jax.jit(jax.vmap(functools.partial(read, near)))(state.learner.values)
+    return jax.tree.map(np.asarray, found)
 
 
 def read(algorithm, values):
+    """Utilities [N, A] of the agents and joint values [A, A]."""
     one = jnp.ones((2, 1))
     scores, _ = values.utility.step(values.utility.initial_memory(), one, jnp.zeros(2, bool))
     joint = jnp.stack(jnp.meshgrid(*scores, indexing="ij"), axis=-1)
     z = jnp.ones((*joint.shape[:-1], 1 if algorithm.central else 0))
-    return list(np.asarray(scores)), np.asarray(algorithm.joint(values.mixer, joint, z)[..., 0])
+    return scores, algorithm.joint(values.mixer, joint, z)[..., 0]
+
+
+def tables(name: str, game: str):
+    """Each seed's utilities [A] of both agents, and joint values [A, A]."""
+    games = next(games for games in SIZES if game in games)
+    utilities, q_tot = learn(name, games)
+    own = slice(games.index(game) * SEEDS, (games.index(game) + 1) * SEEDS)
+    return zip(map(list, utilities[own]), q_tot[own], strict=True)
 
 
 def truth(game: str) -> np.ndarray:

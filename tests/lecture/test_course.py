@@ -29,8 +29,6 @@ from coterie.runs import open_run
 from coterie.show.report import Text
 from coterie.types import UsageError
 
-pytestmark = pytest.mark.xdist_group("course")  # one worker: they share a lecture
-
 SMALL = {"environments": 4, "hidden": (8,)}
 
 

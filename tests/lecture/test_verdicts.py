@@ -4,7 +4,7 @@ Trainings are far smaller than the lecture's, and settings such that correct alg
 same. A wrong one replaces the training it stands for; the claims that turn are named. What no wrong
 one is compared with is not trained but stated.
 
-Tests of one group share trainings, so they run in one worker.
+Tests of one section share trainings.
 """
 
 import functools
@@ -21,7 +21,7 @@ from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
-from coterie.analysis import finite, gradients
+from coterie.analysis import gradients
 from coterie.analysis.decomposition import additive_fit, monotone_fit
 from coterie.lecture import _decomposed, items, modes, policy_gradient
 from coterie.lecture._base import Scale
@@ -43,7 +43,7 @@ TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    with quick_compilation(tmp_path_factory.mktemp("compiled"), gradients, finite):
+    with quick_compilation(tmp_path_factory.mktemp("compiled")):
         yield
 
 
@@ -114,12 +114,10 @@ def modes_with(*names):
     return {n: (modes._row(algorithms()[n]) if n in names else row(n)) for n in LEARNERS}
 
 
-@pytest.mark.xdist_group("modes")
 def test_modes_of_correct_algorithms():
     assert judged("modes", modes_with()) == []
 
 
-@pytest.mark.xdist_group("modes")
 def test_a_critic_that_leaks_z_into_an_independent_learner(monkeypatch):
     before = modes_with()
     monkeypatch.setattr(IA2C, "central", True)
@@ -128,14 +126,12 @@ def test_a_critic_that_leaks_z_into_an_independent_learner(monkeypatch):
     assert failing(judged("modes", before | after), MODES["own"])
 
 
-@pytest.mark.xdist_group("modes")
 def test_a_vdn_that_does_not_sum_learns_alone(monkeypatch):
     modes_with()
     monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1])
     assert failing(judged("modes", modes_with("vdn")), MODES["ctde"])
 
 
-@pytest.mark.xdist_group("modes")
 def test_an_actor_that_sees_what_the_others_see(monkeypatch):
     modes_with()
     alone = PerAgent.step
@@ -150,7 +146,6 @@ def test_an_actor_that_sees_what_the_others_see(monkeypatch):
     assert failing(judged("modes", after), MODES["own"], MODES["ctde"])
 
 
-@pytest.mark.xdist_group("modes")
 def test_a_central_learner_of_the_agents_own_views(monkeypatch):
     modes_with()
     monkeypatch.setattr(algorithms()["central_a2c"], "joint_view", False)
@@ -241,17 +236,14 @@ def on_average(team, q, legal):
     return jnp.stack([table[..., 0, :, :].mean(-1), table[..., 1, :, :].mean(-2)], axis=-2)
 
 
-@pytest.mark.xdist_group("played")
 def test_climbing_of_correct_algorithms():
     assert judged("climbing", climbing_with()) == []
 
 
-@pytest.mark.xdist_group("played")
 def test_equilibria_of_correct_algorithms():
     assert judged("equilibria", equilibria_with()) == []
 
 
-@pytest.mark.xdist_group("played")
 def test_a_pareto_actor_critic_without_hope(wrong):
     climbing_with(), equilibria_with()
     wrong(max_over_others, on_average)
@@ -260,7 +252,6 @@ def test_a_pareto_actor_critic_without_hope(wrong):
     assert failing(judged("equilibria", numbers), "Stag Hunt: Pareto actor-critic")
 
 
-@pytest.mark.xdist_group("played")
 def test_actors_that_climb_without_the_minus(wrong):
     climbing_with(), equilibria_with()
     wrong(losses.policy_gradient, ascent)
@@ -270,7 +261,6 @@ def test_actors_that_climb_without_the_minus(wrong):
     assert failing(judged("equilibria", numbers), "Stag Hunt: ia2c")
 
 
-@pytest.mark.xdist_group("played")
 def test_a_learner_that_goes_for_the_best_must_not_be_a2c():
     """Centralised A2C that was Pareto actor-critic all along is found out."""
     numbers = climbing_with()
@@ -330,12 +320,10 @@ def with_one(tables, name):
     return [old | new for old, new in zip(tables, again, strict=True)]
 
 
-@pytest.mark.xdist_group("tables")
 def test_decompositions_of_correct_algorithms(tables):
     assert verdicts(tables) == [[], []]
 
 
-@pytest.mark.xdist_group("tables")
 def test_a_vdn_that_does_not_sum(tables, monkeypatch):
     monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1])
     decomposition, igm = verdicts(with_one(tables, "vdn linear"))
@@ -343,7 +331,6 @@ def test_a_vdn_that_does_not_sum(tables, monkeypatch):
     assert failing(igm, "Where the game can be represented")
 
 
-@pytest.mark.xdist_group("tables")
 def test_a_vdn_that_subtracts(tables, monkeypatch):
     """It learns the linear game exactly, by utilities that are greedy for the worst."""
     monkeypatch.setattr(VDN, "joint", lambda self, mixer, q, central: q[..., :1] - q[..., 1:])
@@ -352,7 +339,6 @@ def test_a_vdn_that_subtracts(tables, monkeypatch):
     assert failing(igm, "Every learned", "Every one is monotone", "Where the game can be")
 
 
-@pytest.mark.xdist_group("tables")
 def test_a_bootstrap_from_the_start_of_the_next_episode(tables, wrong):
     def endless(rewards, terminated, next_values, gamma):
         return jax.lax.stop_gradient(rewards + gamma * next_values)
@@ -362,7 +348,6 @@ def test_a_bootstrap_from_the_start_of_the_next_episode(tables, wrong):
     assert failing(decomposition, "VDN on linear")
 
 
-@pytest.mark.xdist_group("tables")
 def test_a_qmix_without_absolute_weights(tables, monkeypatch):
     def signed(self, utilities, central):
         w1 = self.hyper_w1(central).reshape(*utilities.shape, self.embedding)
@@ -376,7 +361,6 @@ def test_a_qmix_without_absolute_weights(tables, monkeypatch):
     assert "Every one is monotone, with no negative slope anywhere" in igm
 
 
-@pytest.mark.xdist_group("tables")
 def test_a_qmix_whose_mixer_is_never_trained(tables, monkeypatch):
     joint = make("qmix").joint.__func__
     still = lambda self, mixer, q, central: joint(self, frozen(mixer), q, central)  # noqa: E731
@@ -449,12 +433,10 @@ def anew(theorem, estimator, game, samples=2**13):
     return theorem | {game: {k: theorem[game][k] | rows[k] for k in rows}}
 
 
-@pytest.mark.xdist_group("theorem")
 def test_the_theorem_of_correct_estimators(theorem):
     assert judged("policy-gradient", theorem) == []
 
 
-@pytest.mark.xdist_group("theorem")
 @pytest.mark.parametrize(("game", "title"), [("climbing", ONE), ("stag-hunt", TWO)])
 def test_a_gradient_without_the_minus(theorem, wrong, game, title):
     wrong(losses.policy_gradient, ascent)
@@ -462,7 +444,6 @@ def test_a_gradient_without_the_minus(theorem, wrong, game, title):
     assert failing(failed, EXACT.format(title))
 
 
-@pytest.mark.xdist_group("theorem")
 def test_a_counterfactual_baseline_of_the_best_action(theorem, wrong):
     """max instead of the expectation is still a baseline: no bias, and no claim turns."""
 
@@ -473,7 +454,6 @@ def test_a_counterfactual_baseline_of_the_best_action(theorem, wrong):
     assert judged("policy-gradient", anew(theorem, "coma", "climbing")) == []
 
 
-@pytest.mark.xdist_group("theorem")
 def test_a_counterfactual_baseline_that_knows_the_own_action(theorem, wrong):
     def own(values, log_probs, chosen):
         return chosen - chosen * jnp.exp(jnp.max(log_probs, axis=-1))
@@ -483,14 +463,12 @@ def test_a_counterfactual_baseline_that_knows_the_own_action(theorem, wrong):
     assert failing(failed, EXACT.format(ONE))
 
 
-@pytest.mark.xdist_group("theorem")
 def test_returns_without_what_comes_after(theorem, wrong):
     wrong(returns.n_step_return, lambda rewards, *rest: rewards)
     failed = judged("policy-gradient", anew(theorem, "ia2c", "stag-hunt", 2**16))
     assert failing(failed, EXACT.format(TWO))
 
 
-@pytest.mark.xdist_group("theorem")
 def test_an_actor_critic_without_its_critic(theorem, monkeypatch):
     critics = dict(gradients.ESTIMATORS) | {"ia2c": gradients.reinforce}
     monkeypatch.setattr(gradients, "ESTIMATORS", critics)
