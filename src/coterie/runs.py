@@ -119,7 +119,7 @@ class Run:
         episodes = _whole("episodes", episodes, 1)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
-        game, name, given = self.game, self.config["environment"], hosting
+        game, name, given = self.game, self.config.get("environment", ""), hosting
         hosting = hosting or hosting_of(self.config)
         if environment is not None:
             env, name = open_environment(environment, {}, hosting)

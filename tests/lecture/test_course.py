@@ -181,6 +181,8 @@ def test_a_command_is_the_training_it_stands_for(which, monkeypatch):
         recipe.steps,
     )
     assert (*typed, given["steps"]) == own
+    usual = {"evaluations": runs.EVALUATIONS, "final_episodes": runs.FINAL_EPISODES}
+    given |= {word: usual[word] for word in usual if given[word] is None}
     assert all(given[word] == its[word] for word in its if word != "report")
     assert (given["reward"], given["central"]) == (None, "auto")
     assert given["options"] == dataclasses.asdict(envs.family(recipe.environment).Options())

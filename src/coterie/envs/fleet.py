@@ -159,7 +159,9 @@ class WorkerFleet(Fleet):
             while (w, group) not in self._answered:
                 self._hear(w)
             faults += self._answered.pop((w, group))
-        return faults
+        return sorted(
+            faults, key=lambda fault: fault.row
+        )  # by row, as they would be found one after the other
 
     def close(self) -> None:
         self._end()
