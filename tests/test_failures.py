@@ -195,8 +195,13 @@ def test_a_signal_in_the_final_evaluation_loses_no_training(calm, tmp_path, monk
         time.sleep(10)
 
     monkeypatch.setattr(runs, "evaluate_native", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        start(run)
+    # As in a terminal: a process that a shell runs in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(run)
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()
     assert steps_of(run)[-1] == STEPS
     resume(run)
