@@ -3,17 +3,19 @@
     python benchmarks/hosted_speed.py [ENVIRONMENT [WORKERS [ALGORITHM ...]]]
 
 VDN, IA2C and IPPO (unless named) at our defaults with 16 environments, after compilation,
-evaluation left out; the environment is lbforaging's Foraging-8x8-2p-3f-v3 unless named. ``own`` is
-the share of the wall clock that the environment's own code would take, spread over the workers, if
-they did nothing else; ``lost`` is the rest, lost to us. Beside it stands the environment in a plain
-loop of one process with random legal actions: by itself, and as we show it to a learner.
+evaluation left out; the environment is lbforaging's Foraging-8x8-2p-3f-v3 unless named. Before it,
+as many processes as workers step the environment at once in a plain loop with random legal actions:
+``own`` is what a step takes there, ``ours`` the same as we show it to a learner. ``lost`` is the
+share of those processes' steps per second that training does not reach.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -58,8 +60,16 @@ def plain(name: str) -> tuple[float, float]:
     return inside / steps, total / steps
 
 
-def trained(algorithm: str, name: str, workers: int, share: float) -> dict[str, Any]:
-    """Figures of one algorithm; ``share`` of what workers do is the environment's own."""
+def plain_at_once(name: str, processes: int) -> tuple[float, float]:
+    """``plain`` in so many processes at once, on average: they slow each other down."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        own, ours = zip(*pool.map(plain, [name] * processes), strict=True)
+    return float(np.mean(own)), float(np.mean(ours))
+
+
+def trained(algorithm: str, name: str, workers: int, own: float) -> dict[str, Any]:
+    """Figures of one algorithm, where a step of the environment takes ``own`` seconds."""
     from coterie.algorithms import make
     from coterie.hosted_lanes import HostedLanes
     from coterie.hosting import Hosting, settle
@@ -77,12 +87,11 @@ def trained(algorithm: str, name: str, workers: int, share: float) -> dict[str, 
     while iteration < warm:
         count = min(lanes.program.chunk, warm - iteration)
         state, iteration = lanes.advance(state, iteration, count), iteration + count
-    busy, before, first = lanes.fleet.rows.busy.sum(), lanes.tallies(), iteration
+    before, first = lanes.tallies(), iteration
     start = time.perf_counter()
     while (spent := time.perf_counter() - start) < SECONDS:
         count = max(1, lanes.program.chunk // 8)
         state, iteration = lanes.advance(state, iteration, count), iteration + count
-    own = share * (lanes.fleet.rows.busy.sum() - busy) / max(workers, 1)
     split = {k: v - before[k] for k, v in lanes.tallies().items() if k.startswith("seconds_")}
     lanes.close()
     steps = (iteration - first) * each
@@ -90,8 +99,7 @@ def trained(algorithm: str, name: str, workers: int, share: float) -> dict[str, 
     return {
         "steps_per_second": round(steps / spent),
         **shares,
-        "own": round(own / spent, 2),
-        "lost": round(1 - own / spent, 2),
+        "lost": round(1 - steps / spent * own / max(workers, 1), 2),
     }
 
 
@@ -99,13 +107,12 @@ def main() -> None:
     one_core_per_seed(1, hosted=True)
     name = sys.argv[1] if len(sys.argv) > 1 else ENVIRONMENT
     workers = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-    own, ours = plain(name)
+    own, ours = plain_at_once(name, max(workers, 1))
     report: dict[str, Any] = {
-        "microseconds a step, one process": {"own": round(1e6 * own), "ours": round(1e6 * ours)}
+        "microseconds a step": {"own": round(1e6 * own), "ours": round(1e6 * ours)}
     }
     for algorithm in sys.argv[3:] or ("vdn", "ia2c", "ippo"):
-        found = trained(algorithm, name, workers, own / ours)
-        report[f"{algorithm}, {workers} workers"] = found
+        report[f"{algorithm}, {workers} workers"] = trained(algorithm, name, workers, own)
     print(json.dumps(report, indent=1))
 
 

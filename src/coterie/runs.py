@@ -46,7 +46,7 @@ from coterie.kinds import misfits
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
-from coterie.tracking import EvaluationFile, RunDirectory, identity, versions
+from coterie.tracking import ABSENT_ONCE, EvaluationFile, RunDirectory, identity, versions
 from coterie.training import Paced
 from coterie.types import PyTree, Reward, UsageError, tree_bytes
 
@@ -405,8 +405,7 @@ def _judging(
     asked: dict[str, int | None], steps: int, algorithm: Algorithm, env: Any, hosting: Any
 ) -> tuple[dict[str, int], list[str]]:
     """How often and how long policies are evaluated, and a sentence if that is less than usual."""
-    usual = {"evaluations": EVALUATIONS, "evaluation_episodes": EPISODES}
-    usual |= {"final_episodes": FINAL_EPISODES}
+    usual = dict(zip(asked, (EVALUATIONS, EPISODES, FINAL_EPISODES), strict=True))
     judged = {name: usual[name] if value is None else value for name, value in asked.items()}
     if hosting is None or None not in asked.values():
         return judged, []
@@ -435,7 +434,7 @@ def make_lanes(
 ) -> Iterator[Lanes | HostedLanes]:
     """What steps and learns, closed in the end: compiled, or with environments in processes."""
     hosting, seeds = hosting_of(config), config["seeds"]
-    episodes = config.get("evaluation_episodes", EPISODES)
+    episodes = (ABSENT_ONCE | config)["evaluation_episodes"]
     if hosting:
         from coterie.hosted_lanes import HostedLanes
 

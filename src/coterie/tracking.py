@@ -45,7 +45,7 @@ CONFIG = {
     "lanes": int,
 }
 """What must stand in a ``config.json`` to go on from it."""
-_ABSENT_ONCE = {"evaluation_episodes": 32}
+ABSENT_ONCE = {"evaluation_episodes": 32}
 """What did not stand in older ones, and was this."""
 _LIMITS = {
     "steps": (1, 2**62),
@@ -127,7 +127,7 @@ class RunDirectory:
         """
         path = self.path / "config.json"
         config = read_sealed(path)
-        given = _ABSENT_ONCE | config
+        given = ABSENT_ONCE | config
         for name, kind in CONFIG.items():
             # A bool passes for an int in Python.
             if not isinstance(given.get(name), kind) or isinstance(given[name], bool):

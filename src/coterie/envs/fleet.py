@@ -159,9 +159,8 @@ class WorkerFleet(Fleet):
             while (w, group) not in self._answered:
                 self._hear(w)
             faults += self._answered.pop((w, group))
-        return sorted(
-            faults, key=lambda fault: fault.row
-        )  # by row, as they would be found one after the other
+        # In the order in which they are found where environments move one after the other.
+        return sorted(faults, key=lambda fault: fault.row)
 
     def close(self) -> None:
         self._end()
