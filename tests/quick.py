@@ -16,7 +16,7 @@ FLAGS = (
     " --xla_cpu_parallel_codegen_split_count=1"
 )
 """As the environment variable ``XLA_FLAGS``: compiles in a quarter of the time."""
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+OPTIMISED = {"xla_backend_optimization_level": 1}
 """Options of ``jax.jit`` for programs that run for longer than they compile."""
 
 

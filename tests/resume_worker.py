@@ -1,10 +1,12 @@
-"""Trains every algorithm, feed-forward and recurrent, in one process: calm, cut off, or resumed.
+"""Trains every algorithm, feed-forward and recurrent, in one process, or resumes them in another.
 
-``python resume_worker.py calm|cut|resumed FOLDER CACHE [CASE ...]``: one run directory a case.
+``python resume_worker.py calm|resumed FOLDER CACHE [CASE ...]``: one run directory a case, in
+``FOLDER/calm``; ``FOLDER/cut`` holds what a kill would have left of it, and is resumed.
 """
 
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -21,10 +23,6 @@ from coterie.runs import resume, train
 
 CASES = {f"{name}{'-recurrent' * r}": (name, r) for name in algorithms() for r in (False, True)}
 ITERATIONS = 12
-
-
-class Cut(BaseException):
-    """As a kill: nothing handles it, nothing is written on the way out."""
 
 
 def prepare(cache: str) -> None:
@@ -53,7 +51,8 @@ def drop_each_leaf(run_dir: Path, like, *others):
     return restored
 
 
-def begin(case: str, out: Path, cut: bool) -> None:
+def begin(case: str, calm: Path, cut: Path) -> None:
+    """Trains to the end; a copy of all files as they are once more was logged than was saved."""
     name, recurrent = CASES[case]
     algorithm = small(name, recurrent=recurrent, standardise_rewards=True, buffer_size=256)
     time_limit = 3
@@ -62,27 +61,25 @@ def begin(case: str, out: Path, cut: bool) -> None:
     total = ITERATIONS * steps * environments
 
     def report(event: str, facts: dict) -> None:
-        # After the checkpoint at the half, and after more was logged.
-        if cut and event == "progress" and facts["env_steps"] >= 0.7 * total:
-            raise Cut
+        # After the checkpoint at the half.
+        if event == "progress" and facts["env_steps"] >= 0.7 * total and not cut.exists():
+            shutil.copytree(calm, cut)
 
-    try:
-        train(
-            algorithm, "matrix/climbing", total, seeds=1, seed=3, out=out, report=report,
-            options={"rounds": time_limit}, evaluations=2, final_episodes=0,
-        )  # fmt: skip
-    except Cut:
-        return
-    assert not cut
+    train(
+        algorithm, "matrix/climbing", total, seeds=1, seed=3, out=calm, report=report,
+        options={"rounds": time_limit}, evaluations=2, final_episodes=0,
+    )  # fmt: skip
 
 
 def main(phase: str, folder: str, cache: str, *cases: str) -> None:
     prepare(cache)
+    calm, cut = Path(folder) / "calm", Path(folder) / "cut"
+    cut.mkdir(exist_ok=True)
     for case in cases or CASES:
         if phase == "resumed":
-            resume(Path(folder) / case)
+            resume(cut / case)
         else:
-            begin(case, Path(folder) / case, phase == "cut")
+            begin(case, calm / case, cut / case)
 
 
 if __name__ == "__main__":

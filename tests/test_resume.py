@@ -36,19 +36,19 @@ def contents(run: Path) -> dict[str, bytes]:
 def test_every_algorithm_goes_on_in_another_process_as_if_nothing_had_been(tmp_path, recurrent):
     """Every file: checkpoints, log, evaluations, policies. The worker's clock stands still.
 
-    Each is cut off after a checkpoint and some more lines of the log. The worker that goes on also
-    shows that a checkpoint that lacks any one leaf of the state is refused.
+    Each goes on from the files as they were after a checkpoint and some more lines of the log, which
+    is what a kill leaves. The worker that goes on also shows that a checkpoint that lacks any one
+    leaf of the state is refused.
     """
     cases = [case for case, (_, r) in CASES.items() if r == recurrent]
     assert len(cases) >= 12
     cache = tmp_path / "compiled"
-    work("calm", tmp_path / "calm", cache, cases)
-    work("cut", tmp_path / "cut", cache, cases)
+    work("calm", tmp_path, cache, cases)
     for case in cases:
         cut, calm = (contents(tmp_path / which / case) for which in ("cut", "calm"))
         assert len(cut["metrics.jsonl"]) < len(calm["metrics.jsonl"])
         assert cut.keys() != calm.keys()  # other checkpoints
-    work("resumed", tmp_path / "cut", cache, cases)
+    work("resumed", tmp_path, cache, cases)
     for case in cases:
         assert contents(tmp_path / "cut" / case) == contents(tmp_path / "calm" / case), case
 

@@ -36,9 +36,9 @@ SETTINGS = {
 QMIX = {"hyper_hidden": 32, "mixer_embedding": 64}
 """The lecture's sizes (SETTINGS leave its 2 x 64 utilities)."""
 FINE = {"update_ratio": 1 / 2048, "lr": 1e-4, "batch_size": 4096}
-NEAR, DONE = 400_000, 1_400_000
-SIZES = (("linear", "monotonic"), ("climbing",))
-"""Games of equally many actions."""
+NEAR = 400_000
+SIZES = {("linear", "monotonic"): 600_000, ("climbing",): 1_400_000}
+"""Games of equally many actions, and the steps after which they are learned."""
 SEEDS = 2
 
 
@@ -75,7 +75,7 @@ def learn(name: str, games: tuple[str, ...]):
         return training.init(near, game(0), key)
 
     state, steps = jax.jit(jax.vmap(begin, axis_name=SEED_AXIS))(keys), 0
-    for algorithm, until in ((near, NEAR), (dataclasses.replace(near, **FINE), DONE)):
+    for algorithm, until in ((near, NEAR), (dataclasses.replace(near, **FINE), SIZES[games])):
 
         def iterate(k, state, now, algorithm=algorithm):
             return training.iterate(algorithm, game(k), state, now)[0]
