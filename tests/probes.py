@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from quick import QUICK
 
 from coterie.algorithms import Algorithm, find
 from coterie.envs.base import Environment
@@ -17,8 +18,6 @@ from coterie.rollout import scan_rollout
 from coterie.training import Program
 from coterie.types import EnvSpec, TimeStep
 
-# Without the fusion emitters XLA compiles for the CPU in a third of the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 END = "end"
 
 

@@ -36,9 +36,9 @@ def contents(run: Path) -> dict[str, bytes]:
 def test_every_algorithm_goes_on_in_another_process_as_if_nothing_had_been(tmp_path, recurrent):
     """Every file: checkpoints, log, evaluations, policies. The worker's clock stands still.
 
-    Each goes on from the files as they were after a checkpoint and some more lines of the log, which
-    is what a kill leaves. The worker that goes on also shows that a checkpoint that lacks any one
-    leaf of the state is refused.
+    Each goes on from the files as they were after a checkpoint and some more lines of the log: what
+    a kill leaves. The worker that goes on also shows that a checkpoint that lacks any one leaf of
+    the state is refused.
     """
     cases = [case for case, (_, r) in CASES.items() if r == recurrent]
     assert len(cases) >= 12
