@@ -41,10 +41,10 @@ def test_a_save_killed_at_any_operation_loses_nothing(tmp_path):
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_killed_thirty_times_is_the_calm_one(tmp_path):
+def test_a_run_killed_fifteen_times_is_the_calm_one(tmp_path):
     """Every file of it, byte for byte; the clock of both stands still."""
-    found = json.loads(run(SOAK, "--kills", 30, "--out", tmp_path / "soak"))
-    assert found["kills"] == 30
+    found = json.loads(run(SOAK, "--kills", 15, "--out", tmp_path / "soak"))
+    assert found["kills"] == 15
     assert found["different"] == []
     assert found["files"] > 8
-    assert found["resumed"] > 20
+    assert found["resumed"] > 9
