@@ -97,8 +97,10 @@ def at_once(name: str, processes: int) -> tuple[float, float]:
     return float(np.mean(own)), float(np.mean(ours))
 
 
-def trained(algorithm: str, name: str, workers: int, environments: int) -> dict[str, Any]:
-    """Figures of one algorithm."""
+def trained(
+    algorithm: str, name: str, workers: int, environments: int, path: str
+) -> dict[str, Any]:
+    """Figures of one algorithm; ``path`` is a file in which workers note their seconds."""
     from coterie.algorithms import make
     from coterie.envs.fleet import Hosted
     from coterie.hosted_lanes import HostedLanes
@@ -109,7 +111,6 @@ def trained(algorithm: str, name: str, workers: int, environments: int) -> dict[
     env, _ = open_environment(name, {})
     hosting, _ = settle(Hosting(workers=workers), env, name)
     assert hosting is not None
-    path = os.path.join(tempfile.mkdtemp(), "seconds")
     own = np.memmap(path, np.float64, "w+", shape=(PROCESSES,))
     game = make_game(made, env, name, "sum", "auto")
     assert isinstance(game.env, Hosted)
@@ -151,10 +152,11 @@ def main() -> None:
     report: dict[str, Any] = {
         "random play, microseconds a step": {"own": round(1e6 * own), "ours": round(1e6 * ours)}
     }
-    for algorithm in given.algorithms:
-        report[f"{algorithm}, {workers} workers"] = trained(
-            algorithm, name, workers, given.environments
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        for algorithm in given.algorithms:
+            report[f"{algorithm}, {workers} workers"] = trained(
+                algorithm, name, workers, given.environments, os.path.join(folder, algorithm)
+            )
     print(json.dumps(report, indent=1))
 
 

@@ -88,6 +88,13 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_no_section_of_a_page_stands_there_twice(page):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^## (.+)$", prose, re.M)
+    assert len(titles) == len(set(titles))
+
+
 def test_every_promise_names_tests_that_there_are():
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "promises.md").read_text())
     assert len(named) > 30
