@@ -1,22 +1,39 @@
 """Every test runs typed: shapes and types of each signature are checked as it is called.
 
 And compiled quickly (see ``quick``); other processes that tests start compile as users' do, unless
-they are told otherwise.
+they are told otherwise. Files run in a random order, so that none comes to rely on another.
 """
 
+import gc
+import os
+import random
+
+import jax
+import pytest
 from jaxtyping import install_import_hook
 from quick import compile_quickly, trace_quickly
 
-LONG = (
-    "test_verdicts", "test_resume", "test_contract", "test_hosted_training", "test_learned_tables",
-    "test_runs", "test_igm", "test_failures", "test_crashes",
-)  # fmt: skip
-"""Files that take longest begin first, so that processes that share the tests end together."""
+ORDER = os.environ.setdefault("COTERIE_TEST_ORDER", str(random.randrange(10_000)))
+"""Seed of the order of files. Worker processes of pytest-xdist inherit it, so they agree."""
+
+
+def pytest_sessionstart(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter:
+        reporter.write_line(f"files in random order: COTERIE_TEST_ORDER={ORDER} repeats it")
 
 
 def pytest_collection_modifyitems(items):
-    order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+    """A file's place does not depend on which others run; within a file, tests keep their order."""
+    items.sort(key=lambda item: random.Random(f"{ORDER} {item.path.name}").random())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_this_file_only():
+    """JAX keeps every program compiled so far, a gigabyte in each process by the end."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 install_import_hook("coterie", "beartype.beartype")

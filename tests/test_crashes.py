@@ -23,6 +23,7 @@ def run(*words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_save_killed_at_any_operation_loses_nothing(tmp_path):
     """At each, and once more with the write at which it happens half done."""
     lines = [line.split() for line in run(HERE / "crash_worker.py", tmp_path).splitlines()]
@@ -40,6 +41,7 @@ def test_a_save_killed_at_any_operation_loses_nothing(tmp_path):
     assert {line[1] for line in killed} == {"20", "30"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_killed_fifteen_times_is_the_calm_one(tmp_path):
     """Every file of it, byte for byte; the clock of both stands still."""

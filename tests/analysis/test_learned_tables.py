@@ -20,7 +20,8 @@ from coterie import training
 from coterie.analysis import decomposition
 from coterie.envs.views import SEED_AXIS, Game
 
-pytestmark = pytest.mark.timeout(1200)  # for machines that do other things too
+# The time limit is for machines that do other things too.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = {
     "epsilon_start": 1.0,

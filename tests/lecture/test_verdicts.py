@@ -28,6 +28,8 @@ from coterie.lecture._base import Scale
 from coterie.networks import MonotonicMixer, PerAgent
 from coterie.ops import losses, returns
 
+pytestmark = pytest.mark.slow
+
 ACTOR_CRITIC = {"hidden": (16,), "lr": 2e-3}
 TABLES = {
     **_decomposed.UNIFORM, "environments": 128, "learning_starts": 20_000, "buffer_size": 400_000,
