@@ -43,24 +43,33 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_plot_draws_mean_band_and_words(tmp_path, drawn):
+def test_plot_draws_mean_seeds_and_words(tmp_path, drawn):
     train = [{"seed": 0, "env_steps": 50, "loss": 1.0, "train/return/team_sum": 9.0}]
     run = write(tmp_path / "a", train + evaluations())
     out = curves.plot([run], tmp_path / "deep" / "curves.png", references={"random": 0.2})
     assert out.read_bytes().startswith(b"\x89PNG")
     (ax,) = drawn[0].axes
-    line, reference = ax.get_lines()
+    *seeds, line, reference = ax.get_lines()
     np.testing.assert_array_equal(line.get_xdata(), [0, 100, 200, 300])
     np.testing.assert_array_equal(line.get_ydata(), [0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_array_equal([own.get_ydata() for own in seeds], [[0, 1, 2, 3], [1, 2, 3, 4]])
     assert list(reference.get_ydata()) == [0.2, 0.2]
-    band = ax.collections[0].get_paths()[0].vertices
-    assert (band[:, 1].min(), band[:, 1].max()) == (0, 4)
+    assert not ax.collections
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["vdn (2 seeds)", "random"]
     assert ax.get_xlabel() == "environment steps"
     assert ax.get_ylabel() == "team return (sum over agents),\ngreedy evaluation"
     assert ax.get_title(loc="left") == "matrix/climbing"
     assert ax.xaxis.get_major_formatter()(2_500_000) == "2.5M"
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_many_seeds_are_drawn_as_the_interval_of_their_mean(tmp_path, drawn):
+    """Ten seeds 0 .. 9: the deviation is 3.0277, t(9) is 2.2622, half the width is 2.1659."""
+    curves.plot([write(tmp_path / "a", evaluations(10))], tmp_path / "x.png")
+    (ax,) = drawn[0].axes
+    assert len(ax.get_lines()) == 1
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [4.5 - 2.1659, 7.5 + 2.1659], atol=1e-4)
 
 
 def test_one_panel_an_environment_and_one_colour_an_algorithm(tmp_path, drawn):
@@ -71,7 +80,8 @@ def test_one_panel_an_environment_and_one_colour_an_algorithm(tmp_path, drawn):
     ]
     curves.plot(runs, tmp_path / "x.svg")
     first, second = drawn[0].axes
-    looks = {line.get_label(): line.get_color() for line in first.get_lines()}
+    named = [line for line in first.get_lines() if not line.get_label().startswith("_")]
+    looks = {line.get_label(): line.get_color() for line in named}
     assert looks.keys() == {"vdn (2 seeds)", "qmix (1 seed)"}
     assert second.get_lines()[0].get_color() == looks["qmix (1 seed)"]
     assert second.get_title(loc="left") == "lbf/8x8-2p-3f"

@@ -42,7 +42,8 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--n
 def curve(label, values, seeds=5, spread=1.0):
     mean = np.asarray(values, float)
     wide = np.full_like(mean, spread if seeds > 1 else np.nan)
-    return Curve(label, 1000.0 * np.arange(len(mean)), mean, mean - wide, mean + wide, seeds)
+    samples = mean + spread * np.linspace(-1, 1, seeds)[:, None] if seeds > 1 else mean[None]
+    return Curve(label, 1000.0 * np.arange(len(mean)), mean, mean - wide, mean + wide, samples)
 
 
 def recording(steps=5, agents=("speaker_0", EVIL), title="mappo on mpe"):

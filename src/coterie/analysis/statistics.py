@@ -1,21 +1,64 @@
-"""Statistics over seeds: mean, interquartile mean, bootstrap intervals; and between algorithms.
+"""Statistics over seeds: mean, interquartile mean, their intervals; and between algorithms.
 
-Seeds are the only independent repetitions of an experiment: average over episodes first.
+Seeds are the only independent repetitions of an experiment: average over episodes first. Those
+averages already carry the noise of their episodes, where episodes are independent between seeds,
+so an interval over seeds needs nothing added for it.
+
+No interval here is a bootstrap: resampling a handful of seeds understates how far another handful
+would lie (docs/analysis.md has the coverages). What each interval assumes stands in its docstring.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from coterie.errors import UsageError
 
-RESAMPLES = 9999
+CONFIDENCE = 0.95
+Bounds = tuple[float, float]
+"""The least and the greatest a number can be."""
+
+
+class Interval(NamedTuple):
+    """A number and its interval, or arrays of them; NaN where one seed is too few."""
+
+    value: Any
+    low: Any
+    high: Any
+
+    def within(self, bounds: Bounds | None) -> Interval:
+        """The interval cut off at what is possible."""
+        if bounds is None:
+            return self
+        return Interval(
+            self.value, np.maximum(self.low, bounds[0]), np.minimum(self.high, bounds[1])
+        )
+
+
+# One sample -------------------------------------------------------------------------------------
+
+
+def mean_interval(
+    samples: Float[np.ndarray, " S *rest"], confidence: float = CONFIDENCE
+) -> Interval:
+    """The mean over the first axis and Student's t interval of it, each [*rest].
+
+    Exact for normal data at any number of seeds. Both ends are NaN with one seed.
+    """
+    from scipy.special import stdtrit  # slow to import, and only intervals need it
+
+    value, n = samples.mean(axis=0), len(samples)
+    if n < 2:
+        return _unknown(value)
+    half = stdtrit(n - 1, (1 + confidence) / 2) * samples.std(axis=0, ddof=1) / math.sqrt(n)
+    return Interval(value, value - half, value + half)
 
 
 def interquartile_mean(samples: Float[np.ndarray, " S *rest"]) -> Float[np.ndarray, "*rest"]:
@@ -32,74 +75,112 @@ def interquartile_mean(samples: Float[np.ndarray, " S *rest"]) -> Float[np.ndarr
     return np.tensordot(weights, np.sort(samples, axis=0), axes=1)
 
 
-def bootstrap_interval(
-    samples: Float[np.ndarray, " S *rest"],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval (low, high), each [*rest], of the mean over the first axis.
+def iqm_interval(
+    samples: Float[np.ndarray, " S *rest"], confidence: float = CONFIDENCE
+) -> Interval:
+    """The interquartile mean over the first axis and its interval, each [*rest].
 
-    The resampling is seeded, so equal samples give equal intervals. One sample says nothing about
-    spread: both ends are then NaN.
+    The half width is the winsorised standard deviation times a factor for which the interval is
+    exact for normal data (the distribution of their ratio is simulated once for each S).
     """
-    _, low, high = _bootstrap([np.moveaxis(samples, 0, -1)], np.mean, confidence, resamples)
-    return low, high
+    value = interquartile_mean(samples)
+    if len(samples) < 2:
+        return _unknown(value)
+    half = _iqm_factor(len(samples), confidence) * _winsorised_deviation(samples)
+    return Interval(value, value - half, value + half)
 
 
-def summarise(per_seed: Iterable[SupportsFloat]) -> dict[str, Any]:
+def _winsorised_deviation(samples: Float[np.ndarray, " S *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Standard deviation with the outer quarters, rounded down, moved to the values beside them."""
+    ordered, cut = np.sort(samples, axis=0), (len(samples) - 1) // 4
+    return np.asarray(np.clip(ordered, ordered[cut], ordered[-1 - cut]).std(axis=0, ddof=1))
+
+
+_EXACT_UP_TO = 100
+"""Seeds for which the factor is simulated; beyond, it falls with the root of their number."""
+
+
+@functools.cache
+def _iqm_factor(seeds: int, confidence: float) -> float:
+    n = min(seeds, _EXACT_UP_TO)
+    normal = np.random.default_rng(0).normal(size=(n, 50_000))
+    ratio = np.abs(interquartile_mean(normal)) / _winsorised_deviation(normal)
+    return float(np.quantile(ratio, confidence)) * math.sqrt(n / seeds)
+
+
+def proportion_interval(
+    count: Int[np.ndarray, "*S"] | int, of: int, confidence: float = CONFIDENCE
+) -> Interval:
+    """count/of and its interval: exact, so it covers at least as often as it says.
+
+    Source: Clopper & Pearson 1934. 20 of 20 is [0.83, 1].
+    """
+    from scipy.special import betaincinv
+
+    tail, k = (1 - confidence) / 2, np.asarray(count, np.float64)
+    # A count of 0 or of all has no tail on that side; its other shape parameter must not be 0.
+    low = np.where(k == 0, 0.0, betaincinv(np.maximum(k, 1), of - k + 1, tail))
+    high = np.where(k == of, 1.0, betaincinv(k + 1, np.maximum(of - k, 1), 1 - tail))
+    return Interval(k / of, low, high)
+
+
+def summarise(per_seed: Iterable[SupportsFloat], bounds: Bounds | None = None) -> dict[str, Any]:
     """One number per seed, in the form every result of Coterie has (JSON-able).
 
+    Args:
+        bounds: the least and the greatest the number can be; intervals stay between them.
+
     Returns:
-        ``mean``; ``iqm``, the interquartile mean; ``ci95``, [low, high], the 95% bootstrap interval
-        of the mean (None with one seed); ``per_seed``; ``seeds``, their number. A seed whose number
-        is not finite is None in ``per_seed``, and then so are the statistics.
+        ``mean`` and ``ci95``, its 95% interval [low, high] over seeds (None with one seed);
+        ``iqm``, the interquartile mean, and ``iqm_ci95``; ``per_seed``; ``seeds``, their number. A
+        seed whose number is not finite is None in ``per_seed``, and then so are the statistics.
     """
     values = np.asarray([float(x) for x in per_seed], dtype=np.float64)
     if values.size == 0:
         raise ValueError("summarise needs the result of at least one seed")
-    finite = bool(np.isfinite(values).all())
-    low, high = bootstrap_interval(values) if finite else (math.nan, math.nan)
+    known = bool(np.isfinite(values).all())
+    nothing = _unknown(np.nan)
+    mean = mean_interval(values).within(bounds) if known else nothing
+    iqm = iqm_interval(values).within(bounds) if known else nothing
     return {
-        "mean": float(values.mean()) if finite else None,
-        "iqm": float(interquartile_mean(values)) if finite else None,
-        "ci95": [float(low), float(high)] if math.isfinite(low) else None,
+        "mean": float(mean.value) if known else None,
+        "iqm": float(iqm.value) if known else None,
+        "ci95": _ends(mean),
+        "iqm_ci95": _ends(iqm),
         "per_seed": [float(x) if math.isfinite(x) else None for x in values],
         "seeds": len(values),
     }
 
 
-class Interval(NamedTuple):
-    """A number and its bootstrap interval, or arrays of them; NaN where one seed is too few."""
-
-    value: Any
-    low: Any
-    high: Any
+# Two samples ------------------------------------------------------------------------------------
 
 
-def iqm_interval(
-    samples: Float[np.ndarray, " S *rest"],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
+def difference_interval(
+    a: Float[np.ndarray, " S"], b: Float[np.ndarray, " R"], confidence: float = CONFIDENCE
 ) -> Interval:
-    """The interquartile mean over the first axis and its bootstrap interval, each [*rest]."""
+    """mean(a) − mean(b) and Welch's t interval of it: normal data, variances may differ."""
+    from scipy.special import stdtrit
 
-    def statistic(x: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(interquartile_mean(np.moveaxis(x, axis, 0)))
-
-    columns = [np.moveaxis(samples, 0, -1)]
-    return _bootstrap(columns, statistic, confidence, resamples)
+    value = np.asarray(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return _unknown(value)
+    x, y = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    if x + y == 0:
+        return Interval(value, value, value)
+    freedom = (x + y) ** 2 / (x**2 / (len(a) - 1) + y**2 / (len(b) - 1))
+    half = stdtrit(freedom, (1 + confidence) / 2) * math.sqrt(x + y)
+    return Interval(value, value - half, value + half)
 
 
 def probability_of_improvement(
-    a: Float[np.ndarray, " S *M"],
-    b: Float[np.ndarray, " R *L"],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
+    a: Float[np.ndarray, " S *M"], b: Float[np.ndarray, " R *L"], confidence: float = CONFIDENCE
 ) -> Interval:
     """P(X > Y) + P(X = Y)/2 of a random run X of a and Y of b, averaged over tasks.
 
     1/2 where neither is better (the Mann-Whitney statistic; Agarwal et al. 2021, rliable). The
-    interval resamples the runs of each task by themselves (stratified).
+    interval of a task is Newcombe's (2006, method 5, with Student's t), which stays in [0, 1] and
+    keeps a width where every run of one is better; those of several tasks are put together as
+    independent errors (MOVER, Zou & Donner 2008).
 
     Args:
         a, b: one number per run [S], or per run and task [S, M]; numbers of runs may differ.
@@ -107,42 +188,60 @@ def probability_of_improvement(
     first, second = np.atleast_2d(a.T), np.atleast_2d(b.T)
     if len(first) != len(second):
         raise UsageError(f"a and b must be of the same tasks; got {len(first)} and {len(second)}")
-    tasks = len(first)
-
-    def statistic(*columns: np.ndarray, axis: int) -> np.ndarray:
-        pairs = zip(columns[:tasks], columns[tasks:], strict=True)
-        return np.asarray(np.mean([_wins(x, y) for x, y in pairs], axis=0))
-
-    pairs = tasks * len(a) * len(b)
-    return _bootstrap([*first, *second], statistic, confidence, resamples, pairs)
+    won = np.array([_wins(x, y) for x, y in zip(first, second, strict=True)])
+    if min(len(a), len(b)) < 2:
+        return _unknown(won.mean())
+    low = [_newcombe(p, len(a), len(b), confidence) for p in won]
+    high = [1 - _newcombe(1 - p, len(a), len(b), confidence) for p in won]
+    return _averaged(Interval(won, np.array(low), np.array(high)))
 
 
-def _wins(x: Float[np.ndarray, "*B S"], y: Float[np.ndarray, "*B R"]) -> Float[np.ndarray, "*B"]:
+def _wins(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> float:
     """The share of pairs in which x is greater; equal ones count half."""
-    difference = np.sign(x[..., :, None] - y[..., None, :])
-    return np.asarray((difference.mean(axis=(-2, -1)) + 1.0) / 2.0)
+    return float((np.sign(x[:, None] - y[None, :]).mean() + 1.0) / 2.0)
+
+
+def _newcombe(won: float, first: int, second: int, confidence: float) -> float:
+    """The least probability p from which ``won`` is no further than t standard errors at p."""
+    from scipy.special import stdtrit
+
+    t, more = stdtrit(first + second - 2, (1 + confidence) / 2), (first + second) / 2 - 1
+
+    def reaches(p: float) -> bool:
+        variance = p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / (first * second)
+        return bool((won - p) ** 2 <= t * t * variance)
+
+    low, high = 0.0, won
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
 
 
 def performance_profile(
     samples: Float[np.ndarray, " S *M"],
     thresholds: Float[np.ndarray, " K"],
-    confidence: float = 0.95,
-    resamples: int = 2_000,
+    confidence: float = CONFIDENCE,
 ) -> Interval:
     """The share of runs that score more than each threshold, averaged over tasks, each [K].
 
-    The whole distribution instead of one number (Agarwal et al. 2021, rliable). Intervals hold for
-    each threshold by itself and resample the runs of each task by themselves.
+    The whole distribution instead of one number (Agarwal et al. 2021, rliable). Intervals are those
+    of proportions and hold for each threshold by itself; tasks are put together as independent.
 
     Args:
         samples: one number per run [S], or per run and task [S, M].
     """
-    above = [(task > thresholds[:, None]).astype(float) for task in np.atleast_2d(samples.T)]
+    tasks = np.atleast_2d(samples.T)
+    above = (tasks[:, None, :] > thresholds[None, :, None]).sum(axis=-1)
+    return _averaged(proportion_interval(above, len(samples), confidence))
 
-    def statistic(*columns: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(np.mean([x.mean(axis=axis) for x in columns], axis=0))
 
-    return _bootstrap(above, statistic, confidence, resamples)
+def _averaged(each: Interval) -> Interval:
+    """The average over tasks, the first axis, of numbers whose errors are independent."""
+    value = each.value.mean(axis=0)
+    below = np.sqrt(((each.value - each.low) ** 2).sum(axis=0)) / len(each.value)
+    above = np.sqrt(((each.high - each.value) ** 2).sum(axis=0)) / len(each.value)
+    return Interval(value, value - below, value + above)
 
 
 def compare(
@@ -179,12 +278,7 @@ def _per_seed(name: str, result: Mapping[str, Any], metric: str) -> np.ndarray:
 
 def _pair(a: str, b: str, values: Mapping[str, np.ndarray], metric: str) -> dict[str, Any]:
     x, y = values[a], values[b]
-
-    def gap(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(first.mean(axis=axis) - second.mean(axis=axis))
-
-    difference = _bootstrap([x, y], gap)
-    better = probability_of_improvement(x, y)
+    difference, better = difference_interval(x, y), probability_of_improvement(x, y)
     return {
         "a": a,
         "b": b,
@@ -199,40 +293,11 @@ def _pair(a: str, b: str, values: Mapping[str, np.ndarray], metric: str) -> dict
     }
 
 
+def _unknown(value: Any) -> Interval:
+    nothing = np.full(np.shape(value), math.nan)
+    return Interval(value, nothing, nothing)
+
+
 def _ends(interval: Interval) -> list[float] | None:
     known = math.isfinite(interval.low) and math.isfinite(interval.high)
     return [float(interval.low), float(interval.high)] if known else None
-
-
-def _bootstrap(
-    samples: Sequence[np.ndarray],
-    statistic: Callable[..., Any],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    numbers: int | None = None,
-) -> Interval:
-    """The statistic and its seeded percentile interval; each sample is resampled by itself.
-
-    Args:
-        samples: arrays with their runs on the last axis, which ``statistic`` reduces.
-        numbers: what it holds in memory for a resample; as many as there are samples unless given.
-    """
-    numbers = numbers or sum(x.size for x in samples)
-    value = np.asarray(statistic(*samples, axis=-1))
-    if min(x.shape[-1] for x in samples) < 2:
-        nothing = np.full(value.shape, math.nan)
-        return Interval(value, nothing, nothing)
-    from scipy import stats  # slow to import, and only this needs it
-
-    result = stats.bootstrap(
-        samples,
-        statistic,
-        axis=-1,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, 4_000_000 // max(1, numbers)),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(value, np.asarray(result.low), np.asarray(result.high))

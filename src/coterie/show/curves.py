@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from coterie.analysis.statistics import bootstrap_interval
+from coterie.analysis.statistics import mean_interval
 from coterie.types import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 _INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
 
+FEW_SEEDS = 10
+"""From so many seeds on, an interval of their mean is drawn in place of the seeds themselves."""
 _MAX_POINTS = 400
-_RESAMPLES = 2000
 
 _WORDS = {
     "return/team_sum": "team return (sum over agents)",
@@ -51,8 +52,8 @@ class Curve:
         label: what the legend calls it.
         steps: [P] environment steps of one seed.
         mean: [P] over seeds.
-        low, high: [P] ends of the 95% bootstrap interval of the mean; NaN with one seed.
-        seeds: how many seeds it averages.
+        low, high: [P] ends of the 95% t interval of the mean; NaN with one seed.
+        samples: [S, P] each seed's own line.
     """
 
     label: str
@@ -60,7 +61,12 @@ class Curve:
     mean: Float[np.ndarray, " P"]
     low: Float[np.ndarray, " P"]
     high: Float[np.ndarray, " P"]
-    seeds: int
+    samples: Float[np.ndarray, "S P"]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it averages."""
+        return len(self.samples)
 
 
 def plot(
@@ -70,7 +76,9 @@ def plot(
     title: str | None = None,
     references: Mapping[str, float] | None = None,
 ) -> Path:
-    """Draws one line a run (mean over seeds, 95% bootstrap band), one panel an environment.
+    """Draws one line a run, the mean over seeds, in one panel an environment.
+
+    Fewer than ten seeds are drawn as thin lines; more have the 95% interval of their mean as a band.
 
     Args:
         runs: run directories.
@@ -180,8 +188,8 @@ def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:
         grid = np.linspace(first, last, _MAX_POINTS)
     values = [[own[k] for k in s.tolist()] for own, s in zip(data.values(), steps, strict=True)]
     samples = np.stack([np.interp(grid, s, v) for s, v in zip(steps, values, strict=True)])
-    low, high = bootstrap_interval(samples, resamples=_RESAMPLES)
-    return Curve(label, grid, samples.mean(axis=0), low, high, len(samples))
+    mean, low, high = mean_interval(samples)
+    return Curve(label, grid, mean, low, high, samples)
 
 
 def labels(named: Sequence[tuple[Path, str, str]]) -> list[str]:
@@ -264,7 +272,12 @@ def _panel(
     for curve in sorted(curves, key=lambda c: -c.mean[-1]):
         look = looks[curve.label]
         seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds != 1)})"
-        ax.fill_between(curve.steps, curve.low, curve.high, color=look["color"], alpha=0.16, lw=0)
+        if 1 < curve.seeds < FEW_SEEDS:
+            own = {"color": look["color"], "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+            ax.plot(curve.steps, curve.samples.T, label="_seeds", **own)
+        elif curve.seeds > 1:
+            band = {"color": look["color"], "alpha": 0.16, "lw": 0}
+            ax.fill_between(curve.steps, curve.low, curve.high, **band)
         marker = {"marker": "o", "markersize": 5} if len(curve.steps) == 1 else {}
         ax.plot(curve.steps, curve.mean, linewidth=1.9, label=seeds, zorder=3, **look, **marker)
     for name, value in references.items():
@@ -285,5 +298,16 @@ def _panel(
 
 
 def _footnote(panels: Mapping[str, Sequence[Curve]]) -> str:
-    several = any(curve.seeds > 1 for curves in panels.values() for curve in curves)
-    return "line: mean over seeds · band: 95% bootstrap interval of the mean" if several else ""
+    return legend([curve for curves in panels.values() for curve in curves])
+
+
+def legend(curves: Sequence[Curve]) -> str:
+    """What the marks of these curves mean; nothing where each line is its only seed."""
+    words = []
+    if any(curve.seeds > 1 for curve in curves):
+        words.append("thick line: mean over seeds")
+    if any(1 < curve.seeds < FEW_SEEDS for curve in curves):
+        words.append("thin lines: the seeds")
+    if any(curve.seeds >= FEW_SEEDS for curve in curves):
+        words.append("band: 95% t interval of the mean")
+    return " · ".join(words)

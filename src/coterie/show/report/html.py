@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.show.curves import Curve
+from coterie.show.curves import FEW_SEEDS, Curve, legend
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -201,16 +201,22 @@ def _curves(block: Curves) -> str:
             for title, curves in block.panels.items()
         ],
     }
-    several = any(c.seeds > 1 for own in block.panels.values() for c in own)
-    legend = "Line: mean over seeds. Band: 95% bootstrap interval of the mean." * several
-    caption = " ".join(x for x in (block.caption, legend) if x)
+    marks = legend([c for own in block.panels.values() for c in own])
+    marks = f"{marks[0].upper()}{marks[1:]}." if marks else ""
+    caption = " ".join(x for x in (block.caption, marks) if x)
     return f'<figure class="curves">{embed(data)}{_caption(caption)}</figure>'
 
 
 def _line(curve: Curve, look: int) -> dict[str, Any]:
     arrays = {"x": curve.steps, "y": curve.mean, "low": curve.low, "high": curve.high}
-    lists = {name: [_digits(v) for v in np.asarray(a).tolist()] for name, a in arrays.items()}
+    lists: dict[str, Any] = {name: _list(values) for name, values in arrays.items()}
+    few = 1 < curve.seeds < FEW_SEEDS
+    lists["each"] = [_list(own) for own in curve.samples] if few else []
     return {"label": curve.label, "seeds": curve.seeds, "look": look, **lists}
+
+
+def _list(values: Any) -> list[Number | None]:
+    return [_digits(v) for v in np.asarray(values).tolist()]
 
 
 def _digits(x: Number) -> Number | None:

@@ -166,8 +166,8 @@ def _table(sources: Sequence[tuple[Source, str]]) -> Table:
         rows.append([label, s["mean"], s["iqm"], interval, s["seeds"], source.steps, each])
     headers = ("run", "mean", "IQM", "95% interval", "seeds", "steps", "each seed")
     caption = (
-        "Team return (sum over agents) of greedy episodes: mean, interquartile mean and 95% "
-        "bootstrap interval of the mean over seeds, and the seeds themselves. A team is judged "
+        "Team return (sum over agents) of greedy episodes: mean, interquartile mean and 95% t "
+        "interval of the mean over seeds, and the seeds themselves. A team is judged "
         "by its best policy on fresh episodes"
     )
     if any(s.absolute is None for s, _ in sources):

@@ -144,7 +144,7 @@ class Plot {
     this.x0 = this.steps[0];
     this.x1 = this.steps.at(-1) > this.x0 ? this.steps.at(-1) : this.x0 + 1;
     const from = this.late ? this.x0 + (this.x1 - this.x0) / 4 : this.x0;
-    const seen = lines.flatMap((c) => [c.y, c.low, c.high].flatMap((v) => v.filter((_, k) => c.x[k] >= from)));
+    const seen = lines.flatMap((c) => (c.each.length ? [c.y, ...c.each] : [c.y, c.low, c.high]).flatMap((v) => v.filter((_, k) => c.x[k] >= from)));
     const values = [...seen, ...this.data.references.map(([, v]) => v)].filter((v) => v !== null);
     const low = Math.min(...values), high = Math.max(...values);
     const room = (high - low || Math.abs(high) || 1) * 0.05;
@@ -190,6 +190,10 @@ class Plot {
   }
 
   band(curve) {
+    if (curve.each.length) return curve.each.map((own) => make("svg:polyline", {
+      points: this.path(curve.x, own).join(" "), fill: "none", "stroke-linejoin": "round", ...look(curve.look),
+      "stroke-width": 1, "stroke-dasharray": "none", opacity: 0.45,
+    }));
     const there = this.path(curve.x, curve.high), back = this.path(curve.x, curve.low).reverse();
     if (there.length < 2) return [];
     return [make("svg:polygon", { points: [...there, ...back].join(" "), fill: look(curve.look).stroke, opacity: 0.15 })];
