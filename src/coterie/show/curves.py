@@ -78,7 +78,7 @@ def plot(
 ) -> Path:
     """Draws one line a run, the mean over seeds, in one panel an environment.
 
-    Fewer than ten seeds are drawn as thin lines; more have the 95% interval of their mean as a band.
+    Fewer than ten seeds are drawn as thin lines; more have a band, the 95% interval of their mean.
 
     Args:
         runs: run directories.
