@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.views import Game, finite_pay
 from coterie.networks import PerAgent
@@ -30,6 +31,30 @@ def play(
     Args:
         sampled: episodes whose actions are drawn from the policy; the others are greedy.
     """
+    return play_watched(game, policy, key, episodes, sampled)[:2]
+
+
+Watch = Callable[..., tuple[Int[Array, "E N"], Any]]
+"""(t, state [E], actions [E, N], live [E], notes) -> the actions to be taken, the new notes."""
+
+
+def play_watched(
+    game: Game,
+    policy: PerAgent,
+    key: PRNGKey,
+    episodes: int,
+    sampled: Bool[Array, " E"] | None = None,
+    watch: Watch | None = None,
+    notes: Any = (),
+) -> tuple[Float[Array, "E R"], Float[Array, " E"], Any]:
+    """``play``, with a function that sees every step and may change what is done in it.
+
+    Args:
+        watch: called before each step with the states and the actions that the policy chose.
+        notes: what it keeps at first; an array or a tree of them.
+
+    Returns: returns, lengths, and the notes in the end.
+    """
     reset_key, step_key, draw_key = jax.random.split(key, 3)
     state, shown = jax.vmap(game.reset)(jax.random.split(reset_key, episodes))
     n = game.spec.n_agents
@@ -41,20 +66,22 @@ def play(
         return (t < limit) & ~jnp.all(over)
 
     def step(carry: Any) -> Any:
-        t, state, shown, memory, over, returns, lengths = carry
+        t, state, shown, memory, over, returns, lengths, notes = carry
         scores, memory = policy.step(memory, shown.observations, never)
         actions = greedy(scores, shown.action_mask)
         if sampled is not None:
             u = jax.random.uniform(jax.random.fold_in(draw_key, t), actions.shape)
             drawn = sample(scores, shown.action_mask, u)
             actions = jnp.where(sampled[:, None], drawn, actions)
+        if watch is not None:
+            actions, notes = watch(t, state, actions, ~over, notes)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
         state, led_to = jax.vmap(game.step)(keys, state, actions)
         shown = finite_pay(game, shown, led_to)
         live = ~over
         returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
         over = over | shown.terminated | shown.truncated
-        return t + 1, state, shown, memory, over, returns, lengths + live
+        return t + 1, state, shown, memory, over, returns, lengths + live, notes
 
     memory = policy.initial_memory(episodes)
     start = (
@@ -65,9 +92,10 @@ def play(
         jnp.zeros(episodes, bool),
         jnp.zeros((episodes, game.players.n_agents)),
         jnp.zeros(episodes),
+        notes,
     )
-    carry = jax.lax.while_loop(going, step, start)
-    return carry[5], carry[6]
+    *_, returns, lengths, notes = jax.lax.while_loop(going, step, start)
+    return returns, lengths, notes
 
 
 def play_both(
