@@ -106,7 +106,8 @@ def config() -> dict[str, Any]:
                             learning_starts=16, update_ratio=1 / 4).resolve(1000)  # fmt: skip
     env = coterie.make("matrix/climbing")
     return {
-        "coterie": "0.1.0", "command": None, "algorithm": "vdn", "settings": algorithm.settings(),
+        "format": 2, "coterie": "0.1.0", "command": None,
+        "algorithm": "vdn", "settings": algorithm.settings(),
         "environment": "matrix/climbing", "environment_options": {}, "reward": "sum",
         "central": "none", "steps": 1000, "seeds": 1, "seed": 0, "evaluations": 2,
         "final_episodes": 0, "sizes": sizes(env.spec()), "lanes": 1, "versions": {},

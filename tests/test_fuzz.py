@@ -28,7 +28,8 @@ MISTAKEN = r"is not the (best|last) policy of seed . of this run"
 def config(seed: int) -> dict[str, Any]:
     algorithm = coterie.IA2C(hidden=(6,), environments=2, rollout_steps=2)
     return {
-        "coterie": "0.1.0", "command": None, "algorithm": "ia2c", "settings": algorithm.settings(),
+        "format": 2, "coterie": "0.1.0", "command": None,
+        "algorithm": "ia2c", "settings": algorithm.settings(),
         "environment": "matrix/climbing", "environment_options": {}, "reward": "individual",
         "central": "none", "steps": 100, "seeds": 2, "seed": seed, "evaluations": 2,
         "final_episodes": 0, "sizes": sizes(coterie.make("matrix/climbing").spec()), "lanes": 1,

@@ -32,6 +32,7 @@ __all__ = [
     "Restored",
     "drop",
     "latest",
+    "leaf_name",
     "read_arrays",
     "read_tree",
     "save",
@@ -162,7 +163,7 @@ def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         def restore(key_path: Any, leaf: Any) -> Any:
             if not _is_array(leaf):
                 return leaf
-            name = _name(key_path)
+            name = leaf_name(key_path)
             data = _read_tensor(path, file, start, name, layout.tensors[name])
             return _as_leaf(path, name, data, leaf, layout.keys.get(name))
 
@@ -213,6 +214,7 @@ def latest(
     like: PyTree,
     warn: Callable[[str], None] = logger.warning,
     object_to: Callable[[int, dict[str, Any]], str | None] = lambda step, meta: None,
+    read: Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]] = read_tree,
 ) -> Restored:
     """The newest good checkpoint; ``warn`` is told of every damaged one passed over.
 
@@ -220,6 +222,7 @@ def latest(
 
     Args:
         object_to: given a step and its metadata, says why the file does not belong there, if so.
+        read: reads a file as ``read_tree`` does.
 
     Raises:
         CheckpointMismatch: the newest good checkpoint holds another tree than ``like``.
@@ -229,7 +232,7 @@ def latest(
     reasons = []
     for step in steps:
         try:
-            restored = Restored(step, *read_tree(_state_path(run_dir, step), like))
+            restored = Restored(step, *read(_state_path(run_dir, step), like))
             if objection := object_to(step, restored.meta):
                 raise CheckpointError(f"{_state_path(run_dir, step)} {objection}")
             return restored
@@ -266,14 +269,15 @@ def _key_dtype(impl: str | None) -> Any:
     return None
 
 
-def _name(key_path: Any) -> str:
+def leaf_name(key_path: Any) -> str:
+    """The name under which a leaf of a tree is stored: its path, joined by slashes."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/") or "value"
 
 
 def _array_leaves(tree: PyTree) -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = _name(key_path)
+        name = leaf_name(key_path)
         if not _is_array(leaf):
             continue
         if name in leaves or name == "__metadata__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -30,6 +31,7 @@ from coterie.envs.views import Central, Game
 from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
 from coterie.files import seal
+from coterie.formats import FORMAT, check_resumable, present_settings
 from coterie.health import check_returns, without_replay
 from coterie.hosting import (
     Hosting,
@@ -65,6 +67,8 @@ takes so many bytes a second; and all are saved at the latest after so many seco
 CALL_SECONDS = 2.0
 """A call of the compiled program that takes longer is followed by one of half as many iterations:
 whoever asks a run to stop does not wait for long."""
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[str, dict[str, Any]], None]
 Opened = Any
@@ -370,6 +374,7 @@ def train(
     judged, remark = _judging(asked, steps, algorithm, env, settled)
     remarks += remark
     config = {
+        "format": FORMAT,
         "coterie": versions()["coterie"],
         "command": command,
         "algorithm": algorithm.name,
@@ -453,9 +458,10 @@ def hosting_of(config: dict[str, Any]) -> Hosting | None:
     given = config.get("hosting")
     if given is None:
         return None
-    known = {field.name for field in dataclasses.fields(Hosting)}
-    if not isinstance(given, dict) or not given.keys() <= known or ":" not in config["environment"]:
+    if not isinstance(given, dict) or ":" not in config["environment"]:
         raise UsageError(f"config.json is damaged: hosting cannot be {repr(given)[:60]}")
+    # How environments are hosted decides no result: no note where a former setting is gone.
+    given = present_settings(Hosting, given, config, lambda sentence: None)
     _check_kinds(Hosting, given)
     return Hosting(**given)
 
@@ -495,6 +501,7 @@ def _resume(
             f"{directory.path} is complete and keeps no checkpoint to go on from, only what it "
             "learned: train again with more --steps and another --out"
         )
+    check_resumable(directory.path, config, directory.steps_done())
     name = config["environment"]
     # What a script made in itself has another name wherever else it is found.
     known = is_code(name) and not name.startswith("__main__:")
@@ -558,19 +565,28 @@ def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str
     return None
 
 
-def restore(config: dict[str, Any], environment: Opened | None = None) -> tuple[Algorithm, Game]:
+def restore(
+    config: dict[str, Any],
+    environment: Opened | None = None,
+    note: Callable[[str], None] = logger.warning,
+) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
     Code of the user's is never imported because a file names it: it has to be given again.
+
+    Args:
+        note: called with a sentence for every stored setting that no longer applies.
     """
     settings = {
         k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
         for k, v in config["settings"].items()
     }
+    settings = present_settings(find_algorithm(config["algorithm"]), settings, config, note)
     _check_kinds(find_algorithm(config["algorithm"]), settings)
     algorithm = make_algorithm(config["algorithm"], **settings)
     name, options = config["environment"], config["environment_options"]
     if ":" not in name:
+        options = present_settings(envs.family(name).Options, options, config, note)
         _check_kinds(envs.family(name).Options, options)
     elif environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")

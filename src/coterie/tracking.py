@@ -24,6 +24,7 @@ from coterie.files import (
     seal,
     sync_directory,
 )
+from coterie.formats import check_format
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
 
@@ -57,7 +58,7 @@ _LIMITS = {
 }
 """The least and the greatest a number may be."""
 _WORDS = {"reward": ("individual", "sum", "mean"), "central": ("none", "state", "joint")}
-_PASSING = ("coterie", "command", "steps", "versions", "hosting")
+_PASSING = ("format", "coterie", "command", "steps", "versions", "hosting")
 """What may differ between two configurations of one run."""
 
 
@@ -123,10 +124,12 @@ class RunDirectory:
         """``config.json``, checked.
 
         Raises:
-            UsageError: it is damaged, was changed, or is not that of a run.
+            UsageError: it is damaged, was changed, is not that of a run, or a newer version wrote
+                it.
         """
         path = self.path / "config.json"
         config = read_sealed(path)
+        check_format(path, config)
         given = ABSENT_ONCE | config
         for name, kind in CONFIG.items():
             # A bool passes for an int in Python.

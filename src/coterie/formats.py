@@ -1,0 +1,96 @@
+"""Formats of run directories: what former versions of Coterie wrote, and what it means now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import UsageError
+
+FORMAT = 2
+"""The format of runs that this version writes; a run that does not name its format has 1."""
+RESUMED_BY = {1: "0.1.0"}
+"""The last version that can resume runs of a former format."""
+FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {}
+"""Settings of former formats that have another name or other values now.
+
+Each by its former name: the present name, and present values by former ones (others are the same);
+or None, where it decides nothing any more.
+"""
+
+
+def format_of(config: dict[str, Any]) -> int:
+    """The format of the run with this ``config.json``."""
+    return config.get("format", 1)
+
+
+def check_format(path: Path, config: dict[str, Any]) -> None:
+    """UsageError unless this version can read a run whose ``config.json`` is at ``path``."""
+    number = config.get("format", 1)
+    if type(number) is not int or number < 1:
+        raise UsageError(f"{path} is not that of a run: format is {repr(number)[:60]}")
+    if number > FORMAT:
+        raise UsageError(
+            f"{path} has format {number}, and this version of Coterie reads formats up to {FORMAT}:"
+            " use a newer version"
+        )
+
+
+def check_resumable(path: Path, config: dict[str, Any], done: int) -> None:
+    """UsageError if a run's checkpoints are of a former format, naming the version they are for.
+
+    Args:
+        done: environment steps that each seed has made.
+    """
+    number = format_of(config)
+    if number == FORMAT:
+        return
+    if done >= config["steps"]:
+        raise UsageError(
+            f"{path} has its {done:,} steps already, and it is a run of format {number}, which "
+            f"only Coterie {RESUMED_BY[number]} can extend"
+        )
+    raise UsageError(
+        f"{path} is a run of format {number}, which only Coterie {RESUMED_BY[number]} can resume; "
+        "this version evaluates, watches, plots and reports it"
+    )
+
+
+def present_settings(
+    cls: type, stored: dict[str, Any], config: dict[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Settings that a run stored, under the names and with the values that they have now.
+
+    Args:
+        cls: the dataclass whose fields they are.
+        note: called with a sentence for every setting of a former format that no longer applies.
+
+    Raises:
+        UsageError: the run's own format does not have such a setting.
+    """
+    fields = {field.name for field in dataclasses.fields(cls)}
+    former = format_of(config) < FORMAT
+    present = {}
+    for stored_name, stored_value in stored.items():
+        name, value = _present(stored_name, stored_value) if former else (stored_name, stored_value)
+        if name in fields:
+            present[name] = value
+        elif former:
+            note(f"the run's setting {stored_name} no longer applies and is ignored")
+        else:
+            raise UsageError(f"config.json is damaged: there is no setting {name!r}")
+    return present
+
+
+def _present(name: str, value: Any) -> tuple[str | None, Any]:
+    """The present name and value of a setting of a former format; no name if it is gone."""
+    if name not in FORMER_SETTINGS:
+        return name, value
+    replacement = FORMER_SETTINGS[name]
+    if replacement is None:
+        return None, value
+    return replacement[0], next(
+        (now for then, now in replacement[1].items() if then == value), value
+    )
