@@ -65,8 +65,19 @@ class EnvironmentFault(RuntimeError):
 
 
 def described(error: BaseException) -> str:
-    """An exception in one line, with the place where it was raised."""
+    """An exception in one line, with the file and line where it was raised."""
     said = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {said}{where}" if said else f"{type(error).__name__}{where}"
+    kind = type(error).__name__
+    return (f"{kind}: {said}" if said else kind) + place(error)
+
+
+def place(error: BaseException) -> str:
+    """`` (file, line n)`` where an exception was raised; empty where its own words say it."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen ")
+    ]
+    if not frames or (isinstance(error, SyntaxError) and error.filename):
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class EnvSpec:
     reward: Reward = "individual"
 
     def __post_init__(self) -> None:
+        for field in ("observation_sizes", "action_counts", "central_size", "time_limit"):
+            object.__setattr__(self, field, _plain(getattr(self, field)))
         n = len(self.agents)
         if n == 0 or len(set(self.agents)) != n:
             raise UsageError(f"agents must be distinct names, at least one; got {self.agents}")
@@ -67,3 +70,13 @@ class EnvSpec:
     def available_actions(self) -> np.ndarray:
         """bool [N, A]: the actions each agent has at all, before any per-state mask."""
         return np.arange(self.action_count)[None, :] < np.asarray(self.action_counts)[:, None]
+
+
+def _plain(sizes: Any) -> Any:
+    """Sizes as Python's own integers, where they were computed with NumPy or JAX."""
+    if isinstance(sizes, tuple | list):
+        return tuple(map(_plain, sizes))
+    try:
+        return operator.index(sizes)
+    except TypeError:
+        return sizes

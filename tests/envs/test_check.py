@@ -20,7 +20,7 @@ import coterie
 from coterie.cli import main
 from coterie.envs import check
 from coterie.envs._apart import check_apart
-from coterie.envs._strays import Held, strays
+from coterie.envs._strays import Held, rounded, strays
 from coterie.envs.check import Beat, Finding, check_env
 
 RIGHT = "step 3, agent right: "
@@ -177,10 +177,99 @@ def test_strays_of_nested_spaces():
     assert list(strays(space, fine)) == []
     off = {"a": (np.float64([0, 1.5]), 1), "b": np.float32([-1])}
     found = list(strays(space, off))
-    assert [violation for _, violation in found] == [False, True, True, True]
-    assert "float64 where its space is float32; make them agree (Coterie casts" in found[0][0]
-    assert "holds 1.5 at index [1]" in found[1][0]
-    assert "from 0 to 9 there" in found[3][0]
+    assert [stray.violation for stray in found] == [False, True, True, True]
+    sentences = [stray.sentence for stray in found]
+    assert "float64 where its space is float32; make them agree (Coterie casts" in sentences[0]
+    assert "the observation's 'a', part 0, holds 1.5 at index [1]" in sentences[1]
+    assert "from 0 to 9 there" in sentences[3]
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_integers_that_floats_round_are_strays(kind):
+    """Each number of each kind: named exactly if float32 turns it into another."""
+    limits, rng = np.iinfo(kind), np.random.default_rng(0)
+    drawn = rng.integers(limits.min, limits.max, 300, kind, endpoint=True)
+    small = drawn >> rng.integers(0, limits.bits, 300).astype(kind)
+    edges = [limits.min, limits.max, 0, *(2**24 + k for k in (-1, 0, 1) if limits.bits > 16)]
+    for number in (*drawn, *small, *np.array(edges, kind)):
+        found = list(rounded(np.asarray(number), "x"))
+        assert len(found) == (int(np.float32(number)) != int(number)), number
+        assert all(f"x holds {number} at" in s.sentence and s.violation for s in found)
+
+
+def test_floats_whose_unit_or_all_is_lost_are_suspicious():
+    for number, becomes in [(1.7e9 + 0.5, "1700000000"), (-(2**24) - 1.0, "-16777216"), (1e-60, 0)]:
+        (stray,) = rounded(np.array([1.0, number]), "x")
+        assert f"at index [1], which becomes {becomes} in the 32-bit floats" in stray.sentence
+        assert not stray.violation
+    for numbers in ([0.1, 1 / 3, 1e6 + 0.1, 2.0**30, 0, np.nan, np.inf, 1e300], [True]):
+        assert list(rounded(np.array(numbers), "x")) == []
+    assert list(rounded(np.float32([1.7e9, 1e-45]), "x")) == []
+
+
+class Exact(Faulty):
+    """Shows numbers that need more digits than float32 has, in parts and in the state."""
+
+    clock = Dict(time=Box(0, 2**62, (1,), np.int64), part=Tuple((Box(0, 2**62, (2,), np.int64),)))
+    state_space = Box(0, np.inf, (1,), np.float64)
+    factor = 2**30 + 1
+
+    def observation_space(self, agent):
+        return self.clock
+
+    def _spoil(self, observations, rewards, ended):
+        pass
+
+    def _observations(self):
+        t = self.t * self.factor
+        each = {"time": np.int64([t]), "part": (np.int64([0, 2 * t]),)}
+        return dict.fromkeys(self.possible_agents, each)
+
+    def state(self):
+        return np.float64([self.t * self.factor])
+
+
+def test_numbers_that_floats_round_are_found_once_for_each_agent_and_field():
+    found = check_env(Exact, episodes=2).findings
+    assert [(f.agent, f.step, f.violation, f.sentence.partition(" holds ")[0]) for f in found] == [
+        ("left", 1, True, "the observation's 'time'"),
+        ("left", 1, True, "the observation's 'part', part 0,"),
+        ("right", 1, True, "the observation's 'time'"),
+        ("right", 1, True, "the observation's 'part', part 0,"),
+        (None, 1, False, "the state"),
+    ]
+    assert "holds 1073741825 at index [0], which becomes 1073741824 in the" in found[0].sentence
+    assert check_env(type("Small", (Exact,), {"factor": 1}), episodes=2).findings == ()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(1e39, "holds a number beyond 3.4e38"), (np.inf, "holds NaN or infinity")],
+)
+def test_what_is_finite_but_no_float32_is_told_apart_from_infinity(number, sentence, nested):
+    box = Box(-np.inf, np.inf, (1,), np.float64)
+
+    class Large(Faulty):
+        state_space = box
+
+        def observation_space(self, agent):
+            return Dict(x=box) if nested else box
+
+        def _observations(self):
+            seen = np.float64([number])
+            return dict.fromkeys(self.possible_agents, {"x": seen} if nested else seen)
+
+        def state(self):
+            return np.float64([number])
+
+    first = check_env(Large, episodes=1).findings[0]
+    assert first.sentence.startswith(f"the observation {sentence}")
+    if not nested:
+        usual = ("observation_space", "_observations")
+        seeing = type("Seeing", (Large,), {name: getattr(Faulty, name) for name in usual})
+        first = check_env(seeing, episodes=1).findings[0]
+        assert first.sentence.startswith(f"the state {sentence}")
 
 
 def test_held_arrays_are_those_of_the_last_step_only():

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from coterie.envs._spaces import gymnasium
-from coterie.errors import UsageError
+from coterie.errors import EnvironmentFault, UsageError, described, place
 
 EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
 MAKERS = ("parallel_env", "env", "raw_env")
@@ -111,9 +111,11 @@ def _open_callable(name: str, module: str, attribute: str, **options: Any) -> An
     make = _find_callable(name, module, attribute)
     try:
         return make(**options)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _not_importable(name, module, error) from error
     except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # from inside: it is told with its file and line, as any other exception
         raise UsageError(f"{name} cannot make an environment: {error}") from error
 
 
@@ -173,6 +175,9 @@ def _import(name: str, module: str) -> ModuleType:
             return importlib.import_module(module)
     except ImportError as error:
         raise _not_importable(name, module, error) from error
+    except Exception as error:
+        what = f"{module} raised as it was imported: {described(error)}"
+        raise EnvironmentFault(what, name) from error
 
 
 def _not_importable(name: str, module: str, error: Exception) -> UsageError:
@@ -184,7 +189,8 @@ def _not_importable(name: str, module: str, error: Exception) -> UsageError:
         return UsageError(f"{name}: there is no module {missing}{_beside(missing)}")
     if missing:
         return UsageError(f"{name}: {module} needs {missing}, which is not installed")
-    return UsageError(f"{name}: {module} cannot be imported: {' '.join(str(error).split())}")
+    said = " ".join(str(error).split())
+    return UsageError(f"{name}: {module} cannot be imported: {said}{place(error)}")
 
 
 def _beside(missing: str) -> str:

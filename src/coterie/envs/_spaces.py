@@ -6,7 +6,7 @@ import functools
 import importlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,6 +141,22 @@ def choice(agent: str, space: Any) -> Choice:
         + ("continuous actions have no values to compare; " if continuous else "")
         + "actions must be a Discrete, MultiDiscrete or MultiBinary choice for each agent"
     )
+
+
+def not_finite(seen: Any) -> str:
+    """What is wrong with numbers that are not finite as 32-bit floats, and what to change."""
+    if _is_finite(seen):
+        return "a number beyond 3.4e38, the largest of 32-bit floats; scale it"
+    return "NaN or infinity; make every number finite"
+
+
+def _is_finite(seen: Any) -> bool:
+    if isinstance(seen, Mapping | tuple | list):
+        return all(map(_is_finite, seen.values() if isinstance(seen, Mapping) else seen))
+    try:
+        return bool(np.isfinite(seen).all())
+    except TypeError:  # it is no number
+        return True
 
 
 def brief(space: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import functools
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Array, Int
@@ -24,9 +26,18 @@ class Environment(abc.ABC):
 
     agents: tuple[str, ...]
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "spec" in vars(cls):
+            cls.spec = _asked_once(cls.spec)  # pyright: ignore[reportAttributeAccessIssue]
+
     @abc.abstractmethod
     def spec(self) -> EnvSpec:
-        """Sizes, time limit, customary reward."""
+        """Sizes, time limit, customary reward.
+
+        It is called once for each object, before anything of it is traced, so it may compute
+        with JAX; what it returned then is what every later call returns.
+        """
 
     @abc.abstractmethod
     def reset(self, key: PRNGKey) -> tuple[Any, TimeStep]:
@@ -51,3 +62,19 @@ class Environment(abc.ABC):
         """
         del state, actions
         return None
+
+
+def _asked_once(spec: Callable[[Any], EnvSpec]) -> Callable[[Any], EnvSpec]:
+    """The method ``spec``, whose first answer for an object is remembered as long as it lives."""
+    # Beside the objects, not in them: they may be frozen, and their copies may be changed.
+    answers: dict[int, EnvSpec] = {}
+
+    @functools.wraps(spec)
+    def once(self: Any) -> EnvSpec:
+        number = id(self)
+        if number not in answers:
+            answers[number] = spec(self)
+            weakref.finalize(self, answers.pop, number, None).atexit = False
+        return answers[number]
+
+    return once

@@ -20,7 +20,7 @@ from jaxtyping import Integer
 
 from coterie.envs._conventions import is_native
 from coterie.envs._named import open_factory, title
-from coterie.envs._strays import Held, strays
+from coterie.envs._strays import Held, Stray, rounded, strays
 from coterie.envs.hosted import HostedEnvironment, HostedStep
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.spec import EnvSpec
@@ -112,7 +112,10 @@ def check_env(
     for word, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
         if value < least:
             raise UsageError(f"{word} must be at least {least}; got {value}")
-    make, name, several = _maker(environment)
+    try:
+        make, name, several = _maker(environment)
+    except EnvironmentFault as fault:
+        return Report(fault.environment, (Finding(fault.what),))
     session = _Session(name, time_limit, tell)
     env = session.open(make)
     if env is None:
@@ -168,7 +171,7 @@ class _Session:
         self.spec: EnvSpec | None = None
         self._name, self._time_limit = name, time_limit
         self._tell = tell or (lambda news: None)
-        self._found: dict[tuple[str, str | None], Finding] = {}
+        self._found: dict[tuple[str, str | None, str], Finding] = {}
         self._seconds: list[float] = []
         self._ends: list[tuple[int, bool]] = []
 
@@ -304,9 +307,10 @@ class _Session:
         agent: str | None = None,
         step: int | None = None,
         violation: bool = True,
+        field: str = "",
     ) -> None:
         """Notes a finding, the first of its kind only: numbers do not make another kind."""
-        kind = (re.sub(r"[-+.\d]+(e[-+]\d+)?", "#", sentence), agent)
+        kind = (re.sub(r"[-+.\d]+(e[-+]\d+)?", "#", sentence), agent, field)
         if kind not in self._found:
             self._found[kind] = Finding(sentence, violation, agent, step)
             self._tell(self._found[kind])
@@ -343,8 +347,13 @@ class _Session:
         for i in np.flatnonzero(shown.alive).tolist():
             if raw.observations[i] is not None:
                 inner, _ = env.sights[i].split(raw.observations[i])
-                for sentence, violation in strays(env.sights[i].space, inner):
-                    self.add(sentence, env.spec.agents[i], step, violation)
+                for stray in strays(env.sights[i].space, inner):
+                    self._add_stray(stray, step, env.spec.agents[i])
+        for stray in rounded(np.asarray(env.stated), "the state"):
+            self._add_stray(stray, step)
+
+    def _add_stray(self, stray: Stray, step: int, agent: str | None = None) -> None:
+        self.add(stray.sentence, agent, step, stray.violation, stray.field)
 
 
 def _legal(shown: HostedStep, rng: np.random.Generator) -> Integer[np.ndarray, " N"]:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Integer
 
 from coterie.envs._conventions import Shown, adapt, state_of
 from coterie.envs._named import open_factory, title
-from coterie.envs._spaces import Nonsense, Write, choice, gymnasium, sight, vector
+from coterie.envs._spaces import Nonsense, Write, choice, gymnasium, not_finite, sight, vector
 from coterie.errors import EnvironmentFault, described
 from coterie.spec import EnvSpec
 
@@ -69,6 +69,7 @@ class HostedEnvironment:
     Attributes:
         sights: how each agent's observations become vectors.
         shown: what the environment itself showed last; ``None`` before the first reset.
+        stated: what its ``state()`` gave last; empty where it is not asked.
 
     Raises:
         UsageError: it is neither, or a space cannot be an observation vector or an action.
@@ -90,6 +91,7 @@ class HostedEnvironment:
         self._over = True
         self._alive = self._listed = np.zeros(len(agents), bool)
         self.shown: Shown | None = None
+        self.stated: Any = ()
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
@@ -199,7 +201,7 @@ class HostedEnvironment:
         if np.count_nonzero(np.isfinite(observations)) < observations.size:
             worst = int(np.argmin(np.isfinite(observations).all(1)))
             raise self._fault(
-                "the observation holds NaN or infinity; make every number finite",
+                f"the observation holds {not_finite(shown.observations[worst])}",
                 self.spec.agents[worst],
             )
         central = self._central()
@@ -227,11 +229,12 @@ class HostedEnvironment:
         central = np.zeros(self.spec.central_size, np.float32)
         if self._state is not None:
             try:
-                self._write_state(self._state(), central)
+                self.stated = self._state()
+                self._write_state(self.stated, central)
             except Exception as error:
                 raise self._fault_of("state", error) from error
             if not np.isfinite(central).all():
-                raise self._fault("the state holds NaN or infinity; make every number finite")
+                raise self._fault(f"the state holds {not_finite(self.stated)}")
         return central
 
 

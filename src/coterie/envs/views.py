@@ -78,6 +78,9 @@ class Game:
     reward: Reward = "individual"
     joint: bool = False
 
+    def __post_init__(self) -> None:
+        self.env.spec()  # asked here, before anything of it is traced
+
     @property
     def players(self) -> EnvSpec:
         """The environment's own agents, who are paid and reported."""
