@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.errors import EnvironmentFault, UsageError
+from coterie.text import file_name, visible, visible_lines
 
 if TYPE_CHECKING:
     from coterie.envs.matrix import MatrixGame
@@ -54,6 +55,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    _print_what_is_known()
     try:
         status = _dispatch(args)
         sys.stdout.flush()
@@ -67,15 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EnvironmentFault as fault:
-        print(fault.original, end="", file=sys.stderr)
+        print(visible_lines(fault.original), end="", file=sys.stderr)
         return _fail(str(fault), 1)
     except (OSError, MemoryError, RuntimeError) as error:
         return _fail(_one_line(error), 1)
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"coterie: {sentence}", file=sys.stderr)
+    print(visible(f"coterie: {sentence}"), file=sys.stderr)
     return status
+
+
+def _print_what_is_known() -> None:
+    """Where standard output has fewer characters than a text needs, others stand as codes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _one_line(error: BaseException) -> str:
@@ -225,12 +233,12 @@ def _given(args: list[str], name: str) -> str:
 
 def _say(*parts: Any, width: int | None = None) -> None:
     """Prints to standard output: as wide as the terminal, or as wide as needed into a pipe."""
-    from rich.console import Console
+    from coterie.show.terminal import Terminal
 
-    terminal = Console(highlight=False)
+    terminal = Terminal()
     if terminal.is_terminal:
         return terminal.print(*parts, sep="\n")
-    page = Console(file=io.StringIO(), highlight=False, width=width or 10_000)
+    page = Terminal(io.StringIO(), width or 10_000)
     page.print(*parts, sep="\n")
     for line in page.file.getvalue().splitlines():  # type: ignore[attr-defined]
         print(line.rstrip())
@@ -255,7 +263,8 @@ def _print_help(command: Command, names: list[str]) -> None:
 
 def _print_metrics(metrics: dict[str, Any], title: str) -> None:
     from rich.table import Table
-    from rich.text import Text
+
+    from coterie.show.terminal import line
 
     several = any(m["ci95"] for m in metrics.values())
     headers = ["95% interval", "per seed"] if several else []
@@ -266,8 +275,8 @@ def _print_metrics(metrics: dict[str, Any], title: str) -> None:
         each = " ".join(f"{x:.3f}" for x in m["per_seed"])
         interval = f"{m['ci95'][0]:.3f} to {m['ci95'][1]:.3f}" if m["ci95"] else ""
         cells = [interval, each] if several else []
-        table.add_row(name, f"[bold]{m['mean']:.3f}[/]", *cells)
-    _say(Text(title, style="dim"), table)
+        table.add_row(name, line(f"{m['mean']:.3f}", style="bold"), *cells)
+    _say(line(title, style="dim"), table)
 
 
 # Commands --------------------------------------------------------------------------------------
@@ -304,30 +313,34 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     }  # fmt: skip
     if parsed.run.json:
         return _print_json(found)
-    from rich.table import Table
-    from rich.text import Text
+    from rich.table import Column, Table
 
-    table = Table("[bold]algorithm", "mode", "reward", "", box=None, pad_edge=False)
+    from coterie.show.terminal import line
+
+    def bold(text: str, colour: str = "") -> Any:
+        return line(text, style=f"bold {colour}")
+
+    first = Column(bold("algorithm"))
+    table = Table(first, "mode", "reward", "", box=None, pad_edge=False)
     for a in found["algorithms"]:
         kind = "common" if a["common_reward"] else "any"
-        table.add_row(f"[bold cyan]{a['name']}", MODES[a["mode"]], kind, Text(a["title"], "dim"))
+        title = line(a["title"], style="dim")
+        table.add_row(bold(a["name"], "cyan"), MODES[a["mode"]], kind, title)
     homes = Table.grid(padding=(0, 2, 0, 0))
     homes.add_column(no_wrap=True)
     homes.add_column()
     for name, module in families().items():
-        homes.add_row(f"[bold cyan]{name}/", "  ".join(module.EXAMPLES))
-    homes.add_row(
-        "[bold]yours",
-        "package.module:callable [dim](native or Python; docs/your-environment.md)",
-    )
-    homes.add_row("[bold]Python", "gymnasium:ID  pettingzoo:MODULE")
+        homes.add_row(bold(f"{name}/", "cyan"), "  ".join(module.EXAMPLES))
+    where = ("(native or Python; docs/your-environment.md)", "dim")
+    homes.add_row(bold("yours"), line("package.module:callable ", where))
+    homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
     lessons = Table.grid(padding=(0, 2, 0, 0))
     for name, item in items().items():
-        lessons.add_row(f"[bold cyan]{name}", Text(item.title, "dim"))
+        lessons.add_row(bold(name, "cyan"), line(item.title, style="dim"))
     _say(
-        table, Text(legend, style="dim"), "\n[bold]environments", homes,
-        "\n[bold]lecture items", lessons,
+        table, line(legend, style="dim"), "", bold("environments"), homes,
+        "", bold("lecture items"), lessons,
     )  # fmt: skip
     return None
 
@@ -380,7 +393,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     own = parsed.run
     one_core_per_seed(own.seeds, hosted=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
-    out = own.out or Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(names))
+    out = own.out or Path("runs") / file_name("-".join(names))
     with TrainDisplay() as display:
         run = runs.train(
             parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
@@ -402,7 +415,8 @@ def _conclude(run: Run, as_json: bool) -> int:
             _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
         path, name = shlex.quote(str(run.path)), run.config["environment"]
         again = f" --environment {shlex.quote(name)}" if ":" in name else ""
-        _say(f"\nkept in {path}; next:\n  coterie evaluate {path}{again}\n  coterie plot {path}")
+        _say("", f"kept in {path}; next:")
+        _say(f"  coterie evaluate {path}{again}", f"  coterie plot {path}")
     return 0 if complete else INTERRUPTED
 
 
@@ -513,7 +527,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
         )
     run = runs.open_run(names[0], own.environment)
     recording = record(run, own.seed, own.which, own.episodes, not own.sampled, own.episode_seed)
-    print(film.film(recording, own.out, own.fps))
+    print(visible(film.film(recording, own.out, own.fps)))
 
 
 @dataclass(frozen=True)
@@ -529,7 +543,7 @@ class PlotArgs:
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
 
-    print(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric))
+    print(visible(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric)))
 
 
 @dataclass(frozen=True)
@@ -543,7 +557,8 @@ class ReportArgs:
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report import report
 
-    print(report([Path(n) for n in names], parsed.run.out, shlex.join(["coterie", *args])))
+    page = report([Path(n) for n in names], parsed.run.out, shlex.join(["coterie", *args]))
+    print(visible(page))
 
 
 @dataclass(frozen=True)
@@ -658,7 +673,7 @@ def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
     if own.json:
         _print_json({"passed": passed, "items": [outcome.to_dict() for outcome in outcomes]})
     else:
-        _say(display.summary(outcomes), f"\nreport: {own.out / 'report.html'}", width=120)
+        _say(display.summary(outcomes), "", f"report: {own.out / 'report.html'}", width=120)
     return 0 if passed else 1
 
 

@@ -22,9 +22,12 @@ from coterie.show.scene import (
     diamond,
     triangle,
 )
+from coterie.text import clipped, visible
 
 MAX_CHOICES = 12
 """Payoff tables with more rows or columns are drawn as lists of choices."""
+_TABLE_LETTERS, _CHOICE_LETTERS = 24, 16
+"""Longer names of agents and actions are cut."""
 
 
 # A grid ------------------------------------------------------------------------------------------
@@ -170,7 +173,11 @@ def payoffs(
         table: [A_1, ..., A_n, n].
         common: all are always paid the same, so that one number says it.
     """
-    if len(agents) == 2 and max(table.shape[:2]) <= MAX_CHOICES:
+    small = len(agents) == 2 and max(table.shape[:2]) <= MAX_CHOICES
+    most = _TABLE_LETTERS if small else _CHOICE_LETTERS
+    agents = [clipped(visible(agent), most) for agent in agents]
+    labels = [[clipped(visible(label), most) for label in own] for own in labels]
+    if small:
         return _table(agents, labels, table, chosen, common)
     return _choices(agents, labels, table, chosen)
 

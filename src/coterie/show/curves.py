@@ -14,11 +14,14 @@ import numpy as np
 from jaxtyping import Float
 
 from coterie.analysis.statistics import mean_interval
+from coterie.show.lettering import LITERAL, lettered, plot_font
+from coterie.text import visible
 from coterie.types import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 TEAM_RETURN = "eval/return/team_sum"
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -212,6 +215,7 @@ def _name(run: Path) -> str:
 
 def axis_title(metric: str) -> str:
     """A metric's name in words: what it measures, and when."""
+    metric = visible(metric)
     when, _, what = metric.partition("/")
     if when not in _WHEN:
         return metric
@@ -231,7 +235,19 @@ def draw(
 
     Legends stand beside the panels, ordered as the lines end, so that no line is ever covered.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    import matplotlib as mpl  # slow to import
+
+    with mpl.rc_context(LITERAL):
+        return _figure(panels, y_title, title, references or {})
+
+
+def _figure(
+    panels: Mapping[str, Sequence[Curve]],
+    y_title: str,
+    title: str | None,
+    references: Mapping[str, float],
+) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -245,12 +261,14 @@ def draw(
     labels = list(dict.fromkeys(c.label for curves in panels.values() for c in curves))
     looks = {label: _look(k) for k, label in enumerate(labels)}
     for ax, (environment, curves) in zip(axes, panels.items(), strict=False):
-        _panel(ax, environment, curves, looks, references or {})
+        _panel(ax, environment, curves, looks, references)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
+    y_words = "\n".join(lettered(words, plot_font(), 48) for words in y_title.split("\n"))
     for ax in axes[::columns]:
-        ax.set_ylabel(y_title, color=_INK, fontsize=10.5, labelpad=8)
+        ax.set_ylabel(y_words, color=_INK, fontsize=10.5, labelpad=8)
     if title:
+        title = lettered(title, plot_font(bold=True), 70)
         figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=14, fontweight="bold")
     figure.supxlabel(_footnote(panels), x=0.988, ha="right", color=_FAINT, fontsize=8)
     return figure
@@ -269,9 +287,11 @@ def _panel(
 ) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
+    entries: list[Line2D] = []
     for curve in sorted(curves, key=lambda c: -c.mean[-1]):
         look = looks[curve.label]
-        seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds != 1)})"
+        words = lettered(curve.label, plot_font(), 28)
+        words += f" ({curve.seeds} seed{'s' * (curve.seeds != 1)})"
         if 1 < curve.seeds < FEW_SEEDS:
             own = {"color": look["color"], "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
             ax.plot(curve.steps, curve.samples.T, label="_seeds", **own)
@@ -279,10 +299,14 @@ def _panel(
             band = {"color": look["color"], "alpha": 0.16, "lw": 0}
             ax.fill_between(curve.steps, curve.low, curve.high, **band)
         marker = {"marker": "o", "markersize": 5} if len(curve.steps) == 1 else {}
-        ax.plot(curve.steps, curve.mean, linewidth=1.9, label=seeds, zorder=3, **look, **marker)
+        entries += ax.plot(
+            curve.steps, curve.mean, linewidth=1.9, label=words, zorder=3, **look, **marker
+        )
     for name, value in references.items():
-        ax.axhline(value, color=_FAINT, linewidth=1.1, linestyle=(0, (4, 3)), label=name, zorder=1)
-    ax.set_title(environment, loc="left", color=_INK, fontsize=11.5, fontweight="bold", pad=9)
+        level = {"color": _FAINT, "linewidth": 1.1, "linestyle": (0, (4, 3)), "zorder": 1}
+        entries.append(ax.axhline(value, label=lettered(name, plot_font(), 28), **level))
+    title = lettered(environment, plot_font(bold=True), 60)
+    ax.set_title(title, loc="left", color=_INK, fontsize=11.5, fontweight="bold", pad=9)
     ax.set_xlabel("environment steps", color=_INK, fontsize=10.5, labelpad=6)
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -292,9 +316,18 @@ def _panel(
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(_FAINT)
     ax.tick_params(colors=_INK, labelsize=9.5, length=0)
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=9.5, labelcolor=_INK
-    )
+    _legend(ax, entries)
+
+
+def _legend(ax: Axes, entries: Sequence[Line2D]) -> None:
+    """Beside the panel: the lines and their labels."""
+    legend = ax.legend(
+        entries, [""] * len(entries), loc="upper left", bbox_to_anchor=(1.0, 1.02),
+        frameon=False, fontsize=9.5, labelcolor=_INK,
+    )  # fmt: skip
+    # Labels that begin with an underscore mean hidden lines to Matplotlib: these are just words.
+    for place, drawn in zip(legend.get_texts(), entries, strict=True):
+        place.set_text(drawn.get_label())
 
 
 def _footnote(panels: Mapping[str, Sequence[Curve]]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coterie.show.lettering import film_font, lettered
 from coterie.show.record import Frame, Recording
 from coterie.show.scene import (
     PALETTE,
@@ -24,6 +25,7 @@ from coterie.show.scene import (
     Role,
     Shape,
 )
+from coterie.text import clipped
 from coterie.types import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ HOLD = 6
 """The last frame of an episode stays as long as so many."""
 
 _SIDE, _MARGIN, _LINE = 520, 24, 24
+_AGENT, _ACTION = 158, 190
+"""The width of what is written about an agent."""
 _FINE = 2
 """Pictures are drawn so many times larger and then reduced, which smooths edges."""
 
@@ -141,7 +145,7 @@ def picture(recording: Recording, frame: Frame, caption: str) -> Image:
         pen.shape(shape)
     image.paste(stage, ((size[0] - wide) * _FINE // 2, round((_MARGIN + 1.4 * _LINE) * _FINE)))
     draw = ImageDraw.Draw(image)
-    _write(draw, _MARGIN, _MARGIN + 4, recording.title, 13, "faint")
+    _write(draw, _MARGIN, _MARGIN + 4, recording.title, 13, "faint", room=_SIDE)
     _panel(draw, recording, frame, caption, below)
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -156,8 +160,8 @@ def _panel(draw: ImageDraw, recording: Recording, frame: Frame, caption: str, to
     for i, agent in enumerate(recording.agents):
         y = top + _LINE * (i + 1.1)
         action = frame.actions[i] if frame.actions else "–"
-        _write(draw, columns[0], y, _clip(agent, 20), 14, "ink")
-        _write(draw, columns[1], y, _clip(action, 26), 14, "ink", bold=True)
+        _write(draw, columns[0], y, agent, 14, "ink", room=_AGENT)
+        _write(draw, columns[1], y, action, 14, "ink", bold=True, room=_ACTION)
         _write(draw, columns[2], y, number(frame.rewards[i]), 14, "ink", "r")
         _write(draw, columns[3], y, number(frame.returns[i]), 14, "ink", "r")
 
@@ -168,26 +172,30 @@ def number(x: float) -> str:
     return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
-def _clip(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _write(
     draw: ImageDraw, x: Number, y: Number, text: str, size: int, role: Role,
-    anchor: str = "l", bold: bool = False,
+    anchor: str = "l", bold: bool = False, room: Number | None = None,
 ) -> None:  # fmt: skip
     at = (x * _FINE, y * _FINE)
-    draw.text(at, text, PALETTE[role][0], _font(size * _FINE, bold), anchor=f"{anchor}m")
+    text, font = lettered(text, film_font(bold)), _font(size * _FINE, bold)
+    if room is not None:
+        text = _fitting(text, font, room * _FINE)
+    draw.text(at, text, PALETTE[role][0], font, anchor=f"{anchor}m")
+
+
+def _fitting(text: str, font: FreeTypeFont, room: Number) -> str:
+    """As much of a text as fits into so many pixels."""
+    most = min(len(text), int(room))
+    while most > 1 and font.getlength(clipped(text, most)) > room:
+        most -= 1
+    return clipped(text, most)
 
 
 @cache
 def _font(size: int, bold: bool) -> FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings along."""
-    import matplotlib
     from PIL import ImageFont
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    return ImageFont.truetype(film_font(bold), size)
 
 
 class _Pen:
@@ -223,6 +231,7 @@ class _Pen:
                 self._line(shape)
             case Label(x, y, text, size, role, bold):
                 font = _font(max(1, round(size * self.scale)), bold)
+                text = lettered(text, film_font(bold))
                 self.draw.text(self.at(x, y), text, PALETTE[role][0], font, anchor="mm")
 
     def _line(self, line: Line) -> None:

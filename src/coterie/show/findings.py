@@ -5,22 +5,23 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from coterie.envs.check import Report
+from coterie.show.terminal import line
 from coterie.spec import EnvSpec
 
 
 def render_check(report: Report) -> RenderableType:
     """What the environment promises, how it was played, the findings, and the verdict."""
-    parts: list[RenderableType] = [Text(report.environment, style="bold")]
+    parts: list[RenderableType] = [line(report.environment, style="bold")]
     if report.spec is not None:
-        parts += [Padding(_promises(report.spec), (0, 0, 0, 2)), Text(_played(report), "dim")]
+        parts += [Padding(_promises(report.spec), (0, 0, 0, 2)), line(_played(report), style="dim")]
     if report.findings:
-        parts += [Text(), _findings(report)]
+        parts += [line(), _findings(report)]
     violations = sum(finding.violation for finding in report.findings)
     verdict = f"{violations} violation{'s' * (violations > 1)}" if violations else "no violation"
-    return Group(*parts, Text(f"\n{verdict}", style="bold red" if violations else "bold green"))
+    style = "bold red" if violations else "bold green"
+    return Group(*parts, line(), line(verdict, style=style))
 
 
 def _promises(spec: EnvSpec) -> Table:
@@ -28,9 +29,9 @@ def _promises(spec: EnvSpec) -> Table:
     for agent, size, count in zip(
         spec.agents, spec.observation_sizes, spec.action_counts, strict=True
     ):
-        table.add_row(Text(agent), str(size), str(count))
+        table.add_row(line(agent), str(size), str(count))
     state = str(spec.central_size) if spec.central_size else "none: z is the joint observation"
-    table.add_row(Text("state", style="dim"), state, "")
+    table.add_row(line("state", style="dim"), state, "")
     return table
 
 
@@ -55,5 +56,5 @@ def _findings(report: Report) -> Table:
     table.add_column()
     for finding in report.findings:
         kind, style = ("violation", "red") if finding.violation else ("warning", "yellow")
-        table.add_row(Text(kind, style=style), Text(str(finding)))
+        table.add_row(line(kind, style=style), line(finding))
     return table

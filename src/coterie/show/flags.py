@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
+
+from coterie.show.terminal import line, paragraphs
 
 
 class Flag(NamedTuple):
@@ -133,16 +134,16 @@ def render_help(
     usage: str, about: str, groups: Sequence[tuple[str, Sequence[Flag]]], more: str = ""
 ) -> RenderableType:
     """A command's help: how it is called, what it does, its flags in groups."""
-    parts: list[RenderableType] = [Text(f"usage: {usage}"), Text(f"\n{about}")]
+    parts: list[RenderableType] = [line(f"usage: {usage}"), line(), paragraphs(about)]
     width = max(len(_head(flag)) for _, group in groups for flag in group)
     for title, group in groups:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(min_width=min(width, 30))
         table.add_column(ratio=1)
         for flag in group:
-            table.add_row(Text(_head(flag)), Text(flag.help))
-        parts += [Text(f"\n{title}", style="bold"), Padding(table, (0, 0, 0, 2))]
-    return Group(*parts, *([Text(f"\n{more}")] if more else []))
+            table.add_row(line(_head(flag)), line(flag.help))
+        parts += [line(), line(title, style="bold"), Padding(table, (0, 0, 0, 2))]
+    return Group(*parts, *([line(), line(more)] if more else []))
 
 
 def _head(flag: Flag) -> str:

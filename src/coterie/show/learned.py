@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from coterie.analysis.igm import Decomposition, Verdict, learned_decomposition, learned_verdict
 from coterie.analysis.learned import Play, algorithm_of, learned_play, single_shot
 from coterie.runs import Run
 from coterie.show.tables import number
+from coterie.show.terminal import line
 from coterie.types import UsageError
 
 Tables = list[tuple[Decomposition, Verdict]]
@@ -43,7 +43,7 @@ def render_learned(run: Run) -> RenderableType:
     plays, tables = learned(run)
     labels = single_shot(run).action_labels
     title = f"{run.config['algorithm']}, last policies"
-    parts: list[RenderableType] = [Text(title, "bold"), _plays(plays)]
+    parts: list[RenderableType] = [line(title, style="bold"), _plays(plays)]
     if tables:
         parts.append(_verdicts(tables))
     if len(labels) == 2:
@@ -72,7 +72,7 @@ def _plays(plays: Sequence[Play]) -> Table:
         cells.append(_numbers(play.gain))
         if play.sampled:
             cells += [_numbers(play.sampled.payoffs), _numbers(play.sampled.gain)]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*map(line, cells))
     return table
 
 
@@ -92,23 +92,22 @@ def _decomposition(seed: int, found: Decomposition, labels: Sequence[Sequence[st
     rows, columns = found.utilities
     table = _table(f"Q_tot, seed {seed}", "", *_heads(labels[1], columns))
     for r, label in enumerate(labels[0]):
-        cells = [Text(label), Text(number(rows[r]), "dim")]
+        cells = [line(label), line(number(rows[r]), style="dim")]
         for c in range(len(columns)):
             style = "bold" if (r, c) == found.greedy else ""
-            cells.append(Text(number(found.q_tot[r, c]), style))
+            cells.append(line(number(found.q_tot[r, c]), style=style))
         table.add_row(*cells)
     return table
 
 
-def _heads(labels: Sequence[str], utilities: Float[np.ndarray, " A"]) -> list[str]:
+def _heads(labels: Sequence[str], utilities: Float[np.ndarray, " A"]) -> list[Text]:
     """Column heads: an action and its utility."""
-    return [
-        f"{escape(a)} [dim]{number(float(u))}[/]" for a, u in zip(labels, utilities, strict=True)
-    ]
+    return [line(a, " ", (number(float(u)), "dim")) for a, u in zip(labels, utilities, strict=True)]
 
 
-def _table(*headers: str) -> Table:
-    return Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(*headers: str | Text) -> Table:
+    columns = map(Column, headers)
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from coterie.show.progress import TrainDisplay, clock
+from coterie.show.terminal import line
 
 if TYPE_CHECKING:
     from coterie.lecture._base import Outcome
 
-_WORDS = {True: "[green]passed[/]", False: "[red]failed[/]"}
+_WORDS = {True: ("passed", "green"), False: ("failed", "red")}
 
 
 class LectureDisplay(TrainDisplay):
@@ -31,13 +31,14 @@ class LectureDisplay(TrainDisplay):
         """One line for every item, training and outcome."""
         if event == "item":
             self.count += 1
-            self.say(f"\n[bold]{self.count}/{facts['of']}  {facts['item'].title}[/]")
+            self.say()
+            self.say(f"{self.count}/{facts['of']}  {facts['item'].title}", style="bold")
         elif event == "training":
             self.origin = None
-            self.say(f"[dim]$ {escape(facts['command'])}[/]")
+            self.say(f"$ {facts['command']}", style="dim")
         elif event == "outcome":
             outcome = facts["outcome"]
-            self.say(f"{_WORDS[outcome.passed]} in {clock(outcome.seconds)}")
+            self.say(_WORDS[outcome.passed], f" in {clock(outcome.seconds)}")
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
         """Nothing: a lecture has too many of them."""
@@ -46,12 +47,13 @@ class LectureDisplay(TrainDisplay):
         """Every claim of every item, with what was measured."""
         parts: list[RenderableType] = []
         for outcome in outcomes:
-            quick = " [dim](quick)[/]" if outcome.quick else ""
-            parts.append(f"\n[bold]{outcome.title}[/]{quick}  {_WORDS[outcome.passed]}")
+            quick = (" (quick)" if outcome.quick else "", "dim")
+            title = line((outcome.title, "bold"), quick, "  ", _WORDS[outcome.passed])
+            parts += [line(), title]
             table = Table("", "claim", "published", "measured", box=None, pad_edge=False)
             for check in outcome.checks:
-                mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
+                mark = ("✓", "green") if check["passed"] else ("✗", "red")
                 cells = (check[name] for name in ("claim", "published", "measured"))
-                table.add_row(mark, *(escape(cell) for cell in cells))
+                table.add_row(line(mark), *map(line, cells))
             parts.append(table)
         return Group(*parts)

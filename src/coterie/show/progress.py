@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
 from rich.table import Column
 from rich.text import Text
+
+from coterie.show.terminal import Terminal, line
 
 REWARDS = {
     "individual": "each agent its own",
@@ -27,14 +27,14 @@ class _Words(ProgressColumn):
         self.field, self.style = field, style
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields.get(self.field, ""), style=self.style)
+        return line(task.fields.get(self.field, ""), style=self.style)
 
 
 class TrainDisplay:
     """Shows the events that ``coterie.train`` reports."""
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Terminal(sys.stderr)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.bar = Progress(
             SpinnerColumn(),
@@ -64,9 +64,9 @@ class TrainDisplay:
     def __exit__(self, *_: Any) -> None:
         self._stop()
 
-    def say(self, text: str) -> None:
-        """One line, never broken."""
-        self.console.print(text, soft_wrap=True)
+    def say(self, *parts: str | tuple[str, str], style: str = "") -> None:
+        """One line, never broken; a part is text, or a tuple of text and its style."""
+        self.console.print(line(*parts, style=style), soft_wrap=True)
 
     def _stop(self) -> None:
         if self.task is not None:
@@ -77,23 +77,23 @@ class TrainDisplay:
     def _start(self, facts: dict[str, Any]) -> None:
         game, seeds, self.total = facts["game"], facts["seeds"], facts["steps"]
         teams = f"{plural(seeds, 'seed')}, {self.total:,} steps" + " each" * (seeds > 1)
-        what = f"[bold]{facts['algorithm']}[/] on [bold]{escape(facts['environment'])}[/]"
-        self.say(f"{what} · {plural(game.players.n_agents, 'agent')} · {teams}")
-        self.say(f"[dim]{facts['mode']} · {size(facts['bytes'])}[/]")
+        what = ((facts["algorithm"], "bold"), " on ", (facts["environment"], "bold"))
+        self.say(*what, f" · {plural(game.players.n_agents, 'agent')} · {teams}")
+        self.say(f"{facts['mode']} · {size(facts['bytes'])}", style="dim")
         z = f" · z: {CENTRAL[game.central]}" if game.central in CENTRAL else ""
-        self.say(f"[dim]reward: {REWARDS[game.reward]}{z}[/]")
+        self.say(f"reward: {REWARDS[game.reward]}{z}", style="dim")
         if self.live:
             self.bar.start()
             self.task = self.bar.add_task("", total=None, steps="compiling")
 
     def _note(self, facts: dict[str, Any]) -> None:
-        self.say(f"[dim]{escape(facts['sentence'])}[/]")
+        self.say(facts["sentence"], style="dim")
 
     def _warning(self, facts: dict[str, Any]) -> None:
-        self.say(f"[yellow]warning[/]: {escape(facts['sentence'])}")
+        self.say(("warning", "yellow"), f": {facts['sentence']}")
 
     def _stopping(self, facts: dict[str, Any]) -> None:
-        self.say("[yellow]stopping[/] at the next chunk; once more to give up at once")
+        self.say(("stopping", "yellow"), " at the next chunk; once more to give up at once")
 
     def _progress(self, facts: dict[str, Any]) -> None:
         if self.origin is None:  # the first chunk holds the compilation
@@ -132,9 +132,9 @@ class TrainDisplay:
         took = f"{facts['env_steps']:,} steps in {clock(facts['seconds'])}"
         if facts["stopped"]:
             where = f"; continue with: coterie resume {run.path}" if run.path else ""
-            self.say(f"[yellow]stopped[/] after {took}{escape(where)}")
+            self.say(("stopped", "yellow"), f" after {took}{where}")
         else:
-            self.say(f"[green]done[/]: {took}")
+            self.say(("done", "green"), f": {took}")
 
 
 def short(value: float | int) -> str:

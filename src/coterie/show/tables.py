@@ -16,6 +16,7 @@ from rich.text import Text
 
 from coterie.analysis import games
 from coterie.envs.matrix import MatrixGame
+from coterie.show.terminal import line
 
 OPTIMAL = "bold green"
 DOMINATED = "yellow"
@@ -45,7 +46,7 @@ def _heading(env: MatrixGame, report: games.GameReport) -> Text:
         kind = "zero sum" if kind == "constant sum 0" else kind
     traits = [f"{n} agent{'s' * (n > 1)}", kind]
     traits += ["single-shot" if env.rounds == 1 else f"{env.rounds} rounds"]
-    return Text.assemble((env.name, "bold"), ("   " + " · ".join(traits), "dim"))
+    return line((env.name, "bold"), ("   " + " · ".join(traits), "dim"))
 
 
 def number(value: float) -> str:
@@ -75,7 +76,7 @@ def _payoffs(report: games.GameReport) -> list[RenderableType]:
     slices = int(np.prod(others, dtype=np.int64))
     if max(counts[:2]) > _MAX_ACTIONS or slices > _MAX_SLICES:
         size = " × ".join(str(k) for k in counts)
-        return [Text(f"{size} joint actions: too large to draw, equilibria only.", style="dim")]
+        return [line(f"{size} joint actions: too large to draw, equilibria only.", style="dim")]
     rest = list(itertools.product(*(range(k) for k in others)))
     tables = [_slice(report, actions) for actions in rest]
     return [tables[0]] if len(tables) == 1 else [Columns(tables, padding=(1, 4))]
@@ -89,20 +90,20 @@ def _slice(report: games.GameReport, rest: tuple[int, ...]) -> Table:
     corner = agents[0] if alone else f"{agents[0]} ↓  {agents[1]} →"
     table = Table(
         box=box.ROUNDED,
-        title=Text(", ".join(fixed)) if fixed else None,
+        title=line(", ".join(fixed)) if fixed else None,
         title_style="bold",
         title_justify="left",
         border_style="dim",
         show_lines=True,
         pad_edge=True,
     )
-    table.add_column(Text(corner, style="dim"), style="bold", justify="left")
+    table.add_column(line(corner, style="dim"), style="bold", justify="left")
     for label in ("payoff",) if alone else labels[1]:
-        table.add_column(Text(label, style="bold"), justify="center")
+        table.add_column(line(label, style="bold"), justify="center")
     marks = {e.actions: e for e in report.equilibria}
     for row, label in enumerate(labels[0]):
         joint = [(row,)] if alone else [(row, k, *rest) for k in range(len(labels[1]))]
-        table.add_row(Text(label), *(_cell(report, a, marks.get(a)) for a in joint))
+        table.add_row(line(label), *(_cell(report, a, marks.get(a)) for a in joint))
     return table
 
 
@@ -111,9 +112,9 @@ def _cell(
 ) -> Text:
     text = _paid(report.payoffs[actions], report.common)
     if equilibrium is None:
-        return Text(f" {text} ")
+        return line(f" {text} ")
     # the blank before balances the mark after, so that numbers stay in the middle of the cell
-    return Text(f" {text}{_mark(equilibrium)}", style=_style(equilibrium))
+    return line(f" {text}{_mark(equilibrium)}", style=_style(equilibrium))
 
 
 def _mark(equilibrium: games.Equilibrium) -> str:
@@ -126,8 +127,8 @@ def _style(equilibrium: games.Equilibrium) -> str:
 
 def _legend(report: games.GameReport) -> Text:
     if not report.equilibria:
-        return Text("No pure equilibrium.", style="dim")
-    return Text.assemble(
+        return line("No pure equilibrium.", style="dim")
+    return line(
         ("‡", OPTIMAL),
         " Pareto-optimal equilibrium   ",
         ("†", DOMINATED),
@@ -149,12 +150,12 @@ def _equilibria(report: games.GameReport) -> RenderableType:
     table.add_column("Properties")
     best_first = sorted(report.equilibria, key=lambda e: (-e.welfare, e.actions))
     for e in best_first[:_MAX_EQUILIBRIA]:
-        cells = [Text(_joint(e.labels) + _mark(e), style=_style(e))]
-        cells += [Text(_paid(e.payoffs, report.common))]
-        cells += [] if report.common else [Text(number(e.welfare))]
-        table.add_row(*cells, Text(_properties(e)))
+        cells = [line(_joint(e.labels) + _mark(e), style=_style(e))]
+        cells += [line(_paid(e.payoffs, report.common))]
+        cells += [] if report.common else [line(number(e.welfare))]
+        table.add_row(*cells, line(_properties(e)))
     more = len(best_first) - _MAX_EQUILIBRIA
-    return table if more <= 0 else Group(table, Text(f"... and {more} more", style="dim"))
+    return table if more <= 0 else Group(table, line(f"... and {more} more", style="dim"))
 
 
 def _properties(e: games.Equilibrium) -> str:
@@ -178,9 +179,9 @@ def _mixed(report: games.GameReport) -> list[RenderableType]:
     table.add_column("Payoff" if report.common else "Payoffs", justify="right")
     for policies in found[:_MAX_EQUILIBRIA]:
         who = zip(report.agents, report.action_labels, policies, strict=True)
-        cells = [Text(f"{agent}: {_policy(labels, p)}") for agent, labels, p in who]
+        cells = [line(f"{agent}: {_policy(labels, p)}") for agent, labels, p in who]
         paid = games.expected_payoffs(report.payoffs, policies)
-        table.add_row(*cells, Text(_paid(paid, report.common)))
+        table.add_row(*cells, line(_paid(paid, report.common)))
     return [table]
 
 
@@ -205,9 +206,9 @@ def _traits(report: games.GameReport) -> Table:
     table.add_column()
     guaranteed = _paid(report.guaranteed, len(set(report.guaranteed)) == 1)
     agreed = "yes, all agents have the same best joint actions" if report.no_conflict else "no"
-    table.add_row("Greatest welfare", Text(_greatest(report)))
+    table.add_row("Greatest welfare", line(_greatest(report)))
     table.add_row(
-        "Safest actions", Text(f"{_safest(report)}, which guarantee a payoff of {guaranteed}")
+        "Safest actions", line(f"{_safest(report)}, which guarantee a payoff of {guaranteed}")
     )
     table.add_row("No-conflict game", agreed)
     return table

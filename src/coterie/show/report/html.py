@@ -1,13 +1,17 @@
-"""Blocks as HTML. Every text of a user's passes ``escape`` or ``embed``, and nothing else does."""
+"""Blocks as HTML. Every text of a user's passes ``escape`` or ``embed``, and nothing else does.
+
+Captions, titles and cells pass ``inline``, which reads `code` and **bold**: a text of a user's in
+one of these is ``quoted`` first.
+"""
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from coterie.show.report.blocks import (
     Text,
     Viewer,
 )
+from coterie.text import visible, visible_lines
 
 NOTHING = "–"
 LONG = 28
@@ -42,25 +47,63 @@ def render_all(blocks: Iterable[Block]) -> str:
     return "\n".join(render(block) for block in blocks)
 
 
+def escape(text: str) -> str:
+    """Text as HTML shows it, in an element or an attribute; what cannot be seen by its code."""
+    return html.escape(visible(text))
+
+
 def embed(data: Any) -> str:
     """JSON inside a page: nothing in it can end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    text = json.dumps(_seen(data), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = text.replace("<", "\\u003c")
     return f'<script type="application/json">{text}</script>'
 
 
+def _seen(data: Any) -> Any:
+    """The same with every text made visible."""
+    if isinstance(data, Mapping):
+        return {key: _seen(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_seen(value) for value in data]
+    return visible(data) if isinstance(data, str) else data
+
+
+_LITERAL = r"\\[\\`*]"
+_LETTER = r"[^\\`]|\\(?![\\`*])"
+_INLINE = re.compile(
+    rf"(?P<literal>{_LITERAL})"
+    rf"|`(?P<code>(?:{_LITERAL}|{_LETTER})+)`"
+    rf"|\*\*(?P<bold>(?:{_LITERAL}|{_LETTER}|`)+?)\*\*"
+)
+
+
 def inline(text: str) -> str:
-    """A line of text with `code` and **bold**."""
-    parts = re.split(r"(`[^`]+`|\*\*.+?\*\*)", text, flags=re.S)
-    return "".join(_part(part) for part in parts)
+    r"""A line of text with `code` and **bold**; a backslash takes a \`, \* or \\ as it is."""
+    parts, end = [], 0
+    for found in _INLINE.finditer(text):
+        parts += [_lines(text[end : found.start()]), _part(found)]
+        end = found.end()
+    return "".join([*parts, _lines(text[end:])])
 
 
-def _part(part: str) -> str:
-    if len(part) > 2 and part[0] == part[-1] == "`":
-        return f"<code>{escape(part[1:-1])}</code>"
-    if len(part) > 4 and part[:2] == part[-2:] == "**":
-        return f"<strong>{escape(part[2:-2])}</strong>"
-    return escape(part)
+def _part(found: re.Match[str]) -> str:
+    if found["literal"]:
+        return _lines(found["literal"][1])
+    tag, text = ("code", found["code"]) if found["code"] else ("strong", found["bold"])
+    return f"<{tag}>{_lines(_unquoted(text))}</{tag}>"
+
+
+def _lines(text: str) -> str:
+    return html.escape(visible_lines(text))
+
+
+def quoted(text: object) -> str:
+    """Text that ``inline`` shows as it is."""
+    return re.sub(r"([\\`*])", r"\\\1", visible(text))
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\([\\`*])", r"\1", text)
 
 
 def _caption(text: str, tag: str = "figcaption") -> str:
@@ -163,7 +206,7 @@ def _table(block: Table) -> str:
     body = "".join(
         "<tr>" + "".join(map(_cell, row, numeric, places)) + "</tr>" for row in block.rows
     )
-    label = escape(block.caption or "table")
+    label = escape(_unquoted(block.caption) or "table")
     return (
         f'<figure class="table"><div class="scroll" tabindex="0" role="region" '
         f'aria-label="{label}"><table class="sortable"><thead><tr>{head}</tr></thead>'

@@ -27,7 +27,7 @@ from coterie.show.report.blocks import (
     Text,
     Viewer,
 )
-from coterie.show.report.html import decimals, written
+from coterie.show.report.html import decimals, quoted, written
 from coterie.show.report.page import check, write_report
 from coterie.tracking import EvaluationFile, RunDirectory
 from coterie.types import UsageError
@@ -113,7 +113,7 @@ def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Pa
     ]  # fmt: skip
     if command:
         sections.append(Section("This page", [Command(command)], summary="How it was made."))
-    versions = sorted({str(s.config.get("coterie", "unknown")) for s in sources})
+    versions = sorted({quoted(s.config.get("coterie", "unknown")) for s in sources})
     facts = {
         "Runs": str(len(sources)),
         "Environments": str(len(environments)),
@@ -142,17 +142,13 @@ def _section(environment: str, sources: Sequence[tuple[Source, str]]) -> Section
     for source, label in sources:
         asked = source.config.get("command")
         if asked:
-            blocks.append(Command(asked, f"Trained **{_plain(label)}**"))
+            blocks.append(Command(asked, f"Trained **{quoted(label)}**"))
         blocks.append(Settings(_settings(source), f"Settings of {label}"))
     late = [label for s, label in sources if not s.finished]
     summary = f"{len(sources)} run{'s' * (len(sources) > 1)}" + (
         f", {len(late)} of them unfinished." if late else "."
     )
-    return Section(environment, blocks, summary=summary)
-
-
-def _plain(label: str) -> str:
-    return label.replace("*", "").replace("`", "")
+    return Section(quoted(environment), blocks, summary=summary)
 
 
 def _table(sources: Sequence[tuple[Source, str]]) -> Table:
@@ -163,7 +159,7 @@ def _table(sources: Sequence[tuple[Source, str]]) -> Table:
         places = min(3, decimals(source.per_seed))
         interval = " to ".join(written(x, places) for x in s["ci95"]) if s["ci95"] else None
         each = "\u2002".join(written(x, places) for x in source.per_seed)
-        rows.append([label, s["mean"], s["iqm"], interval, s["seeds"], source.steps, each])
+        rows.append([quoted(label), s["mean"], s["iqm"], interval, s["seeds"], source.steps, each])
     headers = ("run", "mean", "IQM", "95% interval", "seeds", "steps", "each seed")
     caption = (
         "Team return (sum over agents) of greedy episodes: mean, interquartile mean and 95% t "
@@ -179,14 +175,14 @@ def _episode(source: Source, label: str) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
     if is_code(source.config["environment"]):
         return Text(
-            f"**{_plain(label)}** played in code that this page cannot open, "
+            f"**{quoted(label)}** played in code that this page cannot open, "
             "so there is no episode to show."
         )
     try:
         recording = record(open_run(source.path), seed=source.best_seed)
     except NoPictures as error:
-        return Text(str(error))
-    caption = f"**{_plain(label)}**, its best team of {len(source.per_seed)}."
+        return Text(quoted(error))
+    caption = f"**{quoted(label)}**, its best team of {len(source.per_seed)}."
     return Viewer(recording, caption)
 
 

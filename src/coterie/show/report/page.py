@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 from coterie.show.curves import COLOURS
 from coterie.show.report.blocks import Section, Verdict
-from coterie.show.report.html import inline, render_all
+from coterie.show.report.html import escape, inline, render_all
 from coterie.show.scene import PALETTE
 from coterie.types import UsageError
 

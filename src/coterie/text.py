@@ -1,0 +1,57 @@
+"""Text that others wrote (names, paths, settings, errors of their code): shown, never obeyed.
+
+What a medium would obey beside control characters is that medium's own business: markup of the
+terminal in ``show/terminal.py``, letters of a picture in ``show/lettering.py``, HTML in
+``show/report/html.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+"""Invisible characters that scripts and emoji are written with."""
+_FILE_NAME = 120
+"""Bytes of a file's name; file systems allow about twice as many."""
+
+
+def visible(text: object) -> str:
+    r"""One line of text in which every character can be seen.
+
+    Control characters (so escape sequences and line breaks too), lone surrogates, and what is
+    invisible or turns the direction of writing are written as Python writes them: ``\x1b``.
+    """
+    text = str(text)
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def visible_lines(text: object) -> str:
+    """The same where line breaks are meant as such; tabs become blanks."""
+    return "\n".join(visible(line.expandtabs()) for line in str(text).split("\n"))
+
+
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if not hidden or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def clipped(text: str, most: int) -> str:
+    """At most so many characters: the middle gives way, as names often differ at their ends."""
+    if len(text) <= most:
+        return text
+    head = most // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def file_name(text: str) -> str:
+    """Text as the name of a file or folder; what is cut off counts by its digest."""
+    name = re.sub(r"[^\w.-]+", "-", text)
+    if len(name.encode()) <= _FILE_NAME:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+    head = name.encode()[: _FILE_NAME - len(digest) - 1].decode(errors="ignore")
+    return f"{head}-{digest}"
