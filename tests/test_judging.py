@@ -72,8 +72,8 @@ USUAL = (20, 32, 320)
 
 
 def test_a_compiled_environment_is_judged_as_often_as_usual():
-    assert settings("ippo", "matrix/climbing", 100) == (USUAL, [])
-    asked = settings("ippo", "matrix/climbing", 100, evaluations=3, evaluation_episodes=7)
+    assert settings("ippo", "matrix/climbing", 100_000) == (USUAL, [])
+    asked = settings("ippo", "matrix/climbing", 100_000, evaluations=3, evaluation_episodes=7)
     assert asked == ((3, 7, 320), [])
 
 

@@ -165,7 +165,8 @@ class HostedLanes:
         groups = [*parts, range(first, first + seeds * self._judges)]
         self.fleet = make_fleet(game.env, groups, Limits(hosting.step_timeout), hosting.processes())
         spec = game.players
-        self.stage = Stage(self.fleet, spec, seeds, k, seed, self.restarts)
+        whole = algorithm.whole_episodes
+        self.stage = Stage(self.fleet, spec, seeds, k, seed, self.restarts, whole)
         shape = (self._judges, seeds)
         self.arena = Arena(self.fleet, len(parts), first, shape, program.choose, self.restarts)
 

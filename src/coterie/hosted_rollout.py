@@ -164,6 +164,8 @@ class Stage:
     Args:
         fleet: its groups 0 and, where K > 1, 1 are the halves.
         seed: the first seed's number.
+        whole_episodes: every rollout begins with a new episode in every environment, and its first
+            episodes alone count (``rollout.Episodes``).
     """
 
     def __init__(
@@ -174,13 +176,15 @@ class Stage:
         environments: int,
         seed: int,
         restarts: Restarts,
+        whole_episodes: bool = False,
     ) -> None:
         self.fleet, self.spec, self.seeds, self.seed = fleet, spec, seeds, seed
-        self.restarts = restarts
+        self.restarts, self.whole_episodes = restarts, whole_episodes
         self.count = environments * seeds
         self.halves = [slice(h[0], h[-1] + 1) for h in halves(seeds, environments)]
         self.seen = Sights(*(np.zeros_like(x[: self.count]) for x in fleet.rows.start))
         self.vector = empty_vector(spec, self.count)
+        self.counting = np.ones(self.count, bool)
         self.totals = self._no_totals()
 
     # Episodes ----------------------------------------------------------------------------------
@@ -223,6 +227,7 @@ class Stage:
 
     def restart(self) -> None:
         """Breaks off every episode that has begun and starts a new one in its place."""
+        self.counting[:] = True
         if (begun := np.flatnonzero(self.vector.lengths)).size:
             self._reset(begun)
 
@@ -261,6 +266,8 @@ class Stage:
                 seconds.spent("acting")
         for h in range(len(self.halves)):
             self._land(h, steps - 1, record, seconds)
+        if self.whole_episodes:
+            self._count(np.flatnonzero(self.counting))
         kept = jax.tree.map(lambda *x: _joined(x, steps), *(y for n in noted for y in n))
         self.vector.digest[:] = self.fleet.rows.digest[: self.count]
         record = record._replace(memory=kept[0], actions=kept[1], behaviour=kept[2])
@@ -310,7 +317,10 @@ class Stage:
         self._reset(faulty)
 
     def _count(self, ended: np.ndarray) -> None:
-        """Adds the episodes that ended to the totals."""
+        """Adds the episodes that ended, or are broken off, to the totals."""
+        ended = ended[self.counting[ended]]
+        if self.whole_episodes:
+            self.counting[ended] = False
         vector, seed = self.vector, ended % self.seeds
         np.add.at(self.totals.episodes, seed, 1)
         np.add.at(self.totals.returns, seed, vector.returns[ended])
@@ -321,6 +331,7 @@ class Stage:
         for fault in faults:
             row = fault.row
             self._charge(fault)
+            self.counting[row] = not self.whole_episodes
             if t and self.vector.lengths[row]:
                 record.truncated[t - 1, row] = True
             for led, seen in zip(record.led, record.seen, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import Game, VectorState, refill, restart, step_vector
@@ -14,7 +14,11 @@ from coterie.types import PRNGKey, Transition
 
 
 class Episodes(eqx.Module):
-    """Totals over the episodes that ended: their number, returns [R] and lengths."""
+    """Totals over the episodes that ended: their number, returns [R] and lengths.
+
+    Where every rollout begins anew, over the first episode of each environment alone, as far as it
+    went: after it more short episodes than long ones would end before the rollout does.
+    """
 
     count: Float[Array, ""]
     returns: Float[Array, " R"]
@@ -48,7 +52,7 @@ def scan_rollout(
         vector = restart(game, vector, pool)
 
     def step(carry, xs):
-        vector, memory = carry
+        vector, memory, counting = carry
         noise, keys = xs
         seen, fresh = vector.shown, vector.fresh
         starts = jnp.broadcast_to(fresh[:, None], seen.alive.shape)
@@ -72,10 +76,21 @@ def scan_rollout(
             next_alive=led_to.alive,
             next_central=led_to.central,
         )
-        ended = vector.fresh.astype(memory.dtype)
-        totals = Episodes(ended.sum(), ended @ vector.returns, ended @ vector.lengths)
-        return (vector, next_memory), (transition, totals)
+        totals = totals_of(vector, vector.fresh & counting)
+        if algorithm.whole_episodes:
+            counting = counting & ~vector.fresh
+        return (vector, next_memory, counting), (transition, totals)
 
-    (vector, memory), (rollout, totals) = jax.lax.scan(step, (vector, memory), (noise, step_keys))
+    carry = (vector, memory, jnp.ones(environments, bool))
+    (vector, memory, counting), (rollout, each) = jax.lax.scan(step, carry, (noise, step_keys))
+    totals = jax.tree.map(lambda x: x.sum(0), each)
+    if algorithm.whole_episodes:
+        totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting))
     vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
-    return vector, memory, rollout, jax.tree.map(lambda x: x.sum(0), totals)
+    return vector, memory, rollout, totals
+
+
+def totals_of(vector: VectorState, which: Bool[Array, " B"]) -> Episodes:
+    """Totals over what these environments have played of their episodes."""
+    counts = which.astype(vector.returns.dtype)
+    return Episodes(counts.sum(), counts @ vector.returns, counts @ vector.lengths)

@@ -370,7 +370,8 @@ def train(
         reward = "mean"
         remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)
-    remarks += algorithm.remarks(game)
+    remarks += algorithm.remarks(game) + algorithm.shortfalls(steps)
+    remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
     judged, remark = _judging(asked, steps, algorithm, env, settled)
     remarks += remark
     config = {
@@ -430,6 +431,16 @@ def _judging(
         f"an episode takes about {length:,} steps, so fewer are played to judge: "
         f"--evaluations {fewer['evaluations']} --evaluation-episodes "
         f"{fewer['evaluation_episodes']} --final-episodes {fewer['final_episodes']}"
+    ]
+
+
+def _fewer_points(asked: int | None, rollouts: int) -> list[str]:
+    """A sentence if a policy cannot be evaluated as often as asked for."""
+    if asked is None or asked <= rollouts:
+        return []
+    return [
+        f"policies are evaluated between rollouts, and the run makes {rollouts:,}: there are "
+        f"{rollouts:,} evaluations along the way instead of {asked:,}"
     ]
 
 

@@ -135,7 +135,7 @@ class Paced(abc.ABC):
 
     def iterations(self, steps: int) -> int:
         """Iterations that make at least so many environment steps."""
-        return -(-steps // self.steps_per_iteration)
+        return self.algorithm.iterations(steps)
 
     def keys(self, seed: int) -> Key[Array, " S"]:
         """One root key per seed: seed + 0, seed + 1, ..."""

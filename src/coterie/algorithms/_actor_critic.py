@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.algorithms._base import follow
+from coterie.algorithms._base import follow, never_copied
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import PerAgent, sharing_index
@@ -157,6 +157,16 @@ class ActorCritic(PolicyGradient):
 
     def rollout_shape(self) -> tuple[int, int]:
         return self.rollout_steps, self.environments
+
+    def shortfalls(self, steps: int) -> list[str]:
+        said = super().shortfalls(steps)
+        if self.gae_lambda is None and self.n_steps > self.rollout_steps:
+            said.append(
+                f"a rollout has {self.rollout_steps:,} steps of each environment, so targets hold "
+                f"at most so many rewards and not {self.n_steps:,}: raise --rollout-steps"
+            )
+        updates = self.updates(self.iterations(steps))
+        return said + never_copied(self.target_interval, self.target_tau, updates)
 
     def updates(self, iterations: int) -> int:
         epochs, minibatches = self.passes()

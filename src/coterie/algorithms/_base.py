@@ -73,6 +73,25 @@ class Algorithm(abc.ABC):
         del game
         return []
 
+    def iterations(self, steps: int) -> int:
+        """Whole rollouts that make at least so many environment steps."""
+        each, environments = self.rollout_shape()
+        return -(-steps // (each * environments))
+
+    def shortfalls(self, steps: int) -> list[str]:
+        """What a run of so many steps will lack with these resolved settings, a sentence each.
+
+        Said before the run starts, beside ``remarks``.
+        """
+        each, environments = self.rollout_shape()
+        made = self.iterations(steps) * each * environments
+        if made <= 1.1 * steps:
+            return []
+        return [
+            f"a run is made of whole rollouts, each of {environments:,} environments x {each:,} "
+            f"steps: this one makes {made:,} steps instead of {steps:,}"
+        ]
+
     @abc.abstractmethod
     def rollout_shape(self) -> tuple[int, int]:
         """(T, K): steps of each of K parallel environments between two calls of ``learn``."""
@@ -149,6 +168,35 @@ def moved(
     """A setting that moves linearly from ``start`` to ``end`` over so many environment steps."""
     done = np.clip(iterations * per_iteration / (over or 1), 0, 1)
     return (start + done * ((start if end is None else end) - start)).astype(np.float32)
+
+
+def unreached(name: str, end: float | None, over: int | None, steps: int) -> list[str]:
+    """A sentence if a setting that moves to ``end`` does not get there in so many steps."""
+    flag = name.replace("_", "-")
+    if over is None:
+        return []
+    if end is None:
+        return [f"{name} stays as it is: --{flag}-steps has no use without --{flag}-end"]
+    if over <= steps:
+        return []
+    return [
+        f"{name} moves over {over:,} steps, but the run has {steps:,}: it does not reach {end:g}; "
+        f"lower --{flag}-steps"
+    ]
+
+
+def never_copied(interval: int | None, tau: float | int | None, updates: int) -> list[str]:
+    """A sentence if ``interval`` changes nothing in a run of so many updates."""
+    if interval is None:
+        return []
+    if tau is not None:
+        return [f"targets move by target_tau {tau:g} at every update: target_interval has no use"]
+    if updates >= interval:
+        return []
+    return [
+        f"targets are copied every {interval:,} updates, but the run makes {updates:,}: they stay "
+        "as they were at the start; lower --target-interval"
+    ]
 
 
 def share_of(end: float | None, start: float) -> float | None:

@@ -12,7 +12,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.algorithms._base import Algorithm, check_rate_end, clip_norm, moved, share_of
+from coterie.algorithms._base import (
+    Algorithm,
+    check_rate_end,
+    clip_norm,
+    moved,
+    share_of,
+    unreached,
+)
 from coterie.envs.views import Game
 from coterie.networks import ACTIVATIONS, Groups, PerAgent, sharing_index
 from coterie.ops.exploration import sample
@@ -107,6 +114,11 @@ class PolicyGradient(Algorithm):
             if getattr(self, f"{name}_end") is not None and getattr(self, f"{name}_steps") is None
         }
         return dataclasses.replace(self, **open_ended) if open_ended else self
+
+    def shortfalls(self, steps: int) -> list[str]:
+        said = super().shortfalls(steps)
+        said += unreached("lr", self.lr_end, self.lr_steps, steps)
+        return said + unreached("entropy", self.entropy_end, self.entropy_steps, steps)
 
     def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         steps, environments = self.rollout_shape()

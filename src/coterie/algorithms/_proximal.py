@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from jaxtyping import Array, Bool, Float, Int
@@ -28,22 +29,32 @@ class Proximal(ActorCritic):
     """ε: how far the probability ratio may move from 1 before its gradient is cut."""
     epochs: int = 4
     """Passes over every rollout."""
-    minibatches: int = 4
-    """Parts a rollout is split into in a pass, by environment."""
+    minibatches: int | None = None
+    """Parts a rollout is split into in a pass, by environment; 4, or the most below that divide
+    the environments, unless given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.environments % self.minibatches:
+        if self.minibatches is not None and self.environments % self.minibatches:
             raise UsageError(
                 f"minibatches split the environments: {self.minibatches} must divide "
                 f"{self.environments}"
             )
 
     def _positive(self) -> tuple[str, ...]:
-        return (*super()._positive(), "clip", "epochs", "minibatches")
+        return (*super()._positive(), "clip", "epochs")
+
+    def _positive_or_none(self) -> tuple[str, ...]:
+        return (*super()._positive_or_none(), "minibatches")
+
+    def resolve(self, steps: int, time_limit: int | None = None) -> Proximal:
+        resolved = super().resolve(steps, time_limit)
+        assert isinstance(resolved, Proximal)
+        return dataclasses.replace(resolved, minibatches=self.passes()[1])
 
     def passes(self) -> tuple[int, int]:
-        return self.epochs, self.minibatches
+        usual = max(m for m in (1, 2, 3, 4) if self.environments % m == 0)
+        return self.epochs, self.minibatches or usual
 
     def act(
         self,

@@ -22,7 +22,9 @@ from coterie.algorithms._base import (
     clip_norm,
     follow,
     moved,
+    never_copied,
     share_of,
+    unreached,
 )
 from coterie.envs.views import Game, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
@@ -30,6 +32,9 @@ from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_actio
 from coterie.ops.losses import one_step_target, summed_mean
 from coterie.ops.moments import Moments
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
+
+LEARNING_STARTS, TARGET_INTERVAL = 10_000, 200
+"""Unless given, and unless the run is so short that fewer are needed."""
 
 
 class Experience(eqx.Module):
@@ -93,16 +98,18 @@ class ValueBased(Algorithm):
     """Parallel environments K that fill replay."""
     update_ratio: float = 1 / 16
     """Gradient updates per environment step, whatever K is."""
-    learning_starts: int = 10_000
-    """Environment steps collected before the first update."""
+    learning_starts: int | None = None
+    """Environment steps collected before the first update; 10,000, and at most a tenth of the run,
+    unless given."""
     epsilon_start: float = 1.0
     """Exploration probability ε at the start."""
     epsilon_end: float = 0.05
     """ε from ``epsilon_steps`` on."""
     epsilon_steps: int | None = None
     """Environment steps over which ε falls linearly; a quarter of the run unless given."""
-    target_interval: int = 200
-    """Updates between two copies of θ to the target θ̄."""
+    target_interval: int | None = None
+    """Updates between two copies of θ to the target θ̄; 200, and at most a fifth of the run's,
+    unless given."""
     target_tau: float | None = None
     """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
     double_q: bool = False
@@ -126,7 +133,7 @@ class ValueBased(Algorithm):
         positive = {
             name: getattr(self, name)
             for name in ("lr", "batch_size", "buffer_size", "environments", "update_ratio",
-                         "target_interval", "sequence_length")
+                         "sequence_length")
         }  # fmt: skip
         for name, value in positive.items():
             if not 0 < value < float("inf"):
@@ -135,12 +142,12 @@ class ValueBased(Algorithm):
             raise UsageError(f"update_ratio must be at least 1e-5; got {self.update_ratio}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UsageError(f"max_grad_norm must be positive or None; got {self.max_grad_norm}")
-        for name in ("epsilon_steps", "lr_steps"):
+        for name in ("epsilon_steps", "lr_steps", "target_interval"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1 or None; got {value}")
         check_rate_end(self.lr_end)
-        if self.learning_starts < 0:
+        if self.learning_starts is not None and self.learning_starts < 0:
             raise UsageError(f"learning_starts must not be negative; got {self.learning_starts}")
         for name in ("gamma", "epsilon_start", "epsilon_end"):
             if not 0 <= getattr(self, name) <= 1:
@@ -204,16 +211,45 @@ class ValueBased(Algorithm):
 
     def resolve(self, steps: int, time_limit: int | None = None) -> ValueBased:
         found: dict[str, int] = {}
+        if self.learning_starts is None:
+            found["learning_starts"] = min(LEARNING_STARTS, steps // 10)
         if self.epsilon_steps is None:
             found["epsilon_steps"] = max(1, steps // 4)
         if self.lr_end is not None and self.lr_steps is None:
             found["lr_steps"] = steps
-        return dataclasses.replace(self, **found) if found else self
+        resolved = dataclasses.replace(self, **found)
+        if self.target_interval is None and self.target_tau is None:
+            updates = resolved.updates(resolved.iterations(steps))
+            interval = min(TARGET_INTERVAL, max(1, updates // 5))
+            resolved = dataclasses.replace(resolved, target_interval=interval)
+        return resolved
+
+    def shortfalls(self, steps: int) -> list[str]:
+        said = super().shortfalls(steps)
+        updates = self.updates(self.iterations(steps))
+        if not updates:
+            said.append(
+                f"learning starts after {self._starts:,} steps, but the run has {steps:,}: it "
+                "makes no update; lower --learning-starts"
+            )
+        else:
+            said += never_copied(self.target_interval, self.target_tau, updates)
+        if self.epsilon_start != self.epsilon_end:
+            said += unreached("epsilon", self.epsilon_end, self.epsilon_steps, steps)
+        return said + unreached("lr", self.lr_end, self.lr_steps, steps)
+
+    @property
+    def _starts(self) -> int:
+        return LEARNING_STARTS if self.learning_starts is None else self.learning_starts
+
+    @property
+    def _interval(self) -> int:
+        return self.target_interval or TARGET_INTERVAL
 
     def _first(self) -> int:
         """The first iteration at whose end ``learning_starts`` steps are collected."""
         steps, environments = self.rollout_shape()
-        return max(-(-self.learning_starts // (steps * environments)) - 1, 0)
+        return max(-(-self._starts // (steps * environments)) - 1, 0)
 
     def updates(self, iterations: int) -> int:
         return max(iterations - self._first(), 0) * self._updates()
@@ -230,7 +266,7 @@ class ValueBased(Algorithm):
             "slot": (iterations * self._items() % self._capacity()).astype(np.int32),
             "stored": np.minimum(stored, self._capacity()).astype(np.int32),
             "updates": np.where(iterations >= self._first(), self._updates(), 0).astype(np.int32),
-            "since_copy": (done % self.target_interval).astype(np.int32),
+            "since_copy": (done % self._interval).astype(np.int32),
         }
 
     # The learner -----------------------------------------------------------------------------
@@ -324,7 +360,7 @@ class ValueBased(Algorithm):
             step, optimiser = self._optimiser().update(self._clip(grads), optimiser)
             values = eqx.apply_updates(values, jax.tree.map(lambda x: clock["rate"] * x, step))
             count = clock["since_copy"] + u + 1
-            target = follow(target, values, count, self.target_interval, self.target_tau)
+            target = follow(target, values, count, self._interval, self.target_tau)
             return values, target, optimiser, total + loss
 
         carry = (learner.values, learner.target, learner.optimiser, jnp.zeros(()))
