@@ -40,7 +40,7 @@ def drop_each_leaf(run_dir: Path, like, *others):
     """The newest checkpoint, once it is shown that it must hold every leaf of the state."""
     restored = latest(run_dir, like, *others)
     arrays, meta = read_arrays(run_dir / "checkpoints" / str(restored.step) / "state.safetensors")
-    leaves = {checkpoint._name(path): x for path, x in jax.tree.leaves_with_path(restored.tree)}
+    leaves = {checkpoint.leaf_name(path): x for path, x in jax.tree.leaves_with_path(restored.tree)}
     assert arrays.keys() == leaves.keys()
     lacking = run_dir.parent / "lacking.safetensors"
     for name in leaves:

@@ -160,7 +160,9 @@ def stop(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("event", "times", "kept"), [("start", 1, 0), ("saving", 1, 0), ("saving", 3, 96),
                                  ("evaluation", 2, 64), ("progress", 5, 80)],
@@ -277,7 +279,9 @@ def test_a_clock_that_jumps_changes_nothing_but_times(calm, tmp_path, monkeypatc
     assert np.isfinite(seconds).all()
 
 
-@pytest.mark.parametrize("border", [2**31, 2**32, 2**40])
+@pytest.mark.parametrize(
+    "border", [2**31, *(pytest.param(2**k, marks=pytest.mark.slow) for k in (32, 40))]
+)
 def test_counts_go_on_beyond_what_32_bits_hold(calm, tmp_path, border):
     """A run that is made to be just below, in iterations and in steps, and goes on across."""
     for unit in (EACH, 1):

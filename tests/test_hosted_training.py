@@ -112,7 +112,13 @@ def hosted_game(algorithm, name="guests:Relay"):
 COMPARED = ("reinforce", "qmix", "mappo", "central_q")
 
 
-@pytest.mark.parametrize("name", algorithms())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in COMPARED else pytest.mark.slow)
+        for name in algorithms()
+    ],
+)
 def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
     """For four that differ in all that a rollout can differ in; the others learn of the same."""
     extra = {"episode_steps": 7, "rollout_steps": 8, "learning_starts": 8, "sequence_length": 8}

@@ -13,7 +13,7 @@ from probes import Walk, game_for, quick_program, small
 from quick import FLAGS
 from resume_worker import CASES
 
-from coterie.checkpoint import _name
+from coterie.checkpoint import leaf_name
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
@@ -58,7 +58,7 @@ def named(state) -> dict[str, np.ndarray]:
     def plain(x):
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
-    return {_name(path): np.asarray(plain(x)) for path, x in jax.tree.leaves_with_path(state)}
+    return {leaf_name(path): np.asarray(plain(x)) for path, x in jax.tree.leaves_with_path(state)}
 
 
 WITHOUT_EFFECT = {
@@ -67,6 +67,7 @@ WITHOUT_EFFECT = {
 """Shown to nobody after the step that they are of; kept because a view is kept whole."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qmix", "mappo"])
 def test_every_leaf_of_the_state_matters(name):
     """Put back to what it was at the start, any leaf makes the run go on differently."""

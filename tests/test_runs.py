@@ -299,7 +299,15 @@ def interrupted(kind: str, out: Path, at: int, **more) -> Run:
 
 
 @pytest.mark.parametrize(
-    "kind", ["feed-forward", "recurrent", "proximal", "counterfactual", "central"]
+    "kind",
+    [
+        "feed-forward",
+        "recurrent",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("proximal", "counterfactual", "central")
+        ),
+    ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind, monkeypatch):
     whole = trained(kind)

@@ -180,10 +180,15 @@ def test_the_learning_rate_moves_linearly_in_steps_and_stays(name):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"recurrent": True, "groups": ("a,c",), "double_q": True},
-        {"sharing": "shared", "target_tau": 0.1, "max_grad_norm": None},
+        pytest.param(
+            {"recurrent": True, "groups": ("a,c",), "double_q": True}, id="recurrent-grouped"
+        ),
+        pytest.param(
+            {"sharing": "shared", "target_tau": 0.1, "max_grad_norm": None},
+            id="shared",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["recurrent-grouped", "shared"],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_on_unequal_mortal_masked_agents(name, settings):

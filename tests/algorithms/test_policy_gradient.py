@@ -442,6 +442,7 @@ def test_the_first_ratio_is_one_also_after_a_resume(name, recurrent, tmp_path):
     assert last > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "recurrent"), [("reinforce", True), ("pac", False)])
 def test_resuming_changes_nothing(name, recurrent, tmp_path):
     algorithm = small(name, recurrent=recurrent, standardise_rewards=True).resolve(500, 5)

@@ -254,6 +254,7 @@ def test_the_same_seeds_give_the_same_numbers(finished, tmp_path):
     assert without_seconds(again[0]) == without_seconds(finished[1][0])
 
 
+@pytest.mark.slow
 def test_other_seeds_give_other_numbers(given):
     (given / "items/trained.json").unlink()
     told, (other,) = events(["trained"], given, Scale(seeds=1, seed=1))
@@ -434,9 +435,10 @@ def cut_after(event: str, times: int, error: type[BaseException] = Cut):
 
 @pytest.mark.parametrize(
     "report",
-    [cut_after("saving", 2), cut_after("saving", 1), cut_after("progress", 1),
-     cut_after("saving", 1, KeyboardInterrupt)],
-    ids=["after two checkpoints", "after one", "before any", "by Ctrl-C"],
+    [pytest.param(cut_after("saving", 2), id="after two checkpoints", marks=pytest.mark.slow),
+     pytest.param(cut_after("saving", 1), id="after one", marks=pytest.mark.slow),
+     pytest.param(cut_after("progress", 1), id="before any", marks=pytest.mark.slow),
+     pytest.param(cut_after("saving", 1, KeyboardInterrupt), id="by Ctrl-C")],
 )  # fmt: skip
 def test_an_interrupted_training_goes_on_to_the_same_numbers(report, finished, tmp_path):
     out = tmp_path / "cut"
