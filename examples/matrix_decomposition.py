@@ -16,7 +16,7 @@ PLAYS = 100_000
 SETTINGS = {
     "epsilon_start": 1.0,  # random behaviour throughout
     "epsilon_end": 1.0,
-    "standardise_rewards": False,  # tables in the game's own units
+    "reward_scaling": "none",  # tables in the game's own units
     "learning_starts": 1_000,
     "lr": 1e-3,
 }

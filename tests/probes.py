@@ -265,7 +265,7 @@ def small(name: str, **settings) -> Algorithm:
         "sequence_length": 2,
         "mixer_embedding": 4,
         "hyper_hidden": 4,
-        "standardise_rewards": False,
+        "reward_scaling": "none",
         "rollout_steps": 4,
         "epochs": 2,
         "minibatches": 2,

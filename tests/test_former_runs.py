@@ -198,7 +198,7 @@ def test_settings_that_no_longer_apply_are_ignored_with_a_note(former, tmp_path,
 
 def test_settings_by_former_names_are_understood(former, monkeypatch):
     """As if ``batch_size`` had been called ``lot``, and ``sharing`` had had other words."""
-    table = {
+    table = formats.FORMER_SETTINGS | {
         "lot": ("batch_size", {}),
         "sharing": ("sharing", {"all": "shared"}),
         "thrift": None,
@@ -213,10 +213,22 @@ def test_settings_by_former_names_are_understood(former, monkeypatch):
     assert told == ["the run's setting thrift no longer applies and is ignored"]
 
 
+@pytest.mark.parametrize(("former_value", "scaling"), [(True, "standardise"), (False, "none")])
+def test_former_runs_keep_the_units_of_their_rewards(former, former_value, scaling):
+    config = read_sealed(former / "vdn" / "config.json")
+    assert "standardise_rewards" in config["settings"]
+    config["settings"]["standardise_rewards"] = former_value
+    told: list[str] = []
+    algorithm, _ = runs.restore(config, note=told.append)
+    assert (algorithm.reward_scaling, told) == (scaling, [])
+
+
 @pytest.mark.parametrize("part", ["settings", "environment_options"])
 def test_an_unknown_setting_of_the_present_format_is_damage(former, tmp_path, part):
     def change(config):
         config["format"] = formats.FORMAT
+        for former_name in formats.FORMER_SETTINGS:
+            config["settings"].pop(former_name, None)
         config[part]["thrift"] = 3
 
     path = changed(former, "vdn", tmp_path, change)

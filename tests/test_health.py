@@ -91,7 +91,9 @@ def learn_badly(self, game, learner, rollout, key, clock):
     after, losses = super(type(self), self).learn(game, learner, rollout, key, clock)
     fault = jnp.max(rollout.next_central[..., 0])
     moments = eqx.tree_at(
-        lambda m: m.variance, after.moments, jnp.where(fault == MOMENTS, jnp.inf, 1.0)
+        lambda m: m.variance,
+        after.moments,
+        jnp.array([1.0, jnp.where(fault == MOMENTS, jnp.inf, 1.0), 1.0]),
     )
     gradient = fault == GRADIENT
     optimiser = after.optimiser._replace(mu=spoilt(after.optimiser.mu, 2, gradient))
@@ -106,7 +108,7 @@ def learn_badly(self, game, learner, rollout, key, clock):
 
 @functools.cache
 def program(name: str):
-    algorithm = small(name, standardise_rewards=True, learning_starts=0)
+    algorithm = small(name, reward_scaling="standardise", learning_starts=0)
     if name == "maa2c":
         algorithm = spied(algorithm, learn=learn_badly)
     return quick_program(algorithm, game_for(algorithm, Faulty()), seeds=2)
@@ -130,7 +132,7 @@ SENTENCES = {
     LOSS: "the critic loss",
     GRADIENT: "the gradient of c",
     PARAMETER: "a parameter of c",
-    MOMENTS: "the variance of rewards",
+    MOMENTS: "the variance of rewards of b",
 }
 
 

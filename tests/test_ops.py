@@ -129,38 +129,68 @@ def test_the_coin_stops_at_epsilon():
 
 
 def test_moments_are_those_of_numpy():
+    """Of each agent; in its own units the rewards seen have mean 0 and deviation 1, or size 1."""
     rng = np.random.default_rng(0)
-    moments, seen = Moments.empty(), []
+    moments, seen = Moments.empty(2), ([], [])
     for size in (1, 7, 1, 30):
-        values = rng.normal(5.0, 3.0, (size, 2)).astype(np.float32)
+        values = rng.normal([5.0, -900.0], [3.0, 0.5], (size, 2)).astype(np.float32)
         weight = rng.random((size, 2)) < 0.7
-        seen.append(values[weight])
+        for i in range(2):
+            seen[i].append(values[weight[:, i], i])
         values[~weight] = 1e6
         moments = moments.update(jnp.asarray(values), jnp.asarray(weight))
-    everything = np.concatenate(seen)
-    assert moments.count == everything.size
-    np.testing.assert_allclose(moments.mean, everything.mean(), rtol=1e-5)
-    np.testing.assert_allclose(moments.variance, everything.var(), rtol=1e-5)
-    standard = moments.standardise(jnp.asarray(everything))
-    np.testing.assert_allclose([standard.mean(), standard.std()], [0.0, 1.0], atol=1e-5)
+    for i, own in enumerate(map(np.concatenate, seen)):
+        assert moments.count[i] == own.size
+        np.testing.assert_allclose(moments.mean[i], own.mean(), rtol=1e-5)
+        np.testing.assert_allclose(moments.variance[i], own.var(), rtol=1e-3)
+        both = jnp.broadcast_to(jnp.asarray(own)[:, None], (own.size, 2))
+        standard = np.asarray(moments.standardise(both))[:, i]
+        np.testing.assert_allclose([standard.mean(), standard.std()], [0.0, 1.0], atol=1e-3)
+        scaled = np.asarray(moments.scale(both))[:, i]
+        np.testing.assert_allclose(np.mean(scaled**2), 1.0, rtol=1e-5)
+        np.testing.assert_allclose(scaled / own, scaled[0] / own[0], rtol=1e-5)
+        assert scaled[0] / own[0] > 0
+
+
+def test_a_common_reward_counts_once_in_the_steps_that_count_for_anyone():
+    alive = jnp.array([[True, True], [True, False], [False, False]])
+    rewards = jnp.array([[2.0, 2.0], [4.0, 4.0], [9.0, 9.0]])
+    moments = Moments.empty(1).update(rewards, alive)
+    assert [x.tolist() for x in jax.tree.leaves(moments)] == [[2.0], [3.0], [1.0]]
 
 
 def test_moments_ignore_nothing_but_what_has_no_weight():
-    moments = Moments.empty().update(jnp.array([2.0, 4.0]), jnp.ones(2, bool))
-    same = moments.update(jnp.array([jnp.nan, 9.0]), jnp.zeros(2, bool))
+    moments = Moments.empty(1).update(jnp.array([[2.0], [4.0]]), jnp.ones((2, 1), bool))
+    same = moments.update(jnp.array([[jnp.nan], [9.0]]), jnp.zeros((2, 1), bool))
     assert jax.tree.leaves(same) == jax.tree.leaves(moments) == [2.0, 3.0, 1.0]
 
 
-def test_constant_rewards_are_left_as_they_are():
-    moments = Moments.empty().update(jnp.full(5, 3.0), jnp.ones(5, bool))
-    np.testing.assert_array_equal(moments.standardise(jnp.full(2, 3.0)), [3.0, 3.0])
+@pytest.mark.parametrize("reward", [0.0, 3.0, -0.5, 1e-12, 1e15])
+def test_constant_rewards_have_a_scale_and_no_deviation(reward):
+    rewards = jnp.full((5, 1), reward, jnp.float32)
+    moments = Moments.empty(1).update(rewards, jnp.ones((5, 1), bool))
+    np.testing.assert_array_equal(moments.standardise(rewards), rewards)
+    np.testing.assert_allclose(moments.scale(rewards), np.sign(rewards), rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e-3, 1e4, 1e15])
+def test_scaled_rewards_do_not_depend_on_the_unit_of_rewards(factor):
+    rewards = np.random.default_rng(3).normal(-2.0, 1.0, (40, 2)).astype(np.float32)
+    for alive in (np.ones((40, 2), bool), np.arange(80).reshape(40, 2) % 3 > 0):
+        one, other = (
+            Moments.empty(2).update(jnp.asarray(r), jnp.asarray(alive)).scale(jnp.asarray(r))
+            for r in (rewards, np.float32(factor) * rewards)
+        )
+        np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 def test_moments_go_on_after_float_counting_ends():
-    moments = Moments(jnp.float32(2**24), jnp.float32(0.0), jnp.float32(1.0))
-    after = moments.update(jnp.full(2**10, 100.0), jnp.ones(2**10, bool))
+    full = jnp.full((1,), 2.0**24)
+    after = Moments(full, jnp.zeros(1), jnp.ones(1)).update(
+        jnp.full((2**10, 1), 100.0), jnp.ones((2**10, 1), bool)
+    )
     assert after.count == 2**24
-    np.testing.assert_allclose(after.mean, 100.0 * 2**10 / (2**24 + 2**10), rtol=1e-3)
+    np.testing.assert_allclose(after.mean, [100.0 * 2**10 / (2**24 + 2**10)], rtol=1e-3)
 
 
 # Policies -------------------------------------------------------------------------------------

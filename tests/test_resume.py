@@ -71,7 +71,7 @@ WITHOUT_EFFECT = {
 @pytest.mark.parametrize("name", ["qmix", "mappo"])
 def test_every_leaf_of_the_state_matters(name):
     """Put back to what it was at the start, any leaf makes the run go on differently."""
-    algorithm = small(name, recurrent=True, standardise_rewards=True, learning_starts=0,
+    algorithm = small(name, recurrent=True, reward_scaling="standardise", learning_starts=0,
                       target_interval=3)  # fmt: skip
     program = quick_program(algorithm, game_for(algorithm, Walk()))
     program._advance = jax.jit(program._run_chunk)  # buffers are not donated

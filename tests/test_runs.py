@@ -95,7 +95,7 @@ TRAINED = {
         2,
     ),
     "counterfactual": (
-        make("coma", **SMALL_POLICY, standardise_rewards=True, target_interval=7),
+        make("coma", **SMALL_POLICY, reward_scaling="standardise", target_interval=7),
         "matrix/climbing",
         1,
     ),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.errors import EnvironmentFault, UsageError
+from coterie.formats import refuse_former
 from coterie.text import file_name, visible, visible_lines
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def _refuse_unknown(args: list[str], known: dict[str, Flag], prog: str) -> None:
     for arg in args:
         name = arg.partition("=")[0].replace("_", "-")
         if name.startswith("--") and name not in known and f"--{name[5:]}" not in known:
+            refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"unknown option {name}{hint} (see {prog} --help)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,22 @@ FORMAT = 2
 """The format of runs that this version writes; a run that does not name its format has 1."""
 RESUMED_BY = {1: "0.1.0"}
 """The last version that can resume runs of a former format."""
-FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {}
+FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {
+    "standardise_rewards": ("reward_scaling", {True: "standardise", False: "none"}),
+}
 """Settings of former formats that have another name or other values now.
 
 Each by its former name: the present name, and present values by former ones (others are the same);
 or None, where it decides nothing any more.
 """
+
+
+def refuse_former(names: Iterable[str]) -> None:
+    """UsageError that says what took its place, if a setting's name is a former one."""
+    for name in names:
+        if replacement := FORMER_SETTINGS.get(name):
+            values = ", ".join(f"{now} for {then}" for then, now in replacement[1].items())
+            raise UsageError(f"{name} is now {replacement[0]}" + (f": {values}" if values else ""))
 
 
 def format_of(config: dict[str, Any]) -> int:

@@ -150,5 +150,7 @@ def _part(learner: PyTree, agents: tuple[str, ...], network_of: tuple[int, ...])
         if ".networks" in path:
             ill_networks = np.flatnonzero(bad.reshape(len(bad), -1).any(1))
             owners = f" of {_names(agents, np.isin(network_of, ill_networks))}"
+        elif part == "moments" and bad.shape == (len(agents),):
+            owners = f" of {_names(agents, bad)}"
         found.setdefault(part, _PARTS[part] + owners)
     return next((found[part] for part in _PARTS if part in found), None)

@@ -63,13 +63,17 @@ def report(self, carry, batch, key, clock):
 
 CASES = {
     "ia2c": {},
-    "ia2c n=3 recurrent": {"n_steps": 3, "recurrent": True},
-    "ia2c common": {"reward": "mean", "n_steps": 2, "standardise_rewards": True},
+    "ia2c n=3 recurrent": {"n_steps": 3, "recurrent": True, "reward_scaling": "scale"},
+    "ia2c common": {"reward": "mean", "n_steps": 2, "reward_scaling": "standardise"},
     "maa2c gae recurrent shared": {"gae_lambda": 0.7, "recurrent": True, "sharing": "shared"},
-    "maa2c target recurrent": {"target_tau": 0.1, "recurrent": True, "standardise_rewards": True},
-    "ippo": {},
+    "maa2c target recurrent": {
+        "target_tau": 0.1,
+        "recurrent": True,
+        "reward_scaling": "standardise",
+    },
+    "ippo": {"reward_scaling": "standardise"},
     "mappo grouped": {"groups": ("a,c",), "n_steps": 9, "gae_lambda": None},
-    "coma": {},
+    "coma": {"reward_scaling": "scale"},
     "coma n=2 recurrent": {"gae_lambda": None, "n_steps": 2, "recurrent": True, "reward": "mean"},
     "pac": {"n_steps": 2},
     "pac recurrent common": {"gae_lambda": 0.6, "n_steps": 1, "recurrent": True, "reward": "sum"},
@@ -95,10 +99,21 @@ def rewards_by_hand(algorithm, game, r):
     if game.reward != "individual":
         total = rewards.sum(-1) if game.reward == "sum" else rewards.sum(-1) / N
         rewards = np.stack([total] * N, -1)
-    if algorithm.standardise_rewards:
-        of_the_living = rewards[r.alive]
-        rewards = (rewards - of_the_living.mean()) / of_the_living.std()
+    _, means, deviations = moments_by_hand(game, rewards, r)
+    if algorithm.reward_scaling == "standardise":
+        return (rewards - means) / deviations
+    if algorithm.reward_scaling == "scale":
+        return rewards / np.sqrt(means**2 + deviations**2)
     return rewards
+
+
+def moments_by_hand(game, rewards, r):
+    """Count, mean and deviation of each agent's rewards while it lives, or of the one of all."""
+    if game.reward != "individual":
+        seen = [rewards[..., 0][r.alive.any(-1)]]
+    else:
+        seen = [rewards[..., i][r.alive[..., i]] for i in range(N)]
+    return np.array([(len(own), own.mean(), own.std()) for own in seen]).T
 
 
 def best_of(values, mask, fixed=None):
@@ -200,10 +215,9 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     close(after.memory, memory)
     inputs = inputs_by_hand(algorithm.name, r.observations, r.central, r.actions)
     np.testing.assert_array_equal(batch["critic_inputs"], inputs.astype(np.float32))
-    raw = dataclasses.replace(algorithm, standardise_rewards=False)
-    paid = rewards_by_hand(raw, game, r)[living]
-    kept = [after.moments.count, after.moments.mean, after.moments.variance]
-    close(kept, [len(paid), paid.mean(), paid.var()])
+    raw = dataclasses.replace(algorithm, reward_scaling="none")
+    kept = [after.moments.count, after.moments.mean, jnp.sqrt(after.moments.variance)]
+    close(kept, moments_by_hand(game, rewards_by_hand(raw, game, r), r))
     np.testing.assert_array_equal(batch["critic_memory"][0], learner.memory)
     np.testing.assert_array_equal(batch["memory"][0], r.memory[0])
     np.testing.assert_array_equal(batch["alive"], living)

@@ -207,7 +207,7 @@ def expected_gradient(name, full, reward, answers, **settings):
         target=None,
         optimiser=(),
         memory=jnp.zeros((36, 2, 0)),
-        moments=Moments.empty(),
+        moments=Moments.empty(2 if reward == "individual" else 1),
     )
     paths = all_paths(full)
     if not algorithm.central:
@@ -445,7 +445,7 @@ def test_the_first_ratio_is_one_also_after_a_resume(name, recurrent, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "recurrent"), [("reinforce", True), ("pac", False)])
 def test_resuming_changes_nothing(name, recurrent, tmp_path):
-    algorithm = small(name, recurrent=recurrent, standardise_rewards=True).resolve(500, 5)
+    algorithm = small(name, recurrent=recurrent, reward_scaling="standardise").resolve(500, 5)
     program = quick_program(algorithm, game_for(algorithm, Walk()))
     gone_on(program, program.advance(program.init(1), 0, 4), tmp_path / "state")
 
@@ -527,7 +527,7 @@ def test_every_rollout_begins_with_fresh_episodes_that_it_can_hold():
 def test_reinforce_learns_from_each_environments_first_episode(recurrent):
     """Loss, entropy and gradient in NumPy; what does not count is absurd."""
     algorithm, game, learner, seen = whole_episodes(recurrent)
-    algorithm = dataclasses.replace(algorithm, standardise_rewards=True, entropy=0.3)
+    algorithm = dataclasses.replace(algorithm, reward_scaling="standardise", entropy=0.3)
     r = jax.tree.map(lambda x: np.array(x[1]), seen)
     over = r.terminated | r.truncated
     first = np.cumsum(over, 0) - over == 0
@@ -538,10 +538,11 @@ def test_reinforce_learns_from_each_environments_first_episode(recurrent):
     update = quick(functools.partial(algorithm.learn, game))
     after, metrics = update(learner, r, jax.random.key(0), clock_at(algorithm, 0))
 
-    paid = r.rewards[counts].astype(np.float64)
+    paid = [r.rewards[..., i][counts[..., i]].astype(np.float64) for i in range(3)]
     kept = [after.moments.count, after.moments.mean, after.moments.variance]
-    np.testing.assert_allclose(kept, [counts.sum(), paid.mean(), paid.var()], rtol=1e-4)
-    rewards = (r.rewards - paid.mean()) / paid.std()
+    right = np.array([(len(own), own.mean(), own.var()) for own in paid]).T
+    np.testing.assert_allclose(kept, right, rtol=1e-4)
+    rewards = (r.rewards - right[1]) / np.sqrt(right[2])
     returns = np.zeros(rewards.shape)
     for t in reversed(range(5)):
         goes_on = ~over[t][:, None] & r.next_alive[t] & (t < 4)

@@ -384,20 +384,21 @@ def test_soft_targets_follow_at_every_update():
 
 
 def test_standardised_rewards_are_invariant_and_count_the_living():
-    algorithm, learner, learn = learner_of("idqn", standardise_rewards=True)
+    algorithm, learner, learn = learner_of("idqn", reward_scaling="standardise")
     rollout = rollout_of("idqn")
     alive = rollout.alive.at[0, :3, 1].set(False)
     rewards = jnp.where(alive, rollout.rewards, 1e6)
     rollout = dataclasses.replace(rollout, alive=alive, rewards=rewards)
     after, one = learn(learner, rollout, keys(1)[0], clock_at(algorithm, 0))
-    seen = np.asarray(rewards)[np.asarray(alive)]
+    seen = [np.asarray(rewards[..., i])[np.asarray(alive[..., i])] for i in range(N)]
     kept = [after.moments.count, after.moments.mean, after.moments.variance]
-    np.testing.assert_allclose(kept, [len(seen), seen.mean(), seen.var()], rtol=1e-4)
+    right = np.array([(len(own), own.mean(), own.var()) for own in seen]).T
+    np.testing.assert_allclose(kept, right, rtol=1e-4, atol=1e-5)
     again = dataclasses.replace(rollout, rewards=10 * rewards + 7)
     _, other = learn(learner, again, keys(1)[0], clock_at(algorithm, 0))
     np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-4)
     twice, _ = learn(after, rollout, keys(1)[0], clock_at(algorithm, 1))
-    assert twice.moments.count == 2 * len(seen)
+    np.testing.assert_array_equal(twice.moments.count, [2 * len(own) for own in seen])
 
 
 # Exploration and time --------------------------------------------------------------------------

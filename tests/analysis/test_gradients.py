@@ -353,12 +353,15 @@ def trained(algorithm, rounds=2, **more):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "field", "reward", "standardise"),
-    [(coterie.MAA2C, "central", "individual", False), (coterie.COMA, "joint", "sum", True)],
+    ("algorithm", "field", "reward", "scaling"),
+    [
+        (coterie.MAA2C, "central", "individual", "scale"),
+        (coterie.COMA, "joint", "sum", "standardise"),
+    ],
 )
-def test_learned_critics_are_read_where_they_belong(algorithm, field, reward, standardise):
+def test_learned_critics_are_read_where_they_belong(algorithm, field, reward, scaling):
     """Trained near uniform play, they come close to the exact ones and to nothing else."""
-    run = trained(algorithm(**TINY, standardise_rewards=standardise), reward=reward)
+    run = trained(algorithm(**TINY, reward_scaling=scaling), reward=reward)
     game, logits, critics = learned_critics(run)
     exact = np.asarray(getattr(exact_critics(game, logits), field))
     found = np.asarray(getattr(critics, field))

@@ -25,8 +25,8 @@ OWN = {"environments": 8, "rollout_steps": 2, "hidden": (8,)}
 SUM = np.add.outer(np.array([0.0, 3.0]), np.add.outer([0.0, -2.0, 1.0], [0.0, 9.0]))
 MORE = coterie.MatrixGame(SUM, agents=("a", "b", "c"))
 RUNS = {
-    "vdn": (coterie.VDN(**UNIFORM), MORE),
-    "qmix": (coterie.QMIX(**UNIFORM, standardise_rewards=False), MORE),
+    "vdn": (coterie.VDN(**UNIFORM, reward_scaling="standardise"), MORE),
+    "qmix": (coterie.QMIX(**UNIFORM, reward_scaling="none"), MORE),
     "climbing": (coterie.QMIX(**UNIFORM), "matrix/climbing"),
     "idqn": (coterie.IDQN(**UNIFORM | {"epsilon_end": 0.1}), "matrix/prisoners-dilemma"),
     "ia2c": (coterie.IA2C(**OWN), "matrix/prisoners-dilemma"),

@@ -27,7 +27,7 @@ SETTINGS = {
     "epsilon_start": 1.0,
     "epsilon_end": 1.0,
     "epsilon_steps": 1,
-    "standardise_rewards": False,
+    "reward_scaling": "none",
     "learning_starts": 20_000,
     "environments": 512,
     "buffer_size": 1_000_000,

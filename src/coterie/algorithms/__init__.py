@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from coterie.algorithms._base import Algorithm
+from coterie.formats import refuse_former
 from coterie.types import UsageError
 
 __all__ = ["Algorithm", "algorithms", "find", "make", "title"]
@@ -52,6 +53,7 @@ def make(name: str, **settings: Any) -> Algorithm:
     known = [field.name for field in dataclasses.fields(cls)]
     for setting in settings:
         if setting not in known:
+            refuse_former([setting])
             near = difflib.get_close_matches(setting, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"{name} has no setting {setting!r}{hint}")

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.algorithms._base import follow, never_copied
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
-from coterie.envs.views import Game, learner_rewards
+from coterie.envs.views import Game, distinct_rewards, learner_rewards
 from coterie.networks import PerAgent, sharing_index
 from coterie.ops.exploration import of_action
 from coterie.ops.losses import (
@@ -203,7 +203,7 @@ class ActorCritic(PolicyGradient):
             target=critic if self._has_target else None,
             optimiser=self.init_optimiser({"actor": actor, "critic": critic}),
             memory=critic.initial_memory(self.environments),
-            moments=Moments.empty(),
+            moments=Moments.empty(distinct_rewards(game)),
         )
 
     def parameters(self, learner: Learner) -> PyTree:
@@ -250,8 +250,7 @@ class ActorCritic(PolicyGradient):
         estimate_key, shuffle_key = jax.random.split(key)
         rewards = learner_rewards(rollout.rewards, game)
         moments = learner.moments.update(rewards, rollout.alive)
-        if self.standardise_rewards:
-            rewards = moments.standardise(rewards)
+        rewards = moments.apply(self.reward_scaling, rewards)
         gone = ~rollout.next_alive
         steps = Steps(
             rewards=rewards,

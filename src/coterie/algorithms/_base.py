@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -15,7 +15,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.views import Game
+from coterie.formats import refuse_former
 from coterie.networks import PerAgent
+from coterie.ops.moments import RewardScaling
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 Mode = Literal[
@@ -45,6 +47,10 @@ class Algorithm(abc.ABC):
     """Every rollout begins with a new episode in every environment."""
     metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
     """What ``learn`` reports, as sums over the updates it made."""
+
+    def __new__(cls, *args: Any, **settings: Any):
+        refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
+        return super().__new__(cls)
 
     @property
     def name(self) -> str:
@@ -208,6 +214,23 @@ def check_rate_end(rate: float | None) -> None:
     """UsageError unless a learning rate can end there."""
     if rate is not None and not 0 <= rate < float("inf"):
         raise UsageError(f"lr_end must not be negative; got {rate}")
+
+
+def check_scaling(scaling: str) -> None:
+    """UsageError unless rewards can be put in such units."""
+    known = get_args(RewardScaling)
+    if scaling not in known:
+        raise UsageError(f"reward_scaling must be one of {', '.join(known)}; got {scaling!r}")
+
+
+def scaling_remarks(scaling: RewardScaling) -> list[str]:
+    """What a user should know of it before the run starts."""
+    if scaling != "standardise":
+        return []
+    return [
+        "reward_scaling standardise subtracts the mean reward: where an episode's length is a "
+        "choice, what is learned as best need not be best for the environment's own rewards"
+    ]
 
 
 def clip_norm(grads: PyTree, limit: float | int | None) -> PyTree:

@@ -15,14 +15,17 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.algorithms._base import (
     Algorithm,
     check_rate_end,
+    check_scaling,
     clip_norm,
     moved,
+    scaling_remarks,
     share_of,
     unreached,
 )
 from coterie.envs.views import Game
 from coterie.networks import ACTIVATIONS, Groups, PerAgent, sharing_index
 from coterie.ops.exploration import sample
+from coterie.ops.moments import RewardScaling
 from coterie.types import PRNGKey, PyTree, UsageError
 
 ACTOR_SCALE = 0.01
@@ -51,8 +54,9 @@ class PolicyGradient(Algorithm):
     """It moves linearly to this one, below 0 to reward certainty; constant unless given."""
     entropy_steps: int | None = None
     """Environment steps over which it does; the whole run unless given."""
-    standardise_rewards: bool = True
-    """Learn from (r - mean)/std of all rewards seen so far; values are then in those units."""
+    reward_scaling: RewardScaling = "scale"
+    """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
+    (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
     max_grad_norm: float | None = 0.5
     """Clip every network's gradient to this norm, each by itself; None for no clipping."""
     hidden: tuple[int, ...] = (64, 64)
@@ -81,6 +85,7 @@ class PolicyGradient(Algorithm):
         if self.entropy_end is not None and not abs(self.entropy_end) < float("inf"):
             raise UsageError(f"entropy_end must be a number or None; got {self.entropy_end}")
         check_rate_end(self.lr_end)
+        check_scaling(self.reward_scaling)
         for name in ("max_grad_norm", "lr_steps", "entropy_steps", *self._positive_or_none()):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -103,6 +108,9 @@ class PolicyGradient(Algorithm):
     def _shares(self) -> tuple[str, ...]:
         """More settings that lie in [0, 1]."""
         return ()
+
+    def remarks(self, game: Game) -> list[str]:
+        return scaling_remarks(self.reward_scaling)
 
     # Time ------------------------------------------------------------------------------------
 

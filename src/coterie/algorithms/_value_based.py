@@ -19,18 +19,20 @@ from coterie import replay
 from coterie.algorithms._base import (
     Algorithm,
     check_rate_end,
+    check_scaling,
     clip_norm,
     follow,
     moved,
     never_copied,
+    scaling_remarks,
     share_of,
     unreached,
 )
-from coterie.envs.views import Game, learner_rewards
+from coterie.envs.views import Game, distinct_rewards, learner_rewards
 from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_action
 from coterie.ops.losses import one_step_target, summed_mean
-from coterie.ops.moments import Moments
+from coterie.ops.moments import Moments, RewardScaling
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 LEARNING_STARTS, TARGET_INTERVAL = 10_000, 200
@@ -114,8 +116,9 @@ class ValueBased(Algorithm):
     """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
     double_q: bool = False
     """Select the target's action with θ and value it with θ̄ (double Q-learning)."""
-    standardise_rewards: bool = True
-    """Learn from (r - mean)/std of all rewards seen so far; values are then in those units."""
+    reward_scaling: RewardScaling = "scale"
+    """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
+    (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
     max_grad_norm: float | None = 10.0
     """Clip gradients to this norm, each independent loss by itself; None for no clipping."""
     hidden: tuple[int, ...] = (64, 64)
@@ -147,6 +150,7 @@ class ValueBased(Algorithm):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1 or None; got {value}")
         check_rate_end(self.lr_end)
+        check_scaling(self.reward_scaling)
         if self.learning_starts is not None and self.learning_starts < 0:
             raise UsageError(f"learning_starts must not be negative; got {self.learning_starts}")
         for name in ("gamma", "epsilon_start", "epsilon_end"):
@@ -168,6 +172,9 @@ class ValueBased(Algorithm):
                 f"batch_size {self.batch_size} is more than replay holds, buffer_size "
                 f"{self.buffer_size}"
             )
+
+    def remarks(self, game: Game) -> list[str]:
+        return scaling_remarks(self.reward_scaling)
 
     # What a final class says -----------------------------------------------------------------
 
@@ -291,7 +298,7 @@ class ValueBased(Algorithm):
             target=values,
             optimiser=self._optimiser().init(eqx.filter(values, eqx.is_array)),
             replay=replay.init(self._item(game, utility.memory_size), self._capacity()),
-            moments=Moments.empty(),
+            moments=Moments.empty(distinct_rewards(game)),
         )
 
     def _item(self, game: Game, memory: int) -> Experience:
@@ -354,8 +361,8 @@ class ValueBased(Algorithm):
         def update(u: Array, carry: tuple[Values, Values, PyTree, Array]) -> Any:
             values, target, optimiser, total = carry
             batch = self._minibatch(ring, index[u])
-            if self.standardise_rewards:
-                batch = eqx.tree_at(lambda b: b.rewards, batch, moments.standardise(batch.rewards))
+            rewards = moments.apply(self.reward_scaling, batch.rewards)
+            batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
             loss, grads = eqx.filter_value_and_grad(self.loss)(values, target, batch)
             step, optimiser = self._optimiser().update(self._clip(grads), optimiser)
             values = eqx.apply_updates(values, jax.tree.map(lambda x: clock["rate"] * x, step))

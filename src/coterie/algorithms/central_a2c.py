@@ -26,4 +26,5 @@ class CentralA2C(ActorCritic):
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:
-        return joint_actions_remark(game.team.count, self.max_joint_actions)
+        found = super().remarks(game)
+        return found + joint_actions_remark(game.team.count, self.max_joint_actions)

@@ -27,4 +27,5 @@ class CentralQ(ValueBased):
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:
-        return joint_actions_remark(game.team.count, self.max_joint_actions)
+        found = super().remarks(game)
+        return found + joint_actions_remark(game.team.count, self.max_joint_actions)

@@ -16,6 +16,7 @@ from coterie.envs.joint import JointView
 from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import Game
 from coterie.ops.exploration import ILLEGAL, of_action
+from coterie.ops.moments import RewardScaling
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
@@ -32,9 +33,8 @@ class PAC(ActorCritic):
     common_reward: ClassVar[bool] = False
     central: ClassVar[bool] = True
 
-    standardise_rewards: bool = False
-    """Learn from (r - mean)/std of all rewards seen so far. Off, or a large penalty would shrink
-    what tells the optima apart."""
+    reward_scaling: RewardScaling = "none"
+    """As for the others; none, or a large penalty would shrink what tells the optima apart."""
     n_steps: int = 5
     """Rewards in a target before it bootstraps, at most T."""
     target_tau: float | None = 0.01
@@ -66,13 +66,17 @@ class PAC(ActorCritic):
         others = game.team.count // min(counts)
         what = "joint actions of the other agents, |A|^(n-1)"
         refuse_many(others, self.max_others, what, "--max-others")
+        found = super().remarks(game)
         if game.reward != "individual":
-            return []
+            return found
         if not isinstance(game.env, MatrixGame):
-            return ["pac is for no-conflict games; whether this is one cannot be checked"]
+            return [*found, "pac is for no-conflict games; whether this is one cannot be checked"]
         if no_conflict(game.env.payoffs):
-            return []
-        return ["pac is for no-conflict games, and this is none: agents prefer different outcomes"]
+            return found
+        conflict = (
+            "pac is for no-conflict games, and this is none: agents prefer different outcomes"
+        )
+        return [*found, conflict]
 
     def critic_size(self, game: Game) -> tuple[int, int]:
         """Q_i of every joint action, and V_i last."""

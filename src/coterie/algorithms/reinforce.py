@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from coterie.algorithms._base import Mode
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
-from coterie.envs.views import Game, learner_rewards
+from coterie.envs.views import Game, distinct_rewards, learner_rewards
 from coterie.networks import PerAgent
 from coterie.ops.exploration import of_action
 from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
@@ -75,7 +75,8 @@ class REINFORCE(PolicyGradient):
 
     def init(self, key: PRNGKey, game: Game) -> Learner:
         actor = self.make_actor(key, game)
-        return Learner(actor, self.init_optimiser({"actor": actor}), Moments.empty())
+        moments = Moments.empty(distinct_rewards(game))
+        return Learner(actor, self.init_optimiser({"actor": actor}), moments)
 
     def learn(
         self,
@@ -91,8 +92,7 @@ class REINFORCE(PolicyGradient):
         first = jnp.cumsum(over, axis=0) - over == 0
         counts = rollout.alive & per_agent(first, rollout.alive)
         moments = learner.moments.update(rewards, counts)
-        if self.standardise_rewards:
-            rewards = moments.standardise(rewards)
+        rewards = moments.apply(self.reward_scaling, rewards)
         returns = reward_to_go(rewards, per_agent(over, rewards) | ~rollout.next_alive, self.gamma)
 
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:

@@ -297,9 +297,9 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
 
     For IA2C, MAA2C, IPPO, MAPPO and COMA on matrix games: ``estimate(game, logits, "ia2c",
     critics)`` is then the estimator that this run would go on with. The game pays what the learner
-    was paid, standardised if its rewards were, so that critics and game are in the same units.
-    Critics that were not learned hold exact values. A discount below 1 is part of the bias that is
-    found in a repeated game.
+    was paid, in the units that it learned in, so that critics and game agree. Critics that were
+    not learned hold exact values. A discount below 1 is part of the bias that is found in a
+    repeated game.
 
     Raises:
         UsageError: another algorithm, recurrent networks, no matrix game, no such seed.
@@ -307,8 +307,7 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
     algorithm, env = _with_critics(run)
     learned = learner(run, seed)
     rewards = learner_rewards(jnp.asarray(env.payoffs, jnp.float32), run.game)
-    if algorithm.standardise_rewards:
-        rewards = learned.moments.standardise(rewards)
+    rewards = learned.moments.apply(algorithm.reward_scaling, rewards)
     game = matrix_game(np.asarray(rewards, np.float64), env.rounds)
     observations, z = _shown(run.game, game)
     scores = _outputs(learned.actor, observations)

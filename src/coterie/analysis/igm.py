@@ -38,8 +38,8 @@ JointValue = Callable[[Array, Array], Array]
 class Decomposition:
     """Learned joint values of a single-shot game beside the true ones; the lecture's tables.
 
-    Values are in the units of the rewards that were learned from: where the learner standardised
-    them, that is undone, Q -> σ Q + μ, and each utility carries 1/n of μ.
+    Values are in the game's own units: where the learner scaled or standardised rewards, that is
+    undone, Q -> σ Q + μ, and each utility carries 1/n of μ.
 
     Attributes:
         rewards: float [A_1, ..., A_n], the true common reward of each joint action.
@@ -65,7 +65,7 @@ class Decomposition:
 def learned_utilities(run: Run, seed: int = 0, which: str = "last") -> list[np.ndarray]:
     """Each agent's utilities Q_i, float [A_i], in a single-shot game, as the networks say them.
 
-    For IDQN, VDN and QMIX. Where rewards were standardised these are in standardised units.
+    For IDQN, VDN and QMIX. Where rewards were scaled or standardised, these are in those units.
 
     Raises:
         UsageError: another algorithm, no single-shot matrix game, no such seed or policy.
@@ -245,8 +245,7 @@ def _joint_valued(run: Run) -> ValueBased:
 
 
 def _units(algorithm: ValueBased, learned: Learner) -> tuple[float, float]:
-    """(σ, μ) of the rewards learned from: what undoes their standardisation; (1, 0) without."""
-    if not algorithm.standardise_rewards:
-        return 1.0, 0.0
-    zero, one = (float(learned.moments.standardise(jnp.asarray(x))) for x in (0.0, 1.0))
+    """(σ, μ) of the rewards learned from: what undoes their scaling; (1, 0) without."""
+    points = jnp.array([[0.0], [1.0]])
+    zero, one = learned.moments.apply(algorithm.reward_scaling, points).ravel().tolist()
     return 1.0 / (one - zero), -zero / (one - zero)

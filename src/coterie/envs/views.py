@@ -241,6 +241,11 @@ def learner_rewards(rewards: Float[Array, "*S R"], game: Game) -> Float[Array, "
     return jnp.broadcast_to(common, (*rewards.shape[:-1], game.spec.n_agents))
 
 
+def distinct_rewards(game: Game) -> int:
+    """How many of ``learner_rewards`` can differ: N, or the 1 that is common to all."""
+    return game.spec.n_agents if game.reward == "individual" else 1
+
+
 class Start(eqx.Module):
     """What differs between the starts of a game; masks and alive flags only where they vary."""
 

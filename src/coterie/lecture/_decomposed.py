@@ -9,7 +9,7 @@ from coterie.lecture._base import Recipe
 GAMES = ("linear", "monotonic", "climbing")
 ALGORITHMS = ("vdn", "qmix")
 UNIFORM: dict[str, Any] = {
-    "epsilon_start": 1.0, "epsilon_end": 1.0, "standardise_rewards": False, "environments": 256,
+    "epsilon_start": 1.0, "epsilon_end": 1.0, "reward_scaling": "none", "environments": 256,
     "learning_starts": 100_000, "buffer_size": 2_000_000, "batch_size": 512,
     "update_ratio": 1 / 512, "lr": 1e-3, "lr_end": 0.0,
 }  # fmt: skip

@@ -1,33 +1,44 @@
-"""Running mean and variance, for standardising rewards."""
+"""Running mean and variance of rewards, for scaling or standardising them."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+RewardScaling = Literal["scale", "standardise", "none"]
+
 
 class Moments(eqx.Module):
-    """Count, mean and mean squared deviation of everything seen so far."""
+    """Count, mean and mean squared deviation of every agent's rewards so far.
 
-    count: Float[Array, ""]
-    mean: Float[Array, ""]
-    variance: Float[Array, ""]
+    M is the number of agents N, or 1 where all of them learn from one common reward.
+    """
+
+    count: Float[Array, " M"]
+    mean: Float[Array, " M"]
+    variance: Float[Array, " M"]
 
     @staticmethod
-    def empty() -> Moments:
-        return Moments(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    def empty(m: int) -> Moments:
+        return Moments(jnp.zeros(m), jnp.zeros(m), jnp.zeros(m))
 
-    def update(self, values: Float[Array, "*S"], weight: Bool[Array, "*S"]) -> Moments:
+    def update(self, values: Float[Array, "*S N"], weight: Bool[Array, "*S N"]) -> Moments:
         """Adds the values whose weight is set (parallel variance, Chan et al. 1979).
 
-        The count stops at 2^24, where 32-bit floats stop counting; from there the moments are
-        an exponential average with that horizon.
+        A common reward counts once, in the steps that count for any agent. The count stops at
+        2^24, where 32-bit floats stop counting; from there the moments are an exponential average
+        with that horizon.
         """
-        n = jnp.sum(weight, dtype=jnp.float32)
+        if self.count.shape[-1] < values.shape[-1]:
+            values, weight = values[..., :1], jnp.any(weight, axis=-1, keepdims=True)
+        steps = tuple(range(values.ndim - 1))
+        n = jnp.sum(weight, axis=steps, dtype=jnp.float32)
         safe = jnp.maximum(n, 1.0)
-        mean = jnp.sum(jnp.where(weight, values, 0.0)) / safe
-        variance = jnp.sum(jnp.where(weight, (values - mean) ** 2, 0.0)) / safe
+        mean = jnp.sum(jnp.where(weight, values, 0.0), axis=steps) / safe
+        variance = jnp.sum(jnp.where(weight, (values - mean) ** 2, 0.0), axis=steps) / safe
         total = jnp.maximum(self.count + n, 1.0)
         share = n / total
         delta = mean - self.mean
@@ -38,7 +49,22 @@ class Moments(eqx.Module):
             merged + share * (1 - share) * delta**2,
         )
 
-    def standardise(self, values: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    def apply(self, scaling: RewardScaling, rewards: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
+        """The rewards that are learned from, in the units that the algorithm was asked for."""
+        if scaling == "none":
+            return rewards
+        return self.scale(rewards) if scaling == "scale" else self.standardise(rewards)
+
+    def scale(self, values: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
+        """x / √(mean of x²); unchanged while there was nothing but zeros.
+
+        A positive factor leaves what is optimal as it is. The root mean square is a scale for
+        constant rewards too, which have no deviation.
+        """
+        size = jnp.hypot(self.mean, jnp.sqrt(self.variance))
+        return values / jnp.where(size > 0, size, 1.0)
+
+    def standardise(self, values: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
         """(x − mean) / √variance; unchanged while that variance is no more than rounding."""
         spread = jnp.sqrt(self.variance)
         floor = 1e-5 * jnp.abs(self.mean) + 1e-8
