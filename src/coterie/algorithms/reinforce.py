@@ -62,12 +62,13 @@ class REINFORCE(PolicyGradient):
         return dataclasses.replace(resolved, episode_steps=known)
 
     def remarks(self, game: Game) -> list[str]:
-        limit = game.spec.time_limit
+        found, limit = super().remarks(game), game.spec.time_limit
         if limit is None or self.episode_steps is None or self.episode_steps <= limit:
-            return []
+            return found
         return [
+            *found,
             f"episodes end after {limit:,} steps at the latest, but every rollout goes on for "
-            f"{self.episode_steps:,}: nothing is learned from the rest; lower --episode-steps"
+            f"{self.episode_steps:,}: nothing is learned from the rest; lower --episode-steps",
         ]
 
     def rollout_shape(self) -> tuple[int, int]:
