@@ -518,10 +518,14 @@ class WatchArgs:
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
     from coterie.show import film
-    from coterie.show.record import record
+    from coterie.show.record import python_environment, record
+    from coterie.tracking import RunDirectory
 
     own = parsed.run
     film.check(own.out, own.fps)
+    config = RunDirectory.open(Path(names[0])).config()
+    if config.get("hosting") is not None:
+        raise UsageError(python_environment(config["environment"]))
     if own.environment is not None and not runs.is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in; --environment only names "

@@ -24,6 +24,7 @@ from coterie.algorithms import Algorithm
 from coterie.algorithms import find as find_algorithm
 from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
+from coterie.envs._refusals import missing_arguments, reason
 from coterie.envs.base import Environment
 from coterie.envs.fleet import Hosted
 from coterie.envs.hosted import open_factory
@@ -240,17 +241,26 @@ def open_environment(
     elif isinstance(environment, Hosted):
         return environment, environment.name
     elif callable(environment):
-        name = f"{environment.__module__}:{getattr(environment, '__qualname__', 'callable')}"
+        name = _name_of(environment)
         make = environment
+        if sentence := missing_arguments(make):
+            raise UsageError(sentence)
     else:
-        raise UsageError(f"an environment is a name, an object or a callable; got {environment!r}")
+        raise UsageError(reason(environment) or f"{environment!r:.60} is no environment")
     made = make_one(name, make, hosting)
     if isinstance(made, Environment):
         return made, name
     try:
         return open_hosted(name, make, hosting, state, made), name
     except UsageError as error:
-        raise UsageError(f"{name} made no environment: {error}") from error
+        prefix = f"{name}: " if make is environment else ""
+        raise UsageError(f"{prefix}{error}") from error
+
+
+def _name_of(make: Callable[[], Any]) -> str:
+    """A callable as ``module:name``, its class where it has none."""
+    own = make if hasattr(make, "__qualname__") else type(make)
+    return f"{own.__module__}:{own.__qualname__}"
 
 
 def make_game(

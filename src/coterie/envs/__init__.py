@@ -16,6 +16,7 @@ import pkgutil
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from coterie.envs._refusals import misnamed
 from coterie.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def family(name: str) -> ModuleType:
     known = families()
     head = name.partition("/")[0]
     if head not in known:
+        if sentence := misnamed(name):
+            raise UsageError(sentence)
         examples = [f"{f}/{v}" for f, m in known.items() for v in m.EXAMPLES]
         near = difflib.get_close_matches(name, [*examples, *known], n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]}?" if near else ""

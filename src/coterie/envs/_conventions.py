@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from coterie.envs._refusals import reason
 from coterie.envs._spaces import Nonsense, brief, gymnasium
 from coterie.errors import UsageError
 
@@ -189,17 +190,13 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
     kind = type(environment).__name__
     if is_native(environment):
         raise UsageError(f"{kind} is a native environment: use it as it is, without hosting")
+    if sentence := reason(environment):
+        raise UsageError(sentence)
     if hasattr(environment, "agent_iter"):
         environment = _in_parallel(environment)
     if hasattr(environment, "possible_agents"):
         return ParallelHost(environment, _turn(environment))
-    spaces = [getattr(environment, f"{word}_space", None) for word in ("observation", "action")]
-    if not any(space is None or callable(space) for space in spaces):
-        return TupleHost(environment)
-    raise UsageError(
-        f"{kind} is neither a PettingZoo environment (it has no possible_agents) nor a Gymnasium "
-        "environment (it has no observation_space and action_space of its own)"
-    )
+    return TupleHost(environment)
 
 
 def state_of(environment: Any) -> Callable[[], Any] | None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from coterie.envs._refusals import misnamed
 from coterie.envs._spaces import gymnasium
 from coterie.errors import EnvironmentFault, UsageError, described, place
+from coterie.text import clipped
 
 EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
 MAKERS = ("parallel_env", "env", "raw_env")
@@ -61,6 +63,8 @@ def title(source: Any) -> str:
 
 def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     kind, _, rest = name.partition(":")
+    if sentence := misnamed(name):
+        raise UsageError(sentence)
     if options and kind in ("gymnasium", "pettingzoo"):
         raise UsageError(f"{name} takes no options of ours; got {', '.join(options)}")
     if not rest:
@@ -126,12 +130,13 @@ def _check_gymnasium_id(name: str, rest: str) -> None:
         _import(name, module)
     try:
         package.spec(identity)
-    except package.error.Error as error:
+    except (package.error.Error, ValueError) as error:  # a version of thousands of digits
         prefix = f"gymnasium:{module}:" if module else "gymnasium:"
         near = difflib.get_close_matches(identity, package.registry, n=1, cutoff=0.7)
         hint = f"did you mean {prefix}{near[0]}?" if near else "it is not registered"
         if not module:
             hint += " (where a package registers the id: gymnasium:<package>:<id>)"
+        identity = clipped(identity, 100)
         raise UsageError(f"Gymnasium has no environment {identity!r}; {hint}") from error
 
 

@@ -27,6 +27,7 @@ from coterie.envs import _pictures
 from coterie.envs._layout import batch_last
 from coterie.envs.base import Environment
 from coterie.show.scene import Scene
+from coterie.text import clipped
 from coterie.types import (
     Array,
     Bool,
@@ -40,6 +41,8 @@ from coterie.types import (
 )
 
 FAMILY = "lbf"
+LARGEST = 1_000
+"""The most rows, columns, foods and cells of sight."""
 EXAMPLES = (
     "8x8-2p-3f",
     "8x8-2p-2f-coop",
@@ -109,6 +112,9 @@ class Foraging(Environment):
 
     def __post_init__(self) -> None:
         cells = self.rows * self.cols
+        for word in ("rows", "cols", "food", "sight"):
+            if (getattr(self, word) or 0) > LARGEST:
+                raise UsageError(f"{word} must be at most {LARGEST:,}")
         if min(self.rows, self.cols) < 3:
             raise UsageError(
                 f"a {self.rows}x{self.cols} grid has no room for food, which never lies on the "
@@ -353,13 +359,14 @@ def make(variant: str, options: Options) -> Foraging:
             raise _bad(variant, f"-{suffix} comes on top of the same setting")
         suffixes |= setting
     try:
-        rows, cols, players, food = map(int, sizes)
+        # More digits than these are all too many.
+        rows, cols, players, food = (int(size[:20]) for size in sizes)
         env = Foraging(
             rows, cols, players, food, levels=options.levels, time_limit=options.time_limit
         )
         return replace(env, **suffixes)
     except UsageError as error:
-        raise UsageError(f"lbf/{variant}: {error}") from None
+        raise UsageError(f"lbf/{clipped(variant, 60)}: {error}") from None
 
 
 def _suffix(text: str) -> dict[str, bool | int | float] | None:
@@ -368,14 +375,14 @@ def _suffix(text: str) -> dict[str, bool | int | float] | None:
     if text == "pen":
         return {"penalty": PENALTY}
     if re.fullmatch(r"\d+s", text):
-        return {"sight": int(text[:-1])}
+        return {"sight": int(text[:-1][:20])}
     return None
 
 
 def _bad(variant: str, problem: str) -> UsageError:
     return UsageError(
-        f"lbf/{variant}: {problem}; write lbf/<rows>x<cols>-<players>p-<food>f and then at most "
-        f"once each -coop, -<sight>s, -pen, such as lbf/8x8-2p-2f-coop-2s"
+        f"lbf/{clipped(variant, 60)}: {problem}; write lbf/<rows>x<cols>-<players>p-<food>f and "
+        "then at most once each -coop, -<sight>s, -pen, such as lbf/8x8-2p-2f-coop-2s"
     )
 
 

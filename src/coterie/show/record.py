@@ -104,6 +104,14 @@ class NoPictures(UsageError):
     """The environment cannot be drawn."""
 
 
+def python_environment(name: str) -> str:
+    """Why a Python environment cannot be watched."""
+    return (
+        f"{name} is a Python environment, and only environments written in JAX are drawn: act in "
+        "it with coterie.load and show it with its own render"
+    )
+
+
 def _digits(x: float) -> float:
     return float(f"{x:.5g}")
 
@@ -140,9 +148,7 @@ def record(
             f"{run.config['algorithm']} acts by values: there is nothing to sample from"
         )
     if not isinstance(run.game.env, Environment):
-        raise NoPictures(
-            f"{run.config['environment']} cannot be watched: only compiled environments are drawn"
-        )
+        raise NoPictures(python_environment(run.config["environment"]))
     policy = jax.tree.map(lambda x: x[seed], run.policies[which])
     player = _Player(run, policy, greedy)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(episode_seed), 0xF11A), episodes)
