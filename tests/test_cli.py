@@ -97,7 +97,7 @@ def test_train_help_shows_the_settings_of_what_is_named(call):
     _, whole, _ = call("train qmix lbf/8x8-2p-3f --help")
     assert "coterie list" in general
     assert "--gamma" not in general
-    assert re.search(r"\nqmix\n  --gamma X +Discount factor γ \(0\.\d+\)\n", algorithm)
+    assert re.search(r"\nqmix\n  --gamma X +Discount factor γ \(0\.\d+, 0 to 1\)\n", algorithm)
     assert "--mixer-embedding N" in algorithm
     assert "--env.levels" not in algorithm
     assert re.search(r"\nlbf\n  --env.levels v3\|v2 ", whole)
@@ -321,7 +321,7 @@ MISTAKES = {
     "train vdn nowhere.to:find": "there is no module nowhere",
     "train vdn json:loads": "json:loads cannot make an environment",
     "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3": "--reward sum or --reward mean",
-    "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3 --workers -1": "workers must be at least",
+    "train vdn gymnasium:lbforaging:Foraging-5x5-2p-1f-v3 --workers -1": "workers must be a whole",
     # words
     "train vdn": "usage: coterie train ALGORITHM ENVIRONMENT",
     "train": "usage: coterie train ALGORITHM ENVIRONMENT",
@@ -349,14 +349,14 @@ MISTAKES = {
     f"{TRAIN} --reward team": "--reward must be individual, sum or mean or None; got team",
     "train vdn lbf/8x8-2p-3f --out NEW --env.levels v4": "--env.levels must be v3 or v2; got v4",
     # values
-    f"{TRAIN} --gamma 2": "gamma must lie in [0, 1]; got 2.0",
-    f"{TRAIN} --lr -1": "lr must be a positive number; got -1.0",
-    f"{TRAIN} --steps -5": "steps must be at least 1; got -5",
-    f"{TRAIN} --seeds 0": "seeds must be at least 1; got 0",
-    f"{TRAIN} --final-episodes -1": "final_episodes must be at least 0; got -1",
-    f"{TRAIN} --env.rounds 0": "rounds must be a whole number of at least 1; got 0",
+    f"{TRAIN} --gamma 2": "gamma must be a number from 0 to 1; got 2.0",
+    f"{TRAIN} --lr -1": "lr must be a number above 0, at most 1e6; got -1.0",
+    f"{TRAIN} --steps -5": "steps must be a whole number from 1 to 1e15; got -5",
+    f"{TRAIN} --seeds 0": "seeds must be a whole number from 1 to 1e6; got 0",
+    f"{TRAIN} --final-episodes -1": "final_episodes must be a whole number from 0 to 1e9",
+    f"{TRAIN} --env.rounds 0": "rounds must be a whole number from 1 to 1e6; got 0",
     f"{TRAIN} --groups a,b": "groups name unknown agents ['a', 'b']; the agents are",
-    f"{TRAIN} --buffer-size 1e11": "GB of memory are free",
+    f"{TRAIN} --buffer-size 1e9 --seeds 9999": "GB of memory are free",
     "train vdn matrix/chicken --out NEW": "vdn needs a common reward",
     "train qmix matrix/chicken --out NEW": "--reward sum or --reward mean",
     # files
@@ -369,15 +369,15 @@ MISTAKES = {
     "evaluate BROKEN": "config.json is damaged: not JSON",
     "evaluate BARE": "holds no policy",
     "evaluate RUN --workers 2": "matrix/climbing is compiled: workers, time_limit, step_timeout",
-    "evaluate RUN --workers -1": "workers must be at least 0; got -1",
-    "evaluate RUN --episodes 0": "episodes must be at least 1; got 0",
-    "evaluate RUN --episodes 1e12": "GB of memory are free",
+    "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024 or None; got -1",
+    "evaluate RUN --episodes 0": "episodes must be a whole number from 1 to 1e9; got 0",
+    "evaluate RUN --episodes 1e9": "GB of memory are free",
     "evaluate RUN --which first": "--which must be best or last; got first",
     "evaluate RUN --environment lbf/8x8-2p-3f": "the team has observation sizes [1, 1], but lbf/8",
     "resume nowhere": "nowhere is not a run directory",
     "resume BROKEN": "config.json is damaged: not JSON",
     "resume RUN": "has its 400 steps already; extend it with more --steps",
-    "resume RUN --steps -1": "has its 400 steps already; extend it with more --steps",
+    "resume RUN --steps -1": "steps must be a whole number from 1 to 1e15 or None; got -1",
     "plot nowhere": "nowhere is not a run directory",
     "plot BROKEN": "config.json is damaged: it is not JSON",
     "plot RUN --out curve.txt": "curve.txt must be a file that ends in .png, .pdf or .svg",
@@ -406,7 +406,7 @@ def test_mistakes_are_answered_in_one_sentence(call, run, tmp_path, line):
 def test_mistakes_are_one_sentence_in_any_locale(tmp_path, locale):
     wrong = {
         "--lr x": "--lr must be a number; got x",
-        "--gamma 2": "gamma must lie in [0, 1]; got 2.0",
+        "--gamma 2": "gamma must be a number from 0 to 1; got 2.0",
     }
     code = "import sys; from coterie.cli import main; [main(a.split()) for a in sys.argv[1:]]"
     lines = [f"train vdn matrix/climbing {flag}" for flag in wrong]

@@ -115,5 +115,7 @@ def test_what_is_asked_for_is_what_is_done():
 
 @pytest.mark.parametrize("name", ["evaluations", "evaluation_episodes"])
 def test_none_at_all_is_refused(name):
-    with pytest.raises(coterie.UsageError, match=f"{name} must be at least 1; got 0"):
+    with pytest.raises(
+        coterie.UsageError, match=f"{name} must be a whole number from 1 to .*; got 0"
+    ):
         coterie.train(coterie.IDQN(), "matrix/climbing", 100, **{name: 0})

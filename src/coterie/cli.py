@@ -22,6 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.formats import refuse_former
+from coterie.settings import (
+    Count,
+    Episodes,
+    Evaluations,
+    NoOrMoreEpisodes,
+    Seed,
+    Seeds,
+    StepCount,
+    TimeLimit,
+    Timeout,
+    Workers,
+    check,
+)
 from coterie.text import file_name, visible, visible_lines
 
 if TYPE_CHECKING:
@@ -154,6 +167,8 @@ def parse(groups: Groups, args: list[str], prog: str) -> Any:
         raise UsageError(f"{sentence} (see {prog} --help)") from None
     if rest:
         raise UsageError(f"unexpected argument {rest[0]} (see {prog} --help)")
+    for title, _ in groups:
+        check(getattr(parsed, title))
     return parsed
 
 
@@ -178,7 +193,7 @@ def whole_number(text: str) -> int:
     with contextlib.suppress(ValueError):
         return int(text)
     if not float(text).is_integer():
-        raise ValueError
+        raise ValueError(f"{text} is no whole number")
     return int(float(text))
 
 
@@ -227,7 +242,7 @@ def _given(args: list[str], name: str) -> str:
             given = ([value] if equals else []) if current == name else given
         elif current == name:
             given.append(arg)
-    return shlex.join(given)
+    return shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in given)
 
 
 # Printing --------------------------------------------------------------------------------------
@@ -351,11 +366,11 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
 class TrainArgs:
     """Trains teams of an algorithm in an environment, side by side in one compiled program."""
 
-    steps: int = 1_000_000
+    steps: StepCount = 1_000_000
     """Environment steps of each seed; 1e6 is understood."""
-    seeds: int = 1
+    seeds: Seeds = 1
     """How many teams, each from its own seed."""
-    seed: int = 0
+    seed: Seed = 0
     """The first seed."""
     out: Path | None = None
     """New run directory; runs/ALGORITHM-ENVIRONMENT unless given."""
@@ -363,11 +378,11 @@ class TrainArgs:
     """What learners are paid; the environment's custom unless given."""
     central: Literal["auto", "state", "joint"] = "auto"
     """What z is where it is used: the environment's state, or the joint observation."""
-    evaluations: int | None = None
+    evaluations: Evaluations | None = None
     """Greedy evaluations along the way; 20, or fewer where episodes in Python take long."""
-    evaluation_episodes: int | None = None
+    evaluation_episodes: Episodes | None = None
     """Episodes of each; 32, or fewer in the same case."""
-    final_episodes: int | None = None
+    final_episodes: NoOrMoreEpisodes | None = None
     """Episodes that judge the best policy at the end, 0 for none; 320, or fewer as before."""
     json: bool = False
     """Print the final metrics as one JSON document."""
@@ -426,11 +441,11 @@ def _conclude(run: Run, as_json: bool) -> int:
 class ResumeArgs:
     """Continues a run from its newest checkpoint, as if it had never been interrupted."""
 
-    steps: int | None = None
+    steps: StepCount | None = None
     """Extend the run to so many environment steps."""
     environment: str | None = None
     """The environment again, where the run is on a Python environment or on code of yours."""
-    workers: int | None = None
+    workers: Workers | None = None
     """Processes for Python environments, if not as many as before."""
     json: bool = False
     """Print the final metrics as one JSON document."""
@@ -456,16 +471,16 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
 class EvaluateArgs:
     """Greedy returns of every seed's team."""
 
-    episodes: int = 320
+    episodes: Episodes = 320
     """Episodes of each seed's team."""
     which: Literal["best", "last"] = "best"
     """The policy that evaluated best, or the last one."""
     environment: str | None = None
     """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; the environment again,
     where the run is on a Python environment or on code of yours."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the episodes' starts."""
-    workers: int | None = None
+    workers: Workers | None = None
     """Processes for Python environments, if not as many as in training."""
     json: bool = False
     """Print one JSON document."""
@@ -499,15 +514,15 @@ class WatchArgs:
 
     out: Path = Path("episode.gif")
     """The film: .gif, .mp4 (extra video) or .html."""
-    seed: int = 0
+    seed: Seed = 0
     """Which team, counted from 0."""
     which: Literal["best", "last"] = "best"
     """The policy that evaluated best, or the last one."""
-    episodes: int = 1
+    episodes: Count = 1
     """How many episodes, one after the other."""
     sampled: bool = False
     """Draw actions from the policy instead of taking the likeliest."""
-    episode_seed: int = 0
+    episode_seed: Seed = 0
     """Seed of the episodes' starts."""
     fps: float = 4.0
     """Steps shown in a second."""
@@ -616,13 +631,13 @@ class CheckArgs:
     It is played in a process of its own. Exit status: 0 if no promise was broken, 1 if one was.
     """
 
-    episodes: int = 5
+    episodes: Count = 5
     """How many episodes."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first episode; the others count on from it."""
-    time_limit: int | None = None
+    time_limit: TimeLimit | None = None
     """Steps after which an episode is cut, for one that has no end or reports it wrongly."""
-    step_timeout: float = 60.0
+    step_timeout: Timeout = 60.0
     """Seconds after which a call that has not returned is given up."""
     json: bool = False
     """Print one JSON document."""
@@ -652,9 +667,9 @@ class LectureArgs:
     """The folder of runs, results and report.html."""
     quick: bool = False
     """Fewer seeds and steps; labelled so."""
-    seeds: int | None = None
+    seeds: Seeds | None = None
     """Seeds of every training; the item's own number unless given."""
-    seed: int = 0
+    seed: Seed = 0
     """The first seed."""
     json: bool = False
     """Print the outcomes as one JSON document."""
@@ -667,10 +682,6 @@ def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.show.lesson import LectureDisplay
 
     own = parsed.run
-    if own.seeds is not None and own.seeds < 1:
-        raise UsageError(f"seeds must be at least 1; got {own.seeds}")
-    if own.seed < 0:
-        raise UsageError(f"seed must be at least 0; got {own.seed}")
     one_core_per_seed(os.cpu_count() or 1)
     with LectureDisplay() as display:
         scale = Scale(own.quick, own.seeds, own.seed)

@@ -120,10 +120,17 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is damaged, or was changed by hand.
     """
-    if path.stat().st_size > JSON_LIMIT:
-        raise UsageError(f"{path} is damaged: {path.stat().st_size:,} bytes are no settings")
+    if (size := path.stat().st_size) > JSON_LIMIT:
+        raise UsageError(f"{path} is damaged: {size:,} bytes are no settings")
+    return parse_sealed(path.read_bytes(), path)
+
+
+def parse_sealed(text: bytes, path: Path) -> dict[str, Any]:
+    """``read_sealed`` of the bytes of a file, which ``path`` names in what is raised."""
+    if len(text) > JSON_LIMIT:
+        raise UsageError(f"{path} is damaged: {len(text):,} bytes are no settings")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
         found = digest(content) if isinstance(content, dict) else None
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is damaged: not JSON") from None

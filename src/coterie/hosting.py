@@ -19,6 +19,7 @@ from coterie.envs._seat import NO_SEED, OPENING, RESET, STEP, Limits, within
 from coterie.envs.fleet import Hosted, can_be_sent, copies_of, make_fleet
 from coterie.envs.hosted import HostedEnvironment
 from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.settings import Restarts, TimeLimit, Timeout, Workers, check
 from coterie.spec import EnvSpec
 
 PROBE_EPISODES, PROBE_STEPS = 5, 1_000
@@ -29,23 +30,18 @@ PROBE_EPISODES, PROBE_STEPS = 5, 1_000
 class Hosting:
     """Settings of hosted (Python) environments."""
 
-    workers: int | None = None
+    workers: Workers | None = None
     """Processes the environments are spread over, one a core unless given; 0 for none but this."""
-    time_limit: int | None = None
+    time_limit: TimeLimit | None = None
     """The longest episode: an episode that ends at this step is truncated, whatever it reports."""
-    step_timeout: float = 60.0
+    step_timeout: Timeout = 60.0
     """Seconds an environment may take for one step or reset before it counts as stuck."""
-    restarts: int = 0
+    restarts: Restarts = 0
     """How many faulty environments training replaces, their episodes dropped, before it gives up;
     the evaluation at the end may replace as many."""
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("restarts", 0), ("time_limit", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}; got {value}")
-        if not 0 < self.step_timeout < float("inf"):
-            raise UsageError(f"step_timeout must be positive; got {self.step_timeout}")
+        check(self)
 
     def processes(self) -> int:
         """Worker processes, as a number."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -20,9 +21,8 @@ import numpy as np
 
 import coterie.checkpoint as checkpoints
 from coterie import envs
-from coterie.algorithms import Algorithm
+from coterie.algorithms import Algorithm, algorithms
 from coterie.algorithms import find as find_algorithm
-from coterie.algorithms import make as make_algorithm
 from coterie.analysis.statistics import summarise
 from coterie.envs._refusals import missing_arguments, reason
 from coterie.envs.base import Environment
@@ -45,11 +45,19 @@ from coterie.hosting import (
     pays_in_common,
     settle,
 )
-from coterie.kinds import misfits
 from coterie.lanes import Lanes, States
 from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
-from coterie.tracking import ABSENT_ONCE, EvaluationFile, RunDirectory, identity, versions
+from coterie.settings import RUN, Episodes, Seed, Seeds, StepCount, fitted, shown
+from coterie.tracking import (
+    ABSENT_ONCE,
+    EvaluationFile,
+    RunDirectory,
+    check_seeds,
+    identity,
+    readable,
+    versions,
+)
 from coterie.training import Paced
 from coterie.types import PyTree, Reward, UsageError, tree_bytes
 
@@ -121,7 +129,8 @@ class Run:
             {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}, and the same
             under "eval_sampled/" for stochastic policies.
         """
-        episodes = _whole("episodes", episodes, 1)
+        episodes = fitted("episodes", episodes, Episodes)
+        seed = fitted("seed", seed, Seed)
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
         game, name, given = self.game, self.config.get("environment", ""), hosting
@@ -158,12 +167,23 @@ def evaluate_native(
 ) -> Played:
     """``evaluate_game`` where the environment is compiled."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
-    one = tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
-    check_memory(4 * one * episodes * seeds * (1 + stochastic), "lower --episodes")
+    check_memory(_playing_bytes(game, episodes, seeds, stochastic), "lower --episodes")
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
     run = jax.jit(jax.vmap(lambda p, k: play_both(game, p, k, episodes, stochastic)))
     return jax.tree.map(np.asarray, run(policies, keys))
+
+
+def _playing_bytes(game: Game, episodes: int, seeds: int, stochastic: bool) -> int:
+    """About the memory it takes to play so many episodes of every seed side by side."""
+    plays = episodes * seeds * (1 + stochastic)
+    if isinstance(game.env, Hosted):  # one after the other: only returns and lengths are kept
+        return 8 * plays * (game.players.n_agents + 1)
+    return (
+        4
+        * plays
+        * tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
+    )
 
 
 def summary(agents: tuple[str, ...], played: Played) -> dict[str, Any]:
@@ -300,15 +320,6 @@ def available_memory() -> int | None:
         return None
 
 
-def _whole(word: str, number: int | float, least: int) -> int:
-    """The number as an integer (1e6 is one); UsageError unless it is whole and large enough."""
-    if not np.isfinite(number) or number != int(number):
-        raise UsageError(f"{word} must be a whole number; got {number}")
-    if number < least:
-        raise UsageError(f"{word} must be at least {least}; got {number}")
-    return int(number)
-
-
 def check_memory(needed: int, advice: str) -> None:
     """UsageError if so many bytes are not free; ``advice`` says what would help."""
     free = available_memory()
@@ -359,20 +370,22 @@ def train(
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
     """
-    steps, seeds = _whole("steps", steps, 1), _whole("seeds", seeds, 1)
+    steps = int(fitted("steps", steps, StepCount))
+    seeds, seed = fitted("seeds", seeds, Seeds), fitted("seed", seed, Seed)
+    check_seeds(seed, seeds)
     asked = {
-        name: value if value is None else _whole(name, value, least)
-        for name, value, least in (
-            ("evaluations", evaluations, 1),
-            ("evaluation_episodes", evaluation_episodes, 1),
-            ("final_episodes", final_episodes, 0),
+        name: fitted(name, value, RUN[name] | None)
+        for name, value in (
+            ("evaluations", evaluations),
+            ("evaluation_episodes", evaluation_episodes),
+            ("final_episodes", final_episodes),
         )
     }
-    seed = _whole("seed", seed, 0)
-    if seed + seeds > 2**32:
-        raise UsageError(f"seeds must lie below 2^32; got {seed} and {seeds - 1} more")
+    reward = fitted("reward", reward, Reward | None)
+    central = fitted("central", central, Literal["auto", "state", "joint"])
+    options = _as_json(options or {})
     state = algorithm.central and central != "joint"
-    env, name = open_environment(environment, options or {}, hosting, state)
+    env, name = open_environment(environment, options, hosting, state)
     settled, remarks = settle(hosting, env, name)
     algorithm = algorithm.resolve(steps, env.spec().time_limit)
     undecided = reward is None and algorithm.common_reward
@@ -391,7 +404,7 @@ def train(
         "algorithm": algorithm.name,
         "settings": algorithm.settings(),
         "environment": name,
-        "environment_options": options or {},
+        "environment_options": options,
         "reward": game.reward,
         "central": game.central,
         "steps": steps,
@@ -405,8 +418,11 @@ def train(
         config |= {"hosting": dataclasses.asdict(settled), "spec_digest": digest(game.players)}
     report = report or (lambda event, facts: None)
     with make_lanes(algorithm, game, config, report) as lanes:
-        config["lanes"] = lanes.count
+        config = readable(config | {"lanes": lanes.count})
         check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
+        _check_episodes(game, config, algorithm.stochastic)
+        if out is not None:
+            _check_restorable(config, algorithm)
         directory = RunDirectory.create(Path(out)) if out is not None else None
         with directory.claimed() if directory else contextlib.nullcontext():
             report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
@@ -454,6 +470,53 @@ def _fewer_points(asked: int | None, rollouts: int) -> list[str]:
     ]
 
 
+def _as_json(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as they come back from a file; UsageError if a file cannot hold them."""
+    found = {}
+    for name, value in options.items():
+        try:
+            found[name] = json.loads(json.dumps(value, default=lambda number: number.item()))
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            raise UsageError(
+                f"the option {name} must be a number, a word, True, False, None, or a list or "
+                f"dict of such; got {shown(value)}"
+            ) from None
+    return found
+
+
+EPISODE_BYTES, RECORD_LIMIT = 48, 90_000_000
+"""Of a played episode in evaluations.json and in a checkpoint's header, which must stay small."""
+
+
+def _check_episodes(game: Game, config: dict[str, Any], stochastic: bool, points: int = 0) -> None:
+    """UsageError if so many episodes cannot be played at once, or not be recorded.
+
+    Args:
+        points: evaluations that were made before.
+    """
+    seeds, episodes = config["seeds"], config["evaluation_episodes"]
+    for name in ("evaluation_episodes", "final_episodes"):
+        needed = _playing_bytes(game, config[name], seeds, stochastic)
+        check_memory(needed, f"lower --{name.replace('_', '-')}")
+    played = seeds * (episodes * (points + config["evaluations"] + 1) + config["final_episodes"])
+    if played * EPISODE_BYTES > RECORD_LIMIT:
+        raise UsageError(
+            f"{played:,} episodes would be recorded, and at most {RECORD_LIMIT // EPISODE_BYTES:,} "
+            "can be: lower --evaluations, --evaluation-episodes, --final-episodes or --seeds"
+        )
+
+
+def _check_restorable(config: dict[str, Any], algorithm: Algorithm) -> None:
+    """UsageError unless the algorithm can be made again from the configuration."""
+    if type(algorithm) not in algorithms().values():
+        raise UsageError(
+            f"{type(algorithm).__qualname__} is not a file of coterie.algorithms, so a run "
+            "directory of it could not be opened again: train it without out"
+        )
+    if configured_algorithm(config) != algorithm:
+        raise UsageError(f"settings of {algorithm.name} do not come back from a file as they are")
+
+
 @contextlib.contextmanager
 def make_lanes(
     algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
@@ -483,8 +546,8 @@ def hosting_of(config: dict[str, Any]) -> Hosting | None:
         raise UsageError(f"config.json is damaged: hosting cannot be {repr(given)[:60]}")
     # How environments are hosted decides no result: no note where a former setting is gone.
     given = present_settings(Hosting, given, config, lambda sentence: None)
-    _check_kinds(Hosting, given)
-    return Hosting(**given)
+    with _damaged():
+        return Hosting(**given)
 
 
 def resume(
@@ -502,6 +565,7 @@ def resume(
         environment: the environment again, where the run is on code of the user's.
         workers: processes for Python environments, if not as many as before.
     """
+    steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
     with directory.claimed():
         config = directory.config()
@@ -530,7 +594,7 @@ def _resume(
         raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
     algorithm, game = restore(config, environment)
     if steps is not None:
-        config["steps"] = int(steps)
+        config["steps"] = steps
     with make_lanes(algorithm, game, config, report) as lanes:
         return _go_on(lanes, config, directory, report, steps is not None)
 
@@ -586,6 +650,16 @@ def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str
     return None
 
 
+def configured_algorithm(
+    config: dict[str, Any], note: Callable[[str], None] = logger.warning
+) -> Algorithm:
+    """The algorithm that a configuration names, with its settings; ``note`` as in ``restore``."""
+    cls = find_algorithm(config["algorithm"])
+    settings = present_settings(cls, config["settings"], config, note)
+    with _damaged():
+        return cls(**settings)
+
+
 def restore(
     config: dict[str, Any],
     environment: Opened | None = None,
@@ -598,17 +672,10 @@ def restore(
     Args:
         note: called with a sentence for every stored setting that no longer applies.
     """
-    settings = {
-        k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
-        for k, v in config["settings"].items()
-    }
-    settings = present_settings(find_algorithm(config["algorithm"]), settings, config, note)
-    _check_kinds(find_algorithm(config["algorithm"]), settings)
-    algorithm = make_algorithm(config["algorithm"], **settings)
+    algorithm = configured_algorithm(config, note)
     name, options = config["environment"], config["environment_options"]
     if ":" not in name:
         options = present_settings(envs.family(name).Options, options, config, note)
-        _check_kinds(envs.family(name).Options, options)
     elif environment is None:
         raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
     hosting = hosting_of(config)
@@ -622,11 +689,13 @@ def restore(
     return algorithm, game
 
 
-def _check_kinds(cls: type, values: dict[str, Any]) -> None:
-    """UsageError unless values of a configuration are of the kinds that ``cls`` declares."""
-    if wrong := misfits(cls, values):
-        value = repr(values[wrong[0]])[:60]
-        raise UsageError(f"config.json is damaged: {wrong[0]} cannot be {value}")
+@contextlib.contextmanager
+def _damaged() -> Iterator[None]:
+    """Says of what settings refuse that it stood in a configuration."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"config.json is damaged: {error}") from None
 
 
 def open_run(path: str | Path, environment: Opened | None = None) -> Run:

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coterie import __version__
 from coterie.errors import UsageError
@@ -18,6 +18,7 @@ from coterie.files import (
     digest,
     make_directory,
     only_writer,
+    parse_sealed,
     read_sealed,
     refuse_links,
     replacing,
@@ -25,39 +26,25 @@ from coterie.files import (
     sync_directory,
 )
 from coterie.formats import check_format
+from coterie.settings import RUN, EnvironmentName, Name, Seeds, fitted
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
 
 
-CONFIG = {
-    "algorithm": str,
+CONFIG: dict[str, Any] = {
+    "algorithm": Name,
     "settings": dict,
-    "environment": str,
+    "environment": EnvironmentName,
     "environment_options": dict,
-    "reward": str,
-    "central": str,
-    "steps": int,
-    "seeds": int,
-    "seed": int,
-    "evaluations": int,
-    "evaluation_episodes": int,
-    "final_episodes": int,
+    "reward": Literal["individual", "sum", "mean"],
+    "central": Literal["none", "state", "joint"],
+    **RUN,
     "sizes": dict,
-    "lanes": int,
+    "lanes": Seeds,
 }
 """What must stand in a ``config.json`` to go on from it."""
 ABSENT_ONCE = {"evaluation_episodes": 32}
 """What did not stand in older ones, and was this."""
-_LIMITS = {
-    "steps": (1, 2**62),
-    "seeds": (1, 2**32),
-    "seed": (0, 2**32),
-    "evaluations": (1, 2**62),
-    "evaluation_episodes": (1, 2**31),
-    "final_episodes": (0, 2**62),
-}
-"""The least and the greatest a number may be."""
-_WORDS = {"reward": ("individual", "sum", "mean"), "central": ("none", "state", "joint")}
 _PASSING = ("format", "coterie", "command", "steps", "versions", "hosting")
 """What may differ between two configurations of one run."""
 
@@ -65,6 +52,43 @@ _PASSING = ("format", "coterie", "command", "steps", "versions", "hosting")
 def identity(config: dict[str, Any]) -> str:
     """Names a run by all that decides it but its length; what it keeps carries the name."""
     return digest({k: v for k, v in config.items() if k not in _PASSING})
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """UsageError unless a configuration holds what it takes to go on from it."""
+    given = ABSENT_ONCE | config
+    for name, hint in CONFIG.items():
+        if name not in given:
+            raise UsageError(f"it needs {name}")
+        fitted(name, given[name], hint)
+    if config["lanes"] not in (1, config["seeds"]):
+        raise UsageError(f"lanes is {config['lanes']}")
+    check_seeds(config["seed"], config["seeds"])
+
+
+def check_seeds(first: int, count: int) -> None:
+    """UsageError unless the numbers of so many seeds fit into 32 bits."""
+    if first + count > 2**32:
+        raise UsageError(f"seeds must lie below 2^32; got {first} and {count - 1} more")
+
+
+def readable(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it will be read from its file, checked by who reads it.
+
+    Raises:
+        UsageError: it could be written, but not read.
+    """
+    try:
+        found = parse_sealed(encoded(seal(config)), Path("config.json"))
+    except UsageError as error:
+        raise UsageError(f"these settings cannot be kept: {error}") from None
+    check_config(found)
+    return found
+
+
+def encoded(content: Any) -> bytes:
+    """JSON as it stands in files."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 class RunDirectory:
@@ -130,19 +154,10 @@ class RunDirectory:
         path = self.path / "config.json"
         config = read_sealed(path)
         check_format(path, config)
-        given = ABSENT_ONCE | config
-        for name, kind in CONFIG.items():
-            # A bool passes for an int in Python.
-            if not isinstance(given.get(name), kind) or isinstance(given[name], bool):
-                raise UsageError(f"{path} is not that of a run: it needs {name}")
-        for name, (least, most) in _LIMITS.items():
-            if not least <= given[name] <= most:
-                raise UsageError(f"{path} is not that of a run: {name} is {given[name]}")
-        for name, words in _WORDS.items():
-            if config[name] not in words:
-                raise UsageError(f"{path} is not that of a run: {name} is {config[name]!r}")
-        if config["lanes"] not in (1, config["seeds"]):
-            raise UsageError(f"{path} is not that of a run: lanes is {config['lanes']}")
+        try:
+            check_config(config)
+        except UsageError as error:
+            raise UsageError(f"{path} is not that of a run: {error}") from None
         return config
 
     @property
@@ -159,7 +174,7 @@ class RunDirectory:
         target = self.path / name
         make_directory(target.parent, self.path)
         with replacing(target) as file:
-            file.write((json.dumps(content, indent=1) + "\n").encode())
+            file.write(encoded(content))
 
     def sync_log(self) -> tuple[int, str]:
         """Bytes of ``metrics.jsonl``, all of them on the disk, and their SHA-256."""

@@ -565,8 +565,8 @@ def test_json_is_one_document_and_nothing_else(call, given, finished):
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
-    [("tolt", "did you mean told?"), ("told --seeds 0", "seeds must be at least 1; got 0"),
-     ("told --seed -1", "seed must be at least 0; got -1"), ("--fast", "unknown option --fast")],
+    [("tolt", "did you mean told?"), ("told --seeds 0", "seeds must be a whole number from 1 to"),
+     ("told --seed -1", "seed must be a whole number"), ("--fast", "unknown option --fast")],
 )  # fmt: skip
 def test_bad_usage_is_one_sentence(call, tmp_path, line, sentence):
     status, out, err = call(f"lecture {line} --out {tmp_path}/x")

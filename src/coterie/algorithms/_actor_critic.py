@@ -29,6 +29,7 @@ from coterie.ops.losses import (
 )
 from coterie.ops.moments import Moments
 from coterie.ops.returns import lambda_return, n_step_return
+from coterie.settings import Count, Part, Rate, Share
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
@@ -78,19 +79,19 @@ class ActorCritic(PolicyGradient):
 
     metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "critic_loss", "entropy", "updates")
 
-    rollout_steps: int = 10
+    rollout_steps: Count = 10
     """Steps T of every environment between two updates."""
-    n_steps: int = 1
+    n_steps: Count = 1
     """Rewards in a target before it bootstraps, at most T; 1 is the lecture's."""
-    gae_lambda: float | None = None
+    gae_lambda: Share | None = None
     """Use λ-returns instead: generalised advantage estimation."""
     normalise_advantages: bool = False
     """Standardise each agent's advantages over the rollout."""
-    critic_lr: float | None = None
+    critic_lr: Rate | None = None
     """Learning rate of the critics; that of the actors unless given."""
-    target_interval: int | None = None
+    target_interval: Count | None = None
     """Bootstrap from target critics θ̄, copied from θ whenever so many updates were made."""
-    target_tau: float | None = None
+    target_tau: Part | None = None
     """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
 
     def __post_init__(self) -> None:
@@ -100,15 +101,6 @@ class ActorCritic(PolicyGradient):
                 f"n_steps {self.n_steps} and gae_lambda {self.gae_lambda} contradict each other: "
                 "set n_steps to 1 or gae_lambda to None"
             )
-
-    def _positive(self) -> tuple[str, ...]:
-        return ("rollout_steps", "n_steps")
-
-    def _positive_or_none(self) -> tuple[str, ...]:
-        return ("critic_lr", "target_interval", "target_tau")
-
-    def _shares(self) -> tuple[str, ...]:
-        return ("gae_lambda", "target_tau")
 
     # What a final class may say otherwise -----------------------------------------------------
 

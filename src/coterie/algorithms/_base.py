@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from coterie.envs.views import Game
 from coterie.formats import refuse_former
 from coterie.networks import PerAgent
 from coterie.ops.moments import RewardScaling
+from coterie.settings import check
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 Mode = Literal[
@@ -51,6 +52,9 @@ class Algorithm(abc.ABC):
     def __new__(cls, *args: Any, **settings: Any):
         refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def name(self) -> str:
@@ -208,19 +212,6 @@ def never_copied(interval: int | None, tau: float | int | None, updates: int) ->
 def share_of(end: float | None, start: float) -> float | None:
     """``end`` as a share of ``start``."""
     return None if end is None else end / start
-
-
-def check_rate_end(rate: float | None) -> None:
-    """UsageError unless a learning rate can end there."""
-    if rate is not None and not 0 <= rate < float("inf"):
-        raise UsageError(f"lr_end must not be negative; got {rate}")
-
-
-def check_scaling(scaling: str) -> None:
-    """UsageError unless rewards can be put in such units."""
-    known = get_args(RewardScaling)
-    if scaling not in known:
-        raise UsageError(f"reward_scaling must be one of {', '.join(known)}; got {scaling!r}")
 
 
 def scaling_remarks(scaling: RewardScaling) -> list[str]:

@@ -14,8 +14,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.algorithms._base import (
     Algorithm,
-    check_rate_end,
-    check_scaling,
     clip_norm,
     moved,
     scaling_remarks,
@@ -23,9 +21,19 @@ from coterie.algorithms._base import (
     unreached,
 )
 from coterie.envs.views import Game
-from coterie.networks import ACTIVATIONS, Groups, PerAgent, sharing_index
+from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import sample
 from coterie.ops.moments import RewardScaling
+from coterie.settings import (
+    Count,
+    EndRate,
+    Layers,
+    Positive,
+    Rate,
+    Share,
+    StepCount,
+    Weight,
+)
 from coterie.types import PRNGKey, PyTree, UsageError
 
 ACTOR_SCALE = 0.01
@@ -38,32 +46,32 @@ class PolicyGradient(Algorithm):
 
     stochastic: ClassVar[bool] = True
 
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount factor γ."""
-    lr: float = 5e-4
+    lr: Rate = 5e-4
     """Learning rate of Adam."""
-    lr_end: float | None = None
+    lr_end: EndRate | None = None
     """It moves linearly to this one (the critics' in proportion); constant unless given."""
-    lr_steps: int | None = None
+    lr_steps: StepCount | None = None
     """Environment steps over which it does; the whole run unless given."""
-    environments: int = 16
+    environments: Count = 16
     """Parallel synchronous environments K."""
-    entropy: float = 0.01
+    entropy: Weight = 0.01
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = None
     """It moves linearly to this one, below 0 to reward certainty; constant unless given."""
-    entropy_steps: int | None = None
+    entropy_steps: StepCount | None = None
     """Environment steps over which it does; the whole run unless given."""
     reward_scaling: RewardScaling = "scale"
     """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
     (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
-    max_grad_norm: float | None = 0.5
+    max_grad_norm: Positive | None = 0.5
     """Clip every network's gradient to this norm, each by itself; None for no clipping."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Layers = (64, 64)
     """Hidden layer sizes of actors and critics."""
     activation: Literal["relu", "tanh"] = "tanh"
     """Between hidden layers."""
-    gain: float = 1.414
+    gain: Positive = 1.414
     """Initial weights of hidden layers have standard deviation gain/√inputs; biases are 0."""
     recurrent: bool = False
     """Put a GRU before the last layer: policies of histories instead of observations."""
@@ -73,41 +81,9 @@ class PolicyGradient(Algorithm):
     """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "environments", "gain", *self._positive()):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be a positive number; got {getattr(self, name)}")
-        for name in ("gamma", *self._shares()):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} must lie in [0, 1]; got {value}")
-        if not 0 <= self.entropy < float("inf"):
-            raise UsageError(f"entropy must not be negative; got {self.entropy}")
-        if self.entropy_end is not None and not abs(self.entropy_end) < float("inf"):
-            raise UsageError(f"entropy_end must be a number or None; got {self.entropy_end}")
-        check_rate_end(self.lr_end)
-        check_scaling(self.reward_scaling)
-        for name in ("max_grad_norm", "lr_steps", "entropy_steps", *self._positive_or_none()):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{name} must be positive or None; got {value}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"hidden must be positive layer sizes; got {self.hidden}")
-        if self.activation not in ACTIVATIONS:
-            raise UsageError(f"activation must be {' or '.join(ACTIVATIONS)}")
+        super().__post_init__()
         if self.groups and self.sharing == "shared":
             raise UsageError("sharing shared and groups contradict each other: give one of them")
-
-    def _positive(self) -> tuple[str, ...]:
-        """More settings that must be positive."""
-        return ()
-
-    def _positive_or_none(self) -> tuple[str, ...]:
-        """More settings that must be positive or None."""
-        return ()
-
-    def _shares(self) -> tuple[str, ...]:
-        """More settings that lie in [0, 1]."""
-        return ()
 
     def remarks(self, game: Game) -> list[str]:
         return scaling_remarks(self.reward_scaling)

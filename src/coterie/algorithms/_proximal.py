@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.algorithms._actor_critic import ActorCritic
 from coterie.ops.exploration import of_action
 from coterie.ops.losses import clipped_surrogate, log_probabilities
+from coterie.settings import Count, Positive, Share
 from coterie.types import PyTree, UsageError
 
 
@@ -17,19 +18,19 @@ from coterie.types import PyTree, UsageError
 class Proximal(ActorCritic):
     """Base of the proximal algorithms (PPO, Schulman et al. 2017; book §8.2.6)."""
 
-    environments: int = 64
+    environments: Count = 64
     """Parallel synchronous environments K."""
-    rollout_steps: int = 32
+    rollout_steps: Count = 32
     """Steps T of every environment between two updates."""
-    gae_lambda: float | None = 0.95
+    gae_lambda: Share | None = 0.95
     """λ of generalised advantage estimation; None for n-step targets."""
     normalise_advantages: bool = True
     """Standardise each agent's advantages over the rollout."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """ε: how far the probability ratio may move from 1 before its gradient is cut."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over every rollout."""
-    minibatches: int | None = None
+    minibatches: Count | None = None
     """Parts a rollout is split into in a pass, by environment; 4, or the most below that divide
     the environments, unless given."""
 
@@ -40,12 +41,6 @@ class Proximal(ActorCritic):
                 f"minibatches split the environments: {self.minibatches} must divide "
                 f"{self.environments}"
             )
-
-    def _positive(self) -> tuple[str, ...]:
-        return (*super()._positive(), "clip", "epochs")
-
-    def _positive_or_none(self) -> tuple[str, ...]:
-        return (*super()._positive_or_none(), "minibatches")
 
     def resolve(self, steps: int, time_limit: int | None = None) -> Proximal:
         resolved = super().resolve(steps, time_limit)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -18,8 +18,6 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie import replay
 from coterie.algorithms._base import (
     Algorithm,
-    check_rate_end,
-    check_scaling,
     clip_norm,
     follow,
     moved,
@@ -33,10 +31,24 @@ from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_action
 from coterie.ops.losses import one_step_target, summed_mean
 from coterie.ops.moments import Moments, RewardScaling
+from coterie.settings import (
+    MOST,
+    Count,
+    EndRate,
+    Layers,
+    Part,
+    Positive,
+    Range,
+    Rate,
+    Share,
+    StepCount,
+)
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 LEARNING_STARTS, TARGET_INTERVAL = 10_000, 200
 """Unless given, and unless the run is so short that fewer are needed."""
+Ratio = Annotated[float, Range(1e-5, 1e3)]
+Start = Annotated[int, Range(0, MOST)]
 
 
 class Experience(eqx.Module):
@@ -84,48 +96,48 @@ class ValueBased(Algorithm):
     own_minibatch: ClassVar[bool]
     """Each agent samples its own minibatch (separate buffers D_i) instead of a joint one."""
 
-    gamma: float = 0.95
+    gamma: Share = 0.95
     """Discount factor γ."""
-    lr: float = 5e-4
+    lr: Rate = 5e-4
     """Learning rate of Adam."""
-    lr_end: float | None = None
+    lr_end: EndRate | None = None
     """It moves linearly to this one; constant unless given."""
-    lr_steps: int | None = None
+    lr_steps: StepCount | None = None
     """Environment steps over which it does; the whole run unless given."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Sequences in a minibatch, B; a sequence is one transition unless recurrent."""
-    buffer_size: int = 500_000
+    buffer_size: Count = 500_000
     """Transitions kept in replay D, over all environments."""
-    environments: int = 16
+    environments: Count = 16
     """Parallel environments K that fill replay."""
-    update_ratio: float = 1 / 16
+    update_ratio: Ratio = 1 / 16
     """Gradient updates per environment step, whatever K is."""
-    learning_starts: int | None = None
+    learning_starts: Start | None = None
     """Environment steps collected before the first update; 10,000, and at most a tenth of the run,
     unless given."""
-    epsilon_start: float = 1.0
+    epsilon_start: Share = 1.0
     """Exploration probability ε at the start."""
-    epsilon_end: float = 0.05
+    epsilon_end: Share = 0.05
     """ε from ``epsilon_steps`` on."""
-    epsilon_steps: int | None = None
+    epsilon_steps: StepCount | None = None
     """Environment steps over which ε falls linearly; a quarter of the run unless given."""
-    target_interval: int | None = None
+    target_interval: Count | None = None
     """Updates between two copies of θ to the target θ̄; 200, and at most a fifth of the run's,
     unless given."""
-    target_tau: float | None = None
+    target_tau: Part | None = None
     """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
     double_q: bool = False
     """Select the target's action with θ and value it with θ̄ (double Q-learning)."""
     reward_scaling: RewardScaling = "scale"
     """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
     (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
-    max_grad_norm: float | None = 10.0
+    max_grad_norm: Positive | None = 10.0
     """Clip gradients to this norm, each independent loss by itself; None for no clipping."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Layers = (64, 64)
     """Hidden layer sizes of the utility networks (ReLU)."""
     recurrent: bool = False
     """Put a GRU before the last layer: utilities of histories instead of observations."""
-    sequence_length: int = 16
+    sequence_length: Count = 16
     """Steps L of a replayed sequence when recurrent."""
     sharing: Literal["own", "shared"] = "own"
     """Each agent its own parameters, or one set with the agent's id appended."""
@@ -133,33 +145,7 @@ class ValueBased(Algorithm):
     """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
 
     def __post_init__(self) -> None:
-        positive = {
-            name: getattr(self, name)
-            for name in ("lr", "batch_size", "buffer_size", "environments", "update_ratio",
-                         "sequence_length")
-        }  # fmt: skip
-        for name, value in positive.items():
-            if not 0 < value < float("inf"):
-                raise UsageError(f"{name} must be a positive number; got {value}")
-        if self._ratio == 0:
-            raise UsageError(f"update_ratio must be at least 1e-5; got {self.update_ratio}")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise UsageError(f"max_grad_norm must be positive or None; got {self.max_grad_norm}")
-        for name in ("epsilon_steps", "lr_steps", "target_interval"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1 or None; got {value}")
-        check_rate_end(self.lr_end)
-        check_scaling(self.reward_scaling)
-        if self.learning_starts is not None and self.learning_starts < 0:
-            raise UsageError(f"learning_starts must not be negative; got {self.learning_starts}")
-        for name in ("gamma", "epsilon_start", "epsilon_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
-        if self.target_tau is not None and not 0 < self.target_tau <= 1:
-            raise UsageError(f"target_tau must lie in (0, 1]; got {self.target_tau}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"hidden must be positive layer sizes; got {self.hidden}")
+        super().__post_init__()
         if self.groups and self.sharing == "shared":
             raise UsageError("sharing shared and groups contradict each other: give one of them")
         if self._capacity() < 1:

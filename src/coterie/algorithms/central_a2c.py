@@ -8,6 +8,7 @@ from typing import ClassVar
 from coterie.algorithms._actor_critic import ActorCritic
 from coterie.algorithms._base import Mode, joint_actions_remark
 from coterie.envs.views import Game
+from coterie.settings import JointActions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class CentralA2C(ActorCritic):
     common_reward: ClassVar[bool] = True
     joint_view: ClassVar[bool] = True
 
-    max_joint_actions: int = 4096
+    max_joint_actions: JointActions = 4096
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from coterie.algorithms._base import Mode, joint_actions_remark
 from coterie.algorithms._value_based import ValueBased
 from coterie.envs.views import Game
+from coterie.settings import JointActions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class CentralQ(ValueBased):
     joint_view: ClassVar[bool] = True
     own_minibatch: ClassVar[bool] = False
 
-    max_joint_actions: int = 4096
+    max_joint_actions: JointActions = 4096
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:

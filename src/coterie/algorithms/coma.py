@@ -15,6 +15,7 @@ from coterie.algorithms._policy_gradient import per_agent
 from coterie.envs.views import Game
 from coterie.ops.exploration import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities
+from coterie.settings import Count, Share
 from coterie.types import PRNGKey, PyTree, Transition
 
 
@@ -30,9 +31,9 @@ class COMA(ActorCritic):
     common_reward: ClassVar[bool] = True
     central: ClassVar[bool] = True
 
-    gae_lambda: float | None = 0.8
+    gae_lambda: Share | None = 0.8
     """λ of the critic's TD(λ) targets; None for n-step targets."""
-    target_interval: int | None = 200
+    target_interval: Count | None = 200
     """Bootstrap from target critics θ̄, copied from θ whenever so many updates were made."""
 
     def critic_size(self, game: Game) -> tuple[int, int]:

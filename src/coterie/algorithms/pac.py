@@ -17,6 +17,7 @@ from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import Game
 from coterie.ops.exploration import ILLEGAL, of_action
 from coterie.ops.moments import RewardScaling
+from coterie.settings import Count, JointActions, Part, Rate, Weight
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
@@ -35,19 +36,19 @@ class PAC(ActorCritic):
 
     reward_scaling: RewardScaling = "none"
     """As for the others; none, or a large penalty would shrink what tells the optima apart."""
-    n_steps: int = 5
+    n_steps: Count = 5
     """Rewards in a target before it bootstraps, at most T."""
-    target_tau: float | None = 0.01
+    target_tau: Part | None = 0.01
     """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
-    critic_lr: float | None = 2e-3
+    critic_lr: Rate | None = 2e-3
     """Learning rate of the critics; above the actors', whose hopes they correct."""
-    entropy: float = 1.0
+    entropy: Weight = 1.0
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = 0.01
     """It moves linearly to this one, below 0 to reward certainty."""
     joint_optimum: bool = False
     """Break ties between optima: the others play their parts of one arg max common to all."""
-    max_others: int = 1024
+    max_others: JointActions = 1024
     """Refuse games where the other agents have more joint actions than this."""
 
     def __post_init__(self) -> None:
@@ -57,9 +58,6 @@ class PAC(ActorCritic):
                 "target_interval and target_tau contradict each other: set target_tau to None "
                 "to copy the critics at every interval"
             )
-
-    def _positive(self) -> tuple[str, ...]:
-        return (*super()._positive(), "max_others")
 
     def remarks(self, game: Game) -> list[str]:
         counts = game.spec.action_counts

@@ -11,7 +11,8 @@ from coterie.algorithms._base import Mode
 from coterie.algorithms._value_based import ValueBased
 from coterie.envs.views import Game
 from coterie.networks import MonotonicMixer
-from coterie.types import PRNGKey, UsageError
+from coterie.settings import Width
+from coterie.types import PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,10 @@ class QMIX(ValueBased):
     central: ClassVar[bool] = True
     own_minibatch: ClassVar[bool] = False
 
-    mixer_embedding: int = 32
+    mixer_embedding: Width = 32
     """Width E of the mixing network."""
-    hyper_hidden: int = 64
+    hyper_hidden: Width = 64
     """Width of the hypernetworks' hidden layers."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.mixer_embedding, self.hyper_hidden) < 1:
-            raise UsageError("mixer_embedding and hyper_hidden must be at least 1")
 
     def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
         return MonotonicMixer(

@@ -19,6 +19,7 @@ from coterie.ops.exploration import of_action
 from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
 from coterie.ops.moments import Moments
 from coterie.ops.returns import reward_to_go
+from coterie.settings import TimeLimit
 from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
@@ -44,11 +45,8 @@ class REINFORCE(PolicyGradient):
     whole_episodes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "entropy", "updates")
 
-    episode_steps: int | None = None
+    episode_steps: TimeLimit | None = None
     """The longest episode; the environment's time limit unless given."""
-
-    def _positive_or_none(self) -> tuple[str, ...]:
-        return ("episode_steps",)
 
     def resolve(self, steps: int, time_limit: int | None = None) -> REINFORCE:
         known = self.episode_steps or time_limit

@@ -16,6 +16,7 @@ import pkgutil
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from coterie import settings
 from coterie.envs._refusals import misnamed
 from coterie.errors import UsageError
 
@@ -73,4 +74,6 @@ def make(name: str, **options: Any) -> Environment:
                 f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
             )
             raise UsageError(f"{name} has no option {option!r}{hint}")
-    return module.make(name.partition("/")[2], module.Options(**options))
+    chosen = module.Options(**options)
+    settings.check(chosen)
+    return module.make(name.partition("/")[2], chosen)

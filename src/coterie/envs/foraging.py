@@ -26,6 +26,7 @@ import numpy as np
 from coterie.envs import _pictures
 from coterie.envs._layout import batch_last
 from coterie.envs.base import Environment
+from coterie.settings import TimeLimit
 from coterie.show.scene import Scene
 from coterie.text import clipped
 from coterie.types import (
@@ -70,7 +71,7 @@ class Options:
     """
 
     levels: Levels = "v3"
-    time_limit: int = 50
+    time_limit: TimeLimit = 50
 
 
 class State(eqx.Module):

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from coterie.envs import _pictures
 from coterie.envs.base import Environment
+from coterie.settings import Agents, TimeLimit
 from coterie.show.scene import Scene
 from coterie.types import EnvSpec, PRNGKey, TimeStep, UsageError
 
@@ -56,8 +57,8 @@ class Options:
         players: number of agents of a user's table whose shape could be read in two ways.
     """
 
-    rounds: int = 1
-    players: int | None = None
+    rounds: TimeLimit = 1
+    players: Agents | None = None
 
 
 class MatrixState(eqx.Module):

@@ -12,12 +12,13 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
+from coterie.settings import hints, span
 from coterie.show.terminal import line, paragraphs
 
 
@@ -39,9 +40,10 @@ class Flag(NamedTuple):
 
 def flags(settings: type, prefix: str = "") -> list[Flag]:
     """The flags of a dataclass, in the order of its fields."""
-    hints, docs = typing.get_type_hints(settings), field_docs(settings)
+    declared, docs = hints(settings), field_docs(settings)
     return [
-        _flag(f, hints[f.name], docs.get(f.name, ""), prefix) for f in dataclasses.fields(settings)
+        _flag(f, declared[f.name], docs.get(f.name, ""), prefix)
+        for f in dataclasses.fields(settings)
     ]
 
 
@@ -63,13 +65,15 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
     value, kind = _value(hint)
     if hint is bool and field.default is True:
         name = f"no-{name}"
-    default = _default(field.default)
+    about = ", ".join(word for word in (_default(field.default), span(hint)) if word)
     text = text.replace("``", "").rstrip(".")
-    return Flag(f"--{name}", value, kind, f"{text} ({default})".strip() if default else text)
+    return Flag(f"--{name}", value, kind, f"{text} ({about})".strip() if about else text)
 
 
 def _value(hint: Any) -> tuple[str, str]:
     """A type as a placeholder and in words."""
+    if typing.get_origin(hint) is Annotated:
+        return _value(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [h for h in typing.get_args(hint) if h is not type(None)]
         value, kind = _value(inner[0])

@@ -14,8 +14,10 @@ import importlib
 import inspect
 import pkgutil
 from dataclasses import asdict, dataclass, fields
+from typing import Annotated
 
 from coterie.envs.mpe._base import Particles
+from coterie.settings import Agents, Range, Share, TimeLimit
 from coterie.types import UsageError
 
 
@@ -51,12 +53,12 @@ class Options:
         num_obstacles: landmarks of simple-tag (2).
     """
 
-    time_limit: int = 25
-    n: int | None = None
-    local_ratio: float | int | None = None
-    num_good: int | None = None
-    num_adversaries: int | None = None
-    num_obstacles: int | None = None
+    time_limit: TimeLimit = 25
+    n: Agents | None = None
+    local_ratio: Share | None = None
+    num_good: Agents | None = None
+    num_adversaries: Agents | None = None
+    num_obstacles: Annotated[int, Range(0, 1000)] | None = None
 
 
 def make(variant: str, options: Options) -> Particles:
