@@ -139,7 +139,7 @@ def test_everyone_explores_by_itself(name):
 
 
 def test_whether_and_how_to_explore_are_drawn_apart():
-    """With ε = 1/2 a quarter of all actions are of the upper half, half are the greedy first one."""
+    """With ε = 1/2 a quarter of all actions are of the upper half, half are greedy."""
     algorithm, game, rows = small("idqn"), Game(Choices()), 2_000
     noise = algorithm.noise(jax.random.key(0), game, (rows,))
     scores, mask = jnp.zeros((rows, 3, ACTIONS)), jnp.ones((rows, 3, ACTIONS), bool)
