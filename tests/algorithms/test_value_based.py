@@ -482,7 +482,8 @@ def test_epsilon_falls_linearly_and_stays():
     np.testing.assert_allclose(epsilon, [0.8, 0.65, 0.5, 0.35, 0.2, 0.2, 0.2], rtol=1e-6)
     open_ended = dataclasses.replace(algorithm, epsilon_steps=None)
     assert open_ended.resolve(1000).epsilon_steps in range(1, 1001)
-    assert algorithm.resolve(1000) == algorithm
+    given = dataclasses.replace(algorithm, target_interval=200)
+    assert given.resolve(1000) == given
 
 
 def test_mixers_are_part_of_what_is_trained():
