@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from cost import Cost, measure
@@ -41,14 +41,12 @@ def main() -> int:
     files = [file.resolve() for file in chosen.files] or sorted(HERE.rglob("test_*.py"))
     failed = 0
     with ThreadPoolExecutor(chosen.jobs) as pool:
-        for file, (cost, output) in zip(
-            files, pool.map(lambda f: run(f, chosen.marks, chosen.limit), files), strict=True
-        ):
-            print(
-                f"{RESULTS.get(cost.status, 'FAILED'):8} {cost}  {file.relative_to(HERE)}",
-                flush=True,
-            )
-            if cost.status not in (0, NO_TESTS):
+        begun = {pool.submit(run, file, chosen.marks, chosen.limit): file for file in files}
+        for ended in as_completed(begun):
+            cost, output = ended.result()
+            file, result = begun[ended].relative_to(HERE), RESULTS.get(cost.status, "FAILED")
+            print(f"{result:8} {cost}  {file}", flush=True)
+            if result not in ("passed", "empty"):
                 failed += 1
                 print(*output.splitlines()[-25:], sep="\n", flush=True)
     print(f"{len(files)} files alone, {failed} failed")

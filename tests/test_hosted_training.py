@@ -150,7 +150,10 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("ippo", {"recurrent": True, "minibatches": 1}), ("qmix", {})],
+    [
+        ("ippo", {"recurrent": True, "minibatches": 1}),
+        pytest.param("qmix", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_workers_change_nothing(name, settings, tmp_path):
     serial, spread = (

@@ -18,6 +18,8 @@ from coterie.envs.views import SEED_AXIS
 from coterie.types import UsageError
 
 NAMES = list(algorithms())
+UNLIKE = ("qmix", "reinforce", "mappo", "coma", "central_q")
+"""Algorithms that differ in all that training can differ in."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -190,7 +192,9 @@ def test_the_learning_rate_moves_linearly_in_steps_and_stays(name):
         ),
     ],
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in UNLIKE else pytest.mark.slow) for n in NAMES]
+)
 def test_it_trains_on_unequal_mortal_masked_agents(name, settings):
     if find(name).joint_view:
         settings = {k: v for k, v in settings.items() if k != "groups"}

@@ -426,7 +426,10 @@ def gone_on(program, state, file):
     return resumed
 
 
-@pytest.mark.parametrize(("name", "recurrent"), [("ippo", False), ("mappo", True)])
+@pytest.mark.parametrize(
+    ("name", "recurrent"),
+    [pytest.param("ippo", False, marks=pytest.mark.slow), ("mappo", True)],
+)
 def test_the_first_ratio_is_one_also_after_a_resume(name, recurrent, tmp_path):
     """What acting noted is what learning computes, from stored observations, masks and memories."""
     algorithm = spied(small(name, recurrent=recurrent, lr=0.01), _update=gaps)

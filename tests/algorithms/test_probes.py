@@ -98,10 +98,14 @@ OF_INTEREST_WITH_MEMORY = [p for p in CERTAIN if "observation" not in p and "ter
 
 
 @pytest.mark.parametrize(
-    ("recurrent", "probe"),
-    [(False, p) for p in CERTAIN] + [(True, p) for p in OF_INTEREST_WITH_MEMORY],
+    ("name", "recurrent", "probe"),
+    [
+        pytest.param(n, r, p, marks=pytest.mark.slow if r and n != "vdn" else ())
+        for n in NAMES_OF_THREE
+        for r in (False, True)
+        for p in (OF_INTEREST_WITH_MEMORY if r else CERTAIN)
+    ],
 )
-@pytest.mark.parametrize("name", NAMES_OF_THREE)
 def test_known_values(name, recurrent, probe):
     path, actions, each = CERTAIN[probe]
     expected = each if name == "idqn" else np.sum(each, -1)
@@ -137,7 +141,9 @@ def test_monotone_joint_values_are_learned_by_qmix_and_projected_by_vdn():
     check("vdn", False, "together", FOUR, [-2.5, 2.5, 2.5, 7.5], 0.7)
 
 
-@pytest.mark.parametrize("name", NAMES_OF_THREE)
+@pytest.mark.parametrize(
+    "name", ["vdn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("idqn", "qmix"))]
+)
 def test_a_cue_is_remembered_with_memory_only(name):
     signs = {"cue+ recall+": 1.0, "cue- recall-": -1.0}
     for path, sign in signs.items():

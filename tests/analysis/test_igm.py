@@ -134,6 +134,7 @@ def test_verdict_on_an_additive_game(trained):
     assert found.monotone_mse == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_verdict_on_climbing(trained):
     found = learned_verdict(trained("climbing"))
     assert found.igm
