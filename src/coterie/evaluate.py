@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.envs.views import Game, finite_pay
+from coterie.envs.views import Game
 from coterie.networks import PerAgent
 from coterie.ops.exploration import greedy, sample
 from coterie.types import PRNGKey, UsageError
@@ -76,12 +76,11 @@ def play_watched(
         if watch is not None:
             actions, notes = watch(t, state, actions, ~over, notes)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
-        state, led_to = jax.vmap(game.step)(keys, state, actions)
-        shown = finite_pay(game, shown, led_to)
+        state, shown = jax.vmap(game.step)(keys, state, actions)
         live = ~over
         returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
         over = over | shown.terminated | shown.truncated
-        return t + 1, state, shown, memory, over, returns, lengths + live, notes
+        return t + 1, state, shown.onward(), memory, over, returns, lengths + live, notes
 
     memory = policy.initial_memory(episodes)
     start = (

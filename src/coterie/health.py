@@ -51,10 +51,9 @@ def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -
     for all of them. What a dead agent sees or is paid has been made finite before (``envs.views``).
     """
     seen = rollout.observations + rollout.next_observations
-    centre = rollout.central + rollout.next_central
     return Health(
         observations=jnp.any(~jnp.isfinite(seen), axis=(0, 1, -1)),
-        central=jnp.any(~jnp.isfinite(centre)),
+        central=~(finite(rollout.central) & finite(rollout.next_central)),
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
         losses=~jnp.isfinite(jnp.stack([losses[name] for name in sorted(losses)])),
         # One small operation on all of them: there are few numbers, and many layers.

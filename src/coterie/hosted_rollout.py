@@ -75,12 +75,17 @@ class Record(NamedTuple):
     rewards: Any
     terminated: Any
     truncated: Any
+    truncated_alone: Any
+    valid: Any
     led: Any
 
 
 def transitions(game: Game, record: Record) -> Transition:
     """One seed's record [T, B, ...] as a learner sees it; compiled."""
-    seen, led = game.see(*record.seen), game.see(*record.led)
+    seen, led, alone = game.see(*record.seen), game.see(*record.led), None
+    if game.truncates_alone:
+        alone = record.truncated_alone
+        led = game.final(*record.led, truncated_alone=alone)
     return Transition(
         observations=seen.observations,
         action_mask=seen.action_mask,
@@ -97,6 +102,8 @@ def transitions(game: Game, record: Record) -> Transition:
         next_action_mask=led.action_mask,
         next_alive=led.alive,
         next_central=led.central,
+        truncated_alone=alone,
+        valid=record.valid,
     )
 
 
@@ -289,8 +296,9 @@ class Stage:
         half, rows, vector = self.halves[h], self.fleet.rows, self.vector
         for kept, seen, led in zip(record.led, self.seen, rows.led, strict=True):
             kept[t, half] = seen[half] = led[half]
-        for word in ("rewards", "terminated", "truncated"):
+        for word in ("rewards", "terminated", "truncated", "truncated_alone"):
             getattr(record, word)[t, half] = getattr(rows, word)[half]
+        record.valid[t, half] = True
         # Where only the start of the next episode failed, the step that ended this one stands.
         unbegun = [f for f in faults if f.step == 0 and not f.lost]
         self._drop([f for f in faults if f not in unbegun], t, record)
@@ -327,7 +335,7 @@ class Stage:
         np.add.at(self.totals.lengths, seed, vector.lengths[ended])
 
     def _drop(self, faults: list[Fault], t: int, record: Record) -> None:
-        """Cuts faulty episodes before the step that failed, which counts for nobody."""
+        """Cuts faulty episodes before the step that failed, which is marked as not valid."""
         for fault in faults:
             row = fault.row
             self._charge(fault)
@@ -337,6 +345,7 @@ class Stage:
             for led, seen in zip(record.led, record.seen, strict=True):
                 led[t, row] = seen[t, row]
             record.seen.alive[t, row] = record.led.alive[t, row] = False
+            record.valid[t, row] = record.truncated_alone[t, row] = False
             record.rewards[t, row] = 0.0
             record.terminated[t, row], record.truncated[t, row] = False, True
 
@@ -404,7 +413,7 @@ class Stage:
 
         rows = self.fleet.rows
         sights = [Sights(*map(room, rows.led)) for _ in range(2)]
-        start, terminated, truncated = (room(rows.terminated) for _ in range(3))
+        start, terminated, truncated, valid = (room(rows.terminated) for _ in range(4))
         return Record(
             seen=sights[0],
             start=start,
@@ -414,6 +423,8 @@ class Stage:
             rewards=room(rows.rewards),
             terminated=terminated,
             truncated=truncated,
+            truncated_alone=room(rows.truncated_alone),
+            valid=valid,
             led=sights[1],
         )
 
@@ -431,7 +442,9 @@ class Stage:
         return Totals(np.zeros(s), np.zeros((s, r)), np.zeros(s))
 
 
-_BY_ROW = ("seen", "start", "rewards", "terminated", "truncated", "led")
+_BY_ROW = (
+    "seen", "start", "rewards", "terminated", "truncated", "truncated_alone", "valid", "led",
+)  # fmt: skip
 
 
 def halves(seeds: int, environments: int) -> list[range]:

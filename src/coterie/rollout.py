@@ -59,6 +59,7 @@ def scan_rollout(
         scores, next_memory = policy.step(memory, seen.observations, starts)
         actions, behaviour = algorithm.act(scores, seen.action_mask, noise, clock)
         vector, led_to = step_vector(game, vector, pool, keys, actions)
+        final = led_to if led_to.final is None else led_to.final
         transition = Transition(
             observations=seen.observations,
             action_mask=seen.action_mask,
@@ -71,10 +72,11 @@ def scan_rollout(
             rewards=led_to.rewards,
             terminated=led_to.terminated,
             truncated=led_to.truncated,
-            next_observations=led_to.observations,
-            next_action_mask=led_to.action_mask,
+            next_observations=final.observations,
+            next_action_mask=final.action_mask,
             next_alive=led_to.alive,
-            next_central=led_to.central,
+            next_central=final.central,
+            truncated_alone=led_to.truncated_alone,
         )
         totals = totals_of(vector, vector.fresh & counting)
         if algorithm.whole_episodes:

@@ -49,15 +49,19 @@ class TimeStep(eqx.Module):
         rewards: [N], of the step just taken (zeros after a reset).
         terminated: the state is terminal: nothing follows, the bootstrap is cut.
         truncated: the episode was cut though the game could go on; the bootstrap stays.
+            Each of the two is one flag for the whole episode or one per agent, [N]. With flags
+            per agent the episode ends when no agent is left; flags of agents that left before are
+            ignored.
         action_mask: [N, A], legal actions.
-        alive: [N], agents that still take part.
+        alive: [N], agents that still take part. Without it they are, after flags per agent, those
+            that were never flagged, and otherwise all.
         central: [Z], centralised information z (the environment's state).
     """
 
     observations: Float[Array, "*S N O"] | tuple[Float[Array, "*S _"], ...]
     rewards: Float[Array, "*S N"]
-    terminated: Bool[Array, "*S"]
-    truncated: Bool[Array, "*S"]
+    terminated: Bool[Array, "*S"] | Bool[Array, "*S N"]
+    truncated: Bool[Array, "*S"] | Bool[Array, "*S N"]
     action_mask: Bool[Array, "*S N A"] | None = None
     alive: Bool[Array, "*S N"] | None = None
     central: Float[Array, "*S Z"] | None = None
@@ -72,6 +76,9 @@ class Transition(eqx.Module):
     Under central learning the one learner is the whole team (N = 1), while ``rewards`` stay those
     of the environment's own agents, of which there are R; R = N otherwise.
 
+    An agent that is not alive observes zeros and its only legal action is 0. What the steps are to
+    each agent's learner, whose rewards may be common, says ``envs.views.learner_steps``.
+
     Attributes:
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.
         memory: [..., N, H] the recurrent summary of the history before o^t (H = 0 without one).
@@ -80,6 +87,13 @@ class Transition(eqx.Module):
         behaviour: what the algorithm noted when it acted, such as log π(a_i | h_i).
         rewards: [..., R] the environment's own r_i^t.
         terminated, truncated: how the episode ended at this step, if it did.
+        next_central: z'; one per agent, [..., N, Z], where z is the joint observation and agents
+            can be truncated alone: those still see each other, the others do not see them any more.
+        truncated_alone: agents that were truncated while others went on. They are not alive in
+            the next state, but ``next_observations`` and ``next_action_mask`` are still theirs.
+            None where this cannot happen, and under a common reward, where it is a death.
+        valid: False where the environment failed and no step was made: it counts for nothing.
+            None where every step was made.
     """
 
     observations: Float[Array, "*S N O"]
@@ -96,7 +110,9 @@ class Transition(eqx.Module):
     next_observations: Float[Array, "*S N O"]
     next_action_mask: Bool[Array, "*S N A"]
     next_alive: Bool[Array, "*S N"]
-    next_central: Float[Array, "*S Z"]
+    next_central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
+    truncated_alone: Bool[Array, "*S N"] | None = None
+    valid: Bool[Array, "*S"] | None = None
 
 
 def tree_bytes(tree: PyTree) -> int:

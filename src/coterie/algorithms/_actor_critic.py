@@ -6,6 +6,7 @@ actors and critics down their losses, on the whole rollout or on minibatches of 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.algorithms._base import follow, never_copied
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
-from coterie.envs.views import Game, distinct_rewards, learner_rewards
+from coterie.envs.views import Game, Steps, distinct_rewards, learner_steps
 from coterie.networks import PerAgent, sharing_index
 from coterie.ops.exploration import of_action
 from coterie.ops.losses import (
@@ -44,18 +45,11 @@ class Learner(eqx.Module):
     moments: Moments
 
 
-class Steps(eqx.Module):
-    """A rollout as each agent's learner takes it: ends and rewards are its own, [T, B, N]."""
-
-    rewards: Float[Array, "T B N"]
-    terminated: Bool[Array, "T B N"]
-    ended: Bool[Array, "T B N"]
-
-
 class Batch(eqx.Module):
     """What an update sees of a rollout; environments are axis 1 of every leaf.
 
-    Memories are those before the first step. ``targets`` are what the critic loss wants.
+    Memories are those before the first step. ``targets`` are what the critic loss wants. Actors
+    learn from steps with ``alive``, critics from those with ``counts``.
     """
 
     memory: Float[Array, "one B N H"]
@@ -63,6 +57,7 @@ class Batch(eqx.Module):
     observations: Float[Array, "T B N O"]
     action_mask: Bool[Array, "T B N A"]
     alive: Bool[Array, "T B N"]
+    counts: Bool[Array, "T B N"]
     start: Bool[Array, "T B N"]
     actions: Int[Array, "T B N"]
     behaviour: PyTree
@@ -112,12 +107,14 @@ class ActorCritic(PolicyGradient):
         self,
         game: Game,
         observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"],
+        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
         actions: Int[Array, "*S N"],
     ) -> Float[Array, "*S N I"]:
-        """What each critic sees: o_i, and z where there is one."""
+        """What each critic sees: o_i, and z where there is one (of its own, if each has one)."""
         del game, actions
-        z = jnp.broadcast_to(central[..., None, :], (*observations.shape[:-1], central.shape[-1]))
+        if central.ndim < observations.ndim:
+            central = central[..., None, :]
+        z = jnp.broadcast_to(central, (*observations.shape[:-1], central.shape[-1]))
         return jnp.concatenate([observations, z], axis=-1)
 
     def estimate(
@@ -127,7 +124,7 @@ class ActorCritic(PolicyGradient):
         del key
         outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
         values, next_values = outputs[..., 0], led_to[..., 0]
-        returns = self.returns(steps, jnp.where(rollout.next_alive, next_values, 0.0))
+        returns = self.returns(steps, next_values)
         return returns - values, returns, memory
 
     def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
@@ -240,15 +237,10 @@ class ActorCritic(PolicyGradient):
         clock: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
-        rewards = learner_rewards(rollout.rewards, game)
-        moments = learner.moments.update(rewards, rollout.alive)
-        rewards = moments.apply(self.reward_scaling, rewards)
-        gone = ~rollout.next_alive
-        steps = Steps(
-            rewards=rewards,
-            terminated=per_agent(rollout.terminated, gone) | gone,
-            ended=per_agent(rollout.terminated | rollout.truncated, gone) | gone,
-        )
+        steps = learner_steps(rollout, game)
+        moments = learner.moments.update(steps.rewards, steps.counts)
+        rewards = moments.apply(self.reward_scaling, steps.rewards)
+        steps = dataclasses.replace(steps, rewards=rewards)
         advantages, targets, memory = self.estimate(game, learner, rollout, steps, estimate_key)
         if self.normalise_advantages:
             advantages = normalise(advantages, rollout.alive)
@@ -258,7 +250,8 @@ class ActorCritic(PolicyGradient):
             observations=rollout.observations,
             action_mask=rollout.action_mask,
             alive=rollout.alive,
-            start=per_agent(rollout.start, gone),
+            counts=steps.counts,
+            start=per_agent(rollout.start, rollout.alive),
             actions=rollout.actions,
             behaviour=rollout.behaviour,
             critic_inputs=self.critic_inputs(
@@ -312,6 +305,7 @@ class ActorCritic(PolicyGradient):
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Actor and critic losses, each summed over agents and averaged over steps and K.
 
+        Actors learn from the steps in which they live, critics from all that count.
         They share no parameter, so their sum's gradient is that of each.
         """
         scores, _ = networks["actor"].unroll(batch.memory[0], batch.observations, batch.start)
@@ -320,13 +314,10 @@ class ActorCritic(PolicyGradient):
         outputs, _ = networks["critic"].unroll(
             batch.critic_memory[0], batch.critic_inputs, batch.start
         )
-        counts = batch.alive.astype(chosen.dtype)
-
-        def mean(x: Float[Array, "T B N"]) -> Float[Array, ""]:
-            return summed_mean(x, counts)
-
-        actor = mean(self.surrogate(chosen, batch.behaviour, batch.advantages))
-        critic = mean(self.critic_loss(outputs, batch))
-        bonus = mean(entropy(log_probs, batch.action_mask))
+        acting, counts = (x.astype(chosen.dtype) for x in (batch.alive, batch.counts))
+        surrogate = self.surrogate(chosen, batch.behaviour, batch.advantages)
+        actor = summed_mean(surrogate, acting)
+        critic = summed_mean(self.critic_loss(outputs, batch), counts)
+        bonus = summed_mean(entropy(log_probs, batch.action_mask), acting)
         metrics = {"actor_loss": actor, "critic_loss": critic, "entropy": bonus}
         return actor - weight * bonus + critic, metrics

@@ -26,7 +26,7 @@ from coterie.algorithms._base import (
     share_of,
     unreached,
 )
-from coterie.envs.views import Game, distinct_rewards, learner_rewards
+from coterie.envs.views import Game, Steps, distinct_rewards, learner_steps
 from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import epsilon_greedy, greedy, masked_max, of_action
 from coterie.ops.losses import one_step_target, summed_mean
@@ -54,13 +54,15 @@ Start = Annotated[int, Range(0, MOST)]
 class Experience(eqx.Module):
     """What replay keeps of a sequence; leaves [..., L, N, ·], z without the agent axis.
 
-    Flags of the joint step (``terminated``, ``start``) are repeated for each agent, so that
-    agents can be given their own minibatch. ``memory`` is the one before the first step (L = 1).
+    Flags of the joint step are repeated for each agent, so that agents can be given their own
+    minibatch. ``memory`` is the one before the first step (L = 1). Steps with ``counts`` are
+    learned from; ``terminated`` is each learner's own (``envs.views.learner_steps``).
     """
 
     memory: Float[Array, "*S one N H"]
     observations: Float[Array, "*S L N O"]
     alive: Bool[Array, "*S L N"]
+    counts: Bool[Array, "*S L N"]
     start: Bool[Array, "*S L N"]
     actions: Int[Array, "*S L N"]
     rewards: Float[Array, "*S L N"]
@@ -296,6 +298,7 @@ class ValueBased(Algorithm):
             memory=jnp.zeros((1, n, memory)),
             observations=seen,
             alive=flag,
+            counts=flag,
             start=flag,
             actions=jnp.zeros((length, n), jnp.int32),
             rewards=jnp.zeros((length, n)),
@@ -335,9 +338,9 @@ class ValueBased(Algorithm):
         key: PRNGKey,
         clock: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
-        rewards = learner_rewards(rollout.rewards, game)
-        moments = learner.moments.update(rewards, rollout.alive)
-        experience = self._sequences(rollout, rewards)
+        steps = learner_steps(rollout, game)
+        moments = learner.moments.update(steps.rewards, steps.counts)
+        experience = self._sequences(rollout, steps)
         ring = replay.add(learner.replay, experience, clock["slot"])
         shape = (self._updates(), self.batch_size)
         if self.own_minibatch:
@@ -376,17 +379,21 @@ class ValueBased(Algorithm):
             selected = greedy(online, batch.next_action_mask)
             best = of_action(next_q, selected)
 
-        joint = self.joint(values.mixer, jnp.where(batch.alive, chosen, 0.0), batch.central)
-        best = jnp.where(batch.next_alive, best, 0.0)
+        if not (self.own_minibatch or self.joint_view):  # the dead have no part in a team's value
+            chosen = jnp.where(batch.alive, chosen, 0.0)
+            best = jnp.where(batch.next_alive, best, 0.0)
+        joint = self.joint(values.mixer, chosen, batch.central)
         next_joint = self.joint(target.mixer, best, batch.next_central)
         m = joint.shape[-1]
         y = one_step_target(
             batch.rewards[..., :m], batch.terminated[..., :m], next_joint, self.gamma
         )
-        counts = batch.alive if self.own_minibatch else jnp.any(batch.alive, axis=-1, keepdims=True)
+        counts = batch.counts
+        if not self.own_minibatch:
+            counts = jnp.any(counts, axis=-1, keepdims=True)
         return summed_mean((y - joint) ** 2, counts.astype(joint.dtype))
 
-    def _sequences(self, rollout: Transition, rewards: Float[Array, "T B N"]) -> Experience:
+    def _sequences(self, rollout: Transition, steps: Steps) -> Experience:
         """Cuts a rollout [T, B, ·] into items [T/L·B, L, ·]."""
         length = self._length
 
@@ -395,17 +402,16 @@ class ValueBased(Algorithm):
             x = jnp.moveaxis(x, 2, 1)
             return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
-        def each(flag: Bool[Array, "T B"]) -> Bool[Array, "T B N"]:
-            return jnp.broadcast_to(flag[..., None], rewards.shape)
-
+        start = jnp.broadcast_to(rollout.start[..., None], rollout.alive.shape)
         return Experience(
             memory=cut(rollout.memory)[:, :1],
             observations=cut(rollout.observations),
             alive=cut(rollout.alive),
-            start=cut(each(rollout.start)),
+            counts=cut(steps.counts),
+            start=cut(start),
             actions=cut(rollout.actions),
-            rewards=cut(rewards),
-            terminated=cut(each(rollout.terminated)),
+            rewards=cut(steps.rewards),
+            terminated=cut(steps.terminated),
             next_observations=cut(rollout.next_observations),
             next_action_mask=cut(rollout.next_action_mask),
             next_alive=cut(rollout.next_alive),

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
+from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner
 from coterie.algorithms._base import Mode
 from coterie.algorithms._policy_gradient import per_agent
-from coterie.envs.views import Game
+from coterie.envs.views import Game, Steps
 from coterie.ops.exploration import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities
 from coterie.settings import Count, Share
@@ -59,7 +59,7 @@ class COMA(ActorCritic):
     ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
         next_actions = self._next_actions(learner, rollout, key)
         outputs, led_to, memory = self.evaluate(game, learner, rollout, next_actions)
-        next_values = jnp.where(rollout.next_alive, of_action(led_to, next_actions), 0.0)
+        next_values = of_action(led_to, next_actions)
         scores, _ = learner.actor.unroll(
             rollout.memory[0], rollout.observations, per_agent(rollout.start, rollout.alive)
         )

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner, Steps
+from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner
 from coterie.algorithms._base import Mode, refuse_many
 from coterie.analysis.games import no_conflict
 from coterie.envs.joint import JointView
 from coterie.envs.matrix import MatrixGame
-from coterie.envs.views import Game
+from coterie.envs.views import Game, Steps, usable
 from coterie.ops.exploration import ILLEGAL, of_action
 from coterie.ops.moments import RewardScaling
 from coterie.settings import Count, JointActions, Part, Rate, Weight
@@ -86,8 +86,11 @@ class PAC(ActorCritic):
         outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
         team = game.team
         legal, next_legal = team.mask(rollout.action_mask), team.mask(rollout.next_action_mask)
+        if game.truncates_alone:  # whoever goes on does so without those that were truncated
+            onward = team.mask(usable(rollout.next_action_mask, rollout.next_alive))
+            next_legal = jnp.where(rollout.next_alive[..., None], onward, next_legal)
         best_after = jnp.max(jnp.where(next_legal, led_to[..., :-1], ILLEGAL), axis=-1)
-        returns = self.returns(steps, jnp.where(rollout.next_alive, best_after, 0.0))
+        returns = self.returns(steps, best_after)
         optimistic = (
             with_joint_optimum(team, outputs[..., :-1], legal, rollout.alive)
             if self.joint_optimum

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from coterie.algorithms._base import Mode
 from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
-from coterie.envs.views import Game, distinct_rewards, learner_rewards
+from coterie.envs.views import Game, distinct_rewards, learner_steps
 from coterie.networks import PerAgent
 from coterie.ops.exploration import of_action
 from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
@@ -86,13 +86,13 @@ class REINFORCE(PolicyGradient):
         clock: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         del key
-        rewards = learner_rewards(rollout.rewards, game)
+        steps = learner_steps(rollout, game)
         over = rollout.terminated | rollout.truncated
-        first = jnp.cumsum(over, axis=0) - over == 0
-        counts = rollout.alive & per_agent(first, rollout.alive)
-        moments = learner.moments.update(rewards, counts)
-        rewards = moments.apply(self.reward_scaling, rewards)
-        returns = reward_to_go(rewards, per_agent(over, rewards) | ~rollout.next_alive, self.gamma)
+        first = per_agent(jnp.cumsum(over, axis=0) - over == 0, rollout.alive)
+        counts = rollout.alive & first
+        moments = learner.moments.update(steps.rewards, steps.counts & first)
+        rewards = moments.apply(self.reward_scaling, steps.rewards)
+        returns = reward_to_go(rewards, steps.ended, self.gamma)
 
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:
             start = per_agent(rollout.start, rollout.alive)
@@ -103,7 +103,7 @@ class REINFORCE(PolicyGradient):
             length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
 
             def episode_mean(x: Array) -> Array:
-                """Mean over the steps of each episode; summed over agents, averaged over K."""
+                """Mean over each agent's living steps; summed over agents, averaged over K."""
                 each = jnp.sum(jnp.where(counts, x / length, 0.0), axis=0)
                 return summed_mean(each, jnp.ones_like(each))
 

@@ -49,7 +49,7 @@ class Rows(NamedTuple):
         seed: of the next episode, which begins at ``RESET`` and where the running one ends.
         actions: the joint action of ``STEP``.
         led: what the step led to, the final observation where the episode ended.
-        rewards, terminated, truncated: of that step.
+        rewards, terminated, truncated, truncated_alone: of that step.
         start: the first observation of the episode that began last.
         steps: steps of the running episode so far.
         digest: CRC-32 of all that the running episode has shown.
@@ -63,6 +63,7 @@ class Rows(NamedTuple):
     rewards: Float32[np.ndarray, "E N"]
     terminated: Bool[np.ndarray, " E"]
     truncated: Bool[np.ndarray, " E"]
+    truncated_alone: Bool[np.ndarray, "E N"]
     start: Sights
     steps: Int64[np.ndarray, " E"]
     digest: UInt32[np.ndarray, " E"]
@@ -97,6 +98,7 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
         rewards=take(np.float32, n),
         terminated=take(bool),
         truncated=take(bool),
+        truncated_alone=take(bool, n),
         start=sights(),
         steps=take(np.int64),
         digest=take(np.uint32),
@@ -223,6 +225,7 @@ class Seat:
         digest = self._show(rows.led, shown, int(rows.digest[row]))
         rows.rewards[row] = shown.rewards
         rows.terminated[row], rows.truncated[row] = shown.terminated, shown.truncated
+        rows.truncated_alone[row] = shown.truncated_alone
         rows.steps[row] += 1
         rows.digest[row] = digest
         if (shown.terminated or shown.truncated) and rows.seed[row] != NO_SEED:

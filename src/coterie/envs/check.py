@@ -424,7 +424,7 @@ class _Compiled:
         shown = HostedStep(
             np.asarray(view.observations), np.asarray(view.rewards), bool(view.terminated),
             bool(view.truncated), np.asarray(view.action_mask), np.asarray(view.alive),
-            np.asarray(view.central),
+            np.asarray(view.central), np.zeros(len(self.spec.agents), bool),
         )  # fmt: skip
         for word, numbers in (("observation", shown.observations), ("reward", shown.rewards)):
             for agent, own in zip(self.spec.agents, numbers, strict=True):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from coterie.envs._conventions import Shown, adapt, state_of
+from coterie.envs._conventions import Shown, adapt, constant_flags, state_of
 from coterie.envs._named import open_factory, title
 from coterie.envs._spaces import Nonsense, Write, choice, gymnasium, not_finite, sight, vector
 from coterie.errors import EnvironmentFault, described
@@ -29,14 +29,15 @@ class HostedStep(NamedTuple):
 
     Attributes:
         observations: flattened and padded with zeros; zero for an agent that is not alive.
-        rewards: of the step just taken, the death step included; zero for one dead before it.
+        rewards: of the step just taken; those of the dead are what the environment pays them.
         terminated: every agent still alive ended in a terminal state.
         truncated: the episode ended otherwise. Never both.
         action_mask: legal actions; all that an agent has where the environment gives no mask, and
             the first alone where it is another's turn and the action is ignored.
         alive: agents that go on; at the end of an episode those that did not die before the
-            others, and where it was truncated those that did not die in that step. An agent the
-            environment truncates alone, while others go on, counts as dead.
+            others, and where it was truncated those that did not die in that step.
+        truncated_alone: agents that the environment truncated in this step while others go on:
+            not alive any more, but their observation and mask are their last ones.
         central: the environment's ``state()``, flattened; of length 0 where it has none.
     """
 
@@ -47,6 +48,7 @@ class HostedStep(NamedTuple):
     action_mask: Bool[np.ndarray, "N A"]
     alive: Bool[np.ndarray, " N"]
     central: Float32[np.ndarray, " Z"]
+    truncated_alone: Bool[np.ndarray, " N"]
 
 
 class HostedEnvironment:
@@ -89,7 +91,8 @@ class HostedEnvironment:
         self._choices = [choice(*each) for each in zip(agents, host.action_spaces, strict=True)]
         self._steps = 0
         self._over = True
-        self._alive = self._listed = np.zeros(len(agents), bool)
+        self._nobody, _ = constant_flags(len(agents))
+        self._alive = self._listed = self._cut = self._nobody
         self.shown: Shown | None = None
         self.stated: Any = ()
         self._state, central_size, self._write_state = self._find_state(environment, central)
@@ -111,6 +114,7 @@ class HostedEnvironment:
         except Exception as error:
             raise self._fault_of("reset", error) from error
         self._alive = self._listed = shown.present
+        self._cut = self._nobody
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
     def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
@@ -124,9 +128,10 @@ class HostedEnvironment:
             shown = self._host.step(own, before)
         except Exception as error:
             raise self._fault_of("step", error) from error
-        staying = before
+        staying, cut = before, self._nobody
         if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
             staying = before & ~shown.terminated & ~shown.truncated
+            cut = before & shown.truncated & ~shown.terminated
         if np.count_nonzero(shown.present > self._listed):
             staying = staying | (shown.present & ~self._listed)
         ended = not np.count_nonzero(staying)
@@ -137,13 +142,11 @@ class HostedEnvironment:
         else:
             self._alive = before & ~shown.terminated if ended else staying
         self._listed = shown.present
+        self._cut = self._nobody if ended else cut
         terminated = all_died and not timed_out
         truncated = (ended or timed_out) and not terminated
         self._over = terminated or truncated
-        rewards = shown.rewards
-        if np.count_nonzero(before) < len(before):
-            rewards = np.where(before, rewards, np.float32(0))
-        return self._show(shown, rewards, terminated, truncated)
+        return self._show(shown, shown.rewards, terminated, truncated)
 
     def close(self) -> None:
         """Closes the environment."""
@@ -188,7 +191,7 @@ class HostedEnvironment:
         self.shown = shown
         observations = np.zeros(self._shape, np.float32)
         masks = self._available.copy()
-        for i in np.flatnonzero(self._alive).tolist():
+        for i in np.flatnonzero(self._alive | self._cut).tolist():
             try:
                 mask = self._see(i, shown.observations[i], observations[i], terminated)
                 mask = shown.masks[i] if mask is None else mask
@@ -205,14 +208,18 @@ class HostedEnvironment:
                 self.spec.agents[worst],
             )
         central = self._central()
-        return HostedStep(observations, rewards, terminated, truncated, masks, self._alive, central)
+        return HostedStep(
+            observations, rewards, terminated, truncated, masks, self._alive, central, self._cut
+        )
 
     def _see(self, i: int, seen: Any, out: np.ndarray, terminated: bool) -> Any:
         """Writes the observation of agent i; the action mask that came with it, if one did."""
         if seen is None:
             if terminated:  # nobody learns from what is seen in a terminal state
                 return None
-            raise Nonsense("no observation was given; every agent that goes on needs one")
+            raise Nonsense(
+                "no observation was given; every agent that goes on, or is truncated, needs one"
+            )
         own, mask = self.sights[i].split(seen)
         self.sights[i].write(own, out[: self.sights[i].size])
         return mask
@@ -222,7 +229,7 @@ class HostedEnvironment:
         # Nothing is chosen after the end, and many games then forbid everything.
         if np.count_nonzero(legal):
             out[: len(legal)] = legal
-        elif not self._over:
+        elif not self._over and not self._cut[i]:
             raise Nonsense("the action mask forbids every action; one must be legal")
 
     def _central(self) -> Float32[np.ndarray, " Z"]:

@@ -19,7 +19,16 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.envs.base import Environment
 from coterie.envs.fleet import Hosted
 from coterie.envs.joint import JointView
-from coterie.types import EnvSpec, PRNGKey, PyTree, Reward, TimeStep, UInt, UsageError
+from coterie.types import (
+    EnvSpec,
+    PRNGKey,
+    PyTree,
+    Reward,
+    TimeStep,
+    Transition,
+    UInt,
+    UsageError,
+)
 
 SEED_AXIS = "seed"
 """Name of the outer ``vmap`` axis over seeds; every compiled loop runs under it."""
@@ -27,11 +36,24 @@ SEED_AXIS = "seed"
 Central = Literal["none", "state", "joint"]
 
 
+class Sight(eqx.Module):
+    """What agents act on. Those that are not alive observe zeros and have action 0 alone."""
+
+    observations: Float[Array, "*S N O"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
+
+
 class View(eqx.Module):
     """A ``TimeStep`` made complete: nothing is missing, everything is padded.
 
-    ``rewards`` are those of the environment's own agents, R of them (R = N but under central
-    learning, where N = 1).
+    Attributes:
+        rewards: those of the environment's own agents, R of them (R = N but under central
+            learning, where N = 1).
+        terminated, truncated: how the episode ended at this step, if it did.
+        truncated_alone, final: the agents that were truncated while others went on, and where the
+            step led from their point of view (``Game.final``); None where that makes no difference.
     """
 
     observations: Float[Array, "*S N O"]
@@ -41,22 +63,59 @@ class View(eqx.Module):
     action_mask: Bool[Array, "*S N A"]
     alive: Bool[Array, "*S N"]
     central: Float[Array, "*S Z"]
+    truncated_alone: Bool[Array, "*S N"] | None = None
+    final: Sight | None = None
 
-
-class Sight(eqx.Module):
-    """The part of a ``View`` that agents act on."""
-
-    observations: Float[Array, "*S N O"]
-    action_mask: Bool[Array, "*S N A"]
-    alive: Bool[Array, "*S N"]
-    central: Float[Array, "*S Z"]
+    def onward(self) -> View:
+        """The part that is acted on next."""
+        return dataclasses.replace(self, truncated_alone=None, final=None)
 
 
 class GameState(eqx.Module):
-    """One environment's own state and the steps taken in this episode."""
+    """One environment's own state, the steps taken in this episode, and who is still alive.
+
+    ``alive`` is of the environment's own agents; None where they always are.
+    """
 
     env: PyTree
     t: Int[Array, "*S"]
+    alive: Bool[Array, "*S R"] | None = None
+
+
+class Ends(eqx.Module):
+    """How a step ended the episode, if it did; who is alive then, and who was truncated alone."""
+
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    alive: Bool[Array, " R"]
+    truncated_alone: Bool[Array, " R"]
+
+
+def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> Ends:
+    """Reads the end flags of a step, for the episode or per agent.
+
+    With flags per agent the episode ends when no agent is left: as a truncation if any of the last
+    ones was truncated, else as a termination. An agent flagged as both is terminated; one that is
+    not alive any more and was not flagged has died. At a truncation those count as alive that were
+    truncated: their final observations are bootstrapped from.
+
+    Args:
+        before: who was alive when the step was taken.
+    """
+    given = before if shown.alive is None else shown.alive
+    terminated, truncated = (jnp.asarray(x, bool) for x in (shown.terminated, shown.truncated))
+    if terminated.ndim == truncated.ndim == 0:
+        return Ends(terminated, truncated, given, jnp.zeros_like(before))
+    cut = before & truncated & ~terminated
+    staying = given & ~(before & (terminated | truncated))
+    over = ~jnp.any(staying)
+    terminated = over & ~jnp.any(cut)
+    return Ends(
+        terminated=terminated,
+        truncated=over & ~terminated,
+        alive=jnp.where(over, jnp.where(terminated, before, cut), staying),
+        truncated_alone=cut & ~over,
+    )
 
 
 @dataclass(frozen=True)
@@ -112,9 +171,29 @@ class Game:
         assert isinstance(self.env, Environment)
         return self.env
 
+    @property
+    def mortal(self) -> bool:
+        """Whether agents can leave before the episode ends; of Python environments that is open."""
+        return isinstance(self.env, Hosted) or self.varies[1]
+
+    @property
+    def truncates_alone(self) -> bool:
+        """Whether an agent truncated while others go on keeps its bootstrap.
+
+        Under a common reward it is to the team as if it had died.
+        """
+        if self.reward != "individual" or self.joint:
+            return False
+        return isinstance(self.env, Hosted) or self._shapes[1].truncated.ndim > 0
+
     def reset(self, key: PRNGKey) -> tuple[GameState, View]:
         state, shown = self.native.reset(key)
-        return GameState(state, jnp.zeros((), jnp.int32)), self._complete(shown)
+        everybody = jnp.ones(self.players.n_agents, bool)
+        alive = everybody if shown.alive is None else shown.alive
+        no = jnp.zeros((), bool)
+        ends = Ends(no, no, alive, ~everybody)
+        t = jnp.zeros((), jnp.int32)
+        return GameState(state, t, alive if self.mortal else None), self._complete(shown, ends)
 
     def step(
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
@@ -123,11 +202,20 @@ class Game:
         own = self.team.split(actions) if self.joint else actions
         env_state, led_to = self.native.step(key, state.env, own)
         t = state.t + 1
-        shown = self._complete(led_to)
+        everybody = jnp.ones(self.players.n_agents, bool)
+        before = everybody if state.alive is None else state.alive
+        self._check(led_to)
+        ends = ends_of(led_to, before)
+        shown = self._complete(led_to, ends)
         if self.players.time_limit is not None:
             cut = (t >= self.players.time_limit) | shown.truncated
             shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
-        return GameState(env_state, t), shown
+        if not self.mortal:
+            return GameState(env_state, t), shown
+        # What is paid to the dead counts for the team, but it need not be a number.
+        counts = before | jnp.isfinite(shown.rewards)
+        shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
+        return GameState(env_state, t, ends.alive), shown
 
     def trace(self) -> None:
         """Goes through a reset and a step without computing: wrong shapes are found here."""
@@ -141,7 +229,15 @@ class Game:
 
     @cached_property
     def varies(self) -> tuple[bool, bool]:
-        """Whether the environment ever gives action masks, and alive flags, of its own."""
+        """Whether action masks, and alive flags, ever differ from one step to another."""
+        masks = any(x.action_mask is not None for x in self._shapes)
+        alive = any(x.alive is not None for x in self._shapes)
+        flags = any(x.terminated.ndim + x.truncated.ndim for x in self._shapes)
+        return masks or (self.joint and (alive or flags)), alive or flags
+
+    @cached_property
+    def _shapes(self) -> tuple[TimeStep, TimeStep]:
+        """The shapes of what a native environment shows after a reset and after a step."""
 
         def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
             reset_key, step_key = jax.random.split(key)
@@ -149,41 +245,48 @@ class Game:
             actions = jnp.zeros(self.players.n_agents, jnp.int32)
             return first, self.native.step(step_key, state, actions)[1]
 
-        first, second = jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
-        masks = any(x.action_mask is not None for x in (first, second))
-        alive = any(x.alive is not None for x in (first, second))
-        return masks or (self.joint and alive), alive
+        return jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
 
-    def _complete(self, shown: TimeStep) -> View:
+    def _check(self, shown: TimeStep) -> None:
+        """UsageError where a shape is not that of the spec."""
+        n = self.players.n_agents
+        for word, array, sizes in (
+            ("rewards", shown.rewards, ((n,),)),
+            ("alive", shown.alive, ((n,),)),
+            ("terminated", shown.terminated, ((), (n,))),
+            ("truncated", shown.truncated, ((), (n,))),
+        ):
+            if array is not None and jnp.shape(array) not in sizes:
+                wanted = " or ".join(map(str, sizes))
+                raise UsageError(f"{word} must have shape {wanted}; got {jnp.shape(array)}")
+
+    def _complete(self, shown: TimeStep, ends: Ends) -> View:
         """Pads observations to [N, O] and fills in masks, alive flags and z."""
+        self._check(shown)
         spec = self.players
         available = jnp.asarray(spec.available_actions)
         observations = pad_observations(shown.observations, spec)
+        size = (spec.n_agents, spec.observation_size)
+        if observations.shape != size:
+            raise UsageError(f"observations must have shape {size}; got {observations.shape}")
         mask = shown.action_mask
         if mask is None:
             mask = available
         elif mask.shape != available.shape:
             raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
-        alive = jnp.ones(spec.n_agents, bool) if shown.alive is None else shown.alive
-        if shown.alive is not None:  # 0 · NaN would reach gradients
-            counts = alive[:, None] | jnp.isfinite(observations)
-            observations = jnp.where(counts, observations, 0.0)
-        for word, array, size in (
-            ("observations", observations, (spec.n_agents, spec.observation_size)),
-            ("rewards", shown.rewards, available.shape[:1]),
-            ("alive", alive, available.shape[:1]),
-        ):
-            if jnp.shape(array) != size:
-                raise UsageError(f"{word} must have shape {size}; got {jnp.shape(array)}")
-        seen = self.see(observations, mask & available, alive, shown.central)
+        given = (observations, mask & available, ends.alive, shown.central)
+        seen, alone = self.see(*given), ends.truncated_alone
+        final = self.final(*given, alone) if self.truncates_alone else None
         return View(
             observations=seen.observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
-            terminated=jnp.asarray(shown.terminated, bool),
-            truncated=jnp.asarray(shown.truncated, bool),
+            terminated=jnp.asarray(ends.terminated, bool),
+            truncated=jnp.asarray(ends.truncated, bool),
             action_mask=seen.action_mask,
             alive=seen.alive,
             central=seen.central,
+            truncated_alone=None if final is None else alone,
+            final=final,
         )
 
     def see(
@@ -198,12 +301,36 @@ class Game:
         Args:
             central: the environment's state, where it offers one.
         """
+        if self.mortal:
+            observations = jnp.where(alive[..., None], observations, 0.0)
+            action_mask = usable(action_mask, alive)
         z = self._central(observations, central)
         if self.joint:
             observations = self.team.observe(observations)
             action_mask = self.team.mask(action_mask)
             alive = jnp.any(alive, axis=-1, keepdims=True)
         return Sight(observations, action_mask, alive, z)
+
+    def final(
+        self,
+        observations: Float[Array, "*S N O"],
+        action_mask: Bool[Array, "*S N A"],
+        alive: Bool[Array, "*S N"],
+        central: Float[Array, "*S _"] | None,
+        truncated_alone: Bool[Array, "*S N"],
+    ) -> Sight:
+        """Where a step led: as ``see``, but who was truncated alone still sees its last moment.
+
+        Where z is the joint observation there is one for each agent, [..., N, Z]: those that were
+        truncated alone see each other's last moment, too, all others do not see them any more.
+        """
+        onward = self.see(observations, action_mask, alive, central)
+        last = self.see(observations, action_mask, alive | truncated_alone, central)
+        z = onward.central
+        if self.central == "joint":
+            alone = truncated_alone[..., None]
+            z = jnp.where(alone, last.central[..., None, :], z[..., None, :])
+        return Sight(last.observations, last.action_mask, alive, z)
 
     def _central(
         self, observations: Float[Array, "*S R O"], state: Float[Array, "*S _"] | None
@@ -223,6 +350,11 @@ class Game:
         return jnp.asarray(state, jnp.float32)
 
 
+def usable(mask: Bool[Array, "*S N A"], alive: Bool[Array, "*S N"]) -> Bool[Array, "*S N A"]:
+    """The mask, of action 0 alone for agents that are not alive."""
+    return jnp.where(alive[..., None], mask, jnp.arange(mask.shape[-1]) == 0)
+
+
 def pad_observations(observations: Any, spec: EnvSpec) -> Float[Array, "N O"]:
     """Unequal observation vectors (a tuple) padded with zeros to [N, O]; [N, O] unchanged."""
     if isinstance(observations, tuple):
@@ -230,6 +362,45 @@ def pad_observations(observations: Any, spec: EnvSpec) -> Float[Array, "N O"]:
         rows = [jnp.pad(jnp.asarray(o, jnp.float32), (0, width - o.shape[0])) for o in observations]
         return jnp.stack(rows)
     return jnp.asarray(observations, jnp.float32)
+
+
+class Steps(eqx.Module):
+    """Steps as each agent's learner takes them, any leading axes.
+
+    Attributes:
+        rewards: what the learner is paid.
+        terminated: nothing follows for it: the bootstrap is cut.
+        ended: its return ends here; where it did not terminate it bootstraps.
+        counts: steps of which it learns the value. Policies learn from those with ``alive``.
+    """
+
+    rewards: Float[Array, "*S N"]
+    terminated: Bool[Array, "*S N"]
+    ended: Bool[Array, "*S N"]
+    counts: Bool[Array, "*S N"]
+
+
+def learner_steps(rollout: Transition, game: Game) -> Steps:
+    """What the steps of a rollout are to each agent's learner.
+
+    Under individual rewards nothing follows an agent's death, and its dead steps do not count; one
+    that is truncated alone bootstraps from its final observation. Under a common reward the team's
+    return goes on to the end of the episode, for the dead as well (death masking, Yu et al. 2022;
+    posthumous credit, Cohen et al. 2022), and every step counts.
+    """
+    rewards = learner_rewards(rollout.rewards, game)
+
+    def each(flag: Bool[Array, "*S"]) -> Bool[Array, "*S N"]:
+        return jnp.broadcast_to(flag[..., None], rewards.shape)
+
+    terminated, ended = each(rollout.terminated), each(rollout.terminated | rollout.truncated)
+    if game.reward == "individual":
+        gone = died = ~rollout.next_alive
+        if rollout.truncated_alone is not None:
+            died = gone & ~rollout.truncated_alone
+        return Steps(rewards, terminated | died, ended | gone, rollout.alive)
+    counts = jnp.ones_like(ended) if rollout.valid is None else each(rollout.valid)
+    return Steps(rewards, terminated, ended, counts)
 
 
 def learner_rewards(rewards: Float[Array, "*S R"], game: Game) -> Float[Array, "*S N"]:
@@ -247,24 +418,27 @@ def distinct_rewards(game: Game) -> int:
 
 
 class Start(eqx.Module):
-    """What differs between the starts of a game; masks and alive flags only where they vary."""
+    """What differs between the starts of a game; masks and alive flags only where they vary.
+
+    ``alive`` is of the environment's own agents.
+    """
 
     env: PyTree
     observations: Float[Array, "*S N O"]
     central: Float[Array, "*S Z"]
     action_mask: Bool[Array, "*S N A"] | None
-    alive: Bool[Array, "*S N"] | None
+    alive: Bool[Array, "*S R"] | None
 
 
 def as_start(game: Game, state: GameState, view: View) -> Start:
     """The parts of a state and its view that a prepared start replaces."""
-    masks, alive = game.varies
+    masks = game.varies[0]
     return Start(
         state.env,
         view.observations,
         view.central,
         view.action_mask if masks else None,
-        view.alive if alive else None,
+        state.alive,
     )
 
 
@@ -373,28 +547,16 @@ def step_vector(
         truly led to [B]: their observations are the final ones where an episode ended.
     """
     state, led_to = jax.vmap(game.step)(keys, vector.state, actions)
-    led_to = finite_pay(game, vector.shown, led_to)
     going = ~vector.fresh
     stepped = dataclasses.replace(
         vector,
         state=state,
-        shown=led_to,
+        shown=led_to.onward(),
         fresh=jnp.zeros_like(vector.fresh),
         returns=vector.returns * going[:, None] + led_to.rewards,
         lengths=vector.lengths * going + 1,
     )
     return _renew(game, stepped, pool, led_to.terminated | led_to.truncated), led_to
-
-
-def finite_pay(game: Game, acted: View, led_to: View) -> View:
-    """What agents are paid that were dead when the others acted, 0 where it is not finite.
-
-    Under central learning who of the team is dead is not seen, and nothing is changed.
-    """
-    if game.joint or not game.varies[1]:
-        return led_to
-    counts = acted.alive | jnp.isfinite(led_to.rewards)
-    return dataclasses.replace(led_to, rewards=jnp.where(counts, led_to.rewards, 0.0))
 
 
 def restart(game: Game, vector: VectorState, pool: Any) -> VectorState:
@@ -414,16 +576,23 @@ def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"])
 
     state, led_to = vector.state, vector.shown
     start = jax.tree.map(renew, pool, as_start(game, state, led_to))
+    alive, mask = led_to.alive, start.action_mask
+    if start.alive is not None:
+        alive = jnp.any(start.alive, -1, keepdims=True) if game.joint else start.alive
+    if mask is None:
+        mask = led_to.action_mask
+        if game.mortal:
+            mask = usable(jnp.asarray(game.players.available_actions), alive)
     shown = dataclasses.replace(
         led_to,
         observations=start.observations,
         central=start.central,
-        action_mask=led_to.action_mask if start.action_mask is None else start.action_mask,
-        alive=led_to.alive if start.alive is None else start.alive,
+        action_mask=mask,
+        alive=alive,
     )
     return dataclasses.replace(
         vector,
-        state=GameState(start.env, jnp.where(ended, 0, state.t)),
+        state=GameState(start.env, jnp.where(ended, 0, state.t), start.alive),
         shown=shown,
         fresh=vector.fresh | ended,
         used=vector.used + jnp.sum(ended, dtype=jnp.int32),
