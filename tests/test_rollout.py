@@ -29,7 +29,8 @@ def walked():
     policy = random_learner(algorithm, game).values.utility
     epsilons = np.repeat(np.float32([0.5, 0.0]), R // 2)
     seen, totals, *_ = collector(algorithm, game)(policy, epsilons)
-    flat = {k: v[0].reshape(R * T, *v.shape[3:]) for k, v in vars(seen).items() if k != "behaviour"}
+    leaves = {k: v for k, v in vars(seen).items() if k != "behaviour" and v is not None}
+    flat = {k: v[0].reshape(R * T, *v.shape[3:]) for k, v in leaves.items()}
     return flat, totals, policy, algorithm
 
 

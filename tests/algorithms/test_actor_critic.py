@@ -110,10 +110,15 @@ def rewards_by_hand(algorithm, game, r):
 def moments_by_hand(game, rewards, r):
     """Count, mean and deviation of each agent's rewards while it lives, or of the one of all."""
     if game.reward != "individual":
-        seen = [rewards[..., 0][r.alive.any(-1)]]
+        seen = [rewards[..., 0].ravel()]
     else:
         seen = [rewards[..., i][r.alive[..., i]] for i in range(N)]
     return np.array([(len(own), own.mean(), own.std()) for own in seen]).T
+
+
+def counts_by_hand(game, r):
+    """Steps whose value is learned: under a common reward those of the dead as well."""
+    return r.alive if game.reward == "individual" else np.ones_like(r.alive)
 
 
 def best_of(values, mask, fixed=None):
@@ -168,7 +173,9 @@ def estimate_by_hand(algorithm, game, learner, r):
                                 for w in np.ndindex(T, B, N)]).reshape(T, B, N)  # fmt: skip
     else:
         next_values = later[..., 0]
-    gone = r.terminated[..., None] | ~r.next_alive
+    gone = np.repeat(r.terminated[..., None], N, -1)
+    if game.reward == "individual":
+        gone |= ~r.next_alive
     y = by_hand.returns(
         rewards_by_hand(algorithm, game, r),
         next_values,
@@ -203,7 +210,7 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     learn = quick(lambda learner, r: spy.learn(game, learner, r, jax.random.key(0), {}))
     after, batch = learn(learner, r)
     advantages, targets, memory = estimate_by_hand(spy, game, learner, r)
-    living = r.alive
+    living, counts = r.alive, counts_by_hand(game, r)
     if algorithm.normalise_advantages:
         for i in range(N):
             own = advantages[..., i][living[..., i]]
@@ -211,7 +218,7 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
     close(np.asarray(batch["advantages"])[living], advantages[living])
     for word, y in targets.items():
-        close(np.asarray(batch[word])[living], y[living], err_msg=word)
+        close(np.asarray(batch[word])[counts], y[counts], err_msg=word)
     close(after.memory, memory)
     inputs = inputs_by_hand(algorithm.name, r.observations, r.central, r.actions)
     np.testing.assert_array_equal(batch["critic_inputs"], inputs.astype(np.float32))
@@ -221,6 +228,7 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     np.testing.assert_array_equal(batch["critic_memory"][0], learner.memory)
     np.testing.assert_array_equal(batch["memory"][0], r.memory[0])
     np.testing.assert_array_equal(batch["alive"], living)
+    np.testing.assert_array_equal(batch["counts"], counts)
     np.testing.assert_array_equal(batch["start"], np.stack([r.start] * N, -1))
     if "joint" in batch:
         done = np.array(by_hand.joint_actions(COUNTS))[np.asarray(batch["joint"])]
@@ -262,6 +270,7 @@ def batch_for(algorithm, game, steps=3, k=4):
     mask = jnp.asarray(RNG.random((steps, k, N, A)) < 0.6).at[..., 1].set(True)
     mask = mask & (np.arange(A) < np.array(COUNTS)[:, None])
     alive = jnp.asarray(RNG.random((steps, k, N)) < 0.7).at[..., 2].set(False)
+    counts = (alive | (RNG.random((steps, k, N)) < 0.5)).at[..., 2].set(False)
     mask = mask & alive[..., None]
     legal = np.asarray(mask)
     actions = np.array([RNG.choice(np.flatnonzero(m)) if m.any() else 0
@@ -278,6 +287,7 @@ def batch_for(algorithm, game, steps=3, k=4):
         observations=normal(steps, k, N, 5),
         action_mask=mask,
         alive=alive,
+        counts=counts,
         start=jnp.asarray(np.repeat(RNG.random((steps, k, 1)) < 0.3, N, -1)),
         actions=jnp.asarray(actions, jnp.int32),
         behaviour=-1.0 + 0.3 * normal(steps, k, N),
@@ -308,7 +318,8 @@ def loss_by_hand(algorithm, networks, b, weight):
         said = by_hand.take(out, b.actions) if algorithm.name == "coma" else out[..., 0]
         errors = (b.targets - said) ** 2
     bonus = by_hand.entropy(log_probs, b.action_mask)
-    actor, critic, nats = (by_hand.mean_over_living(x, b.alive) for x in (each, errors, bonus))
+    actor, nats = (by_hand.mean_over_living(x, b.alive) for x in (each, bonus))
+    critic = by_hand.mean_over_living(errors, b.counts)
     return actor - weight * nats + critic, actor, critic, nats
 
 
@@ -317,7 +328,7 @@ def loss_by_hand(algorithm, networks, b, weight):
     [("maa2c", True), ("ippo", False), ("coma", False), ("pac", True)],
 )
 def test_loss_and_gradient_are_those_computed_by_hand(name, recurrent):
-    """Summed over agents, averaged over the steps in which they live; the dead learn nothing."""
+    """Summed over agents; actors average over living steps, critics over all that count."""
     algorithm = small(name, recurrent=recurrent)
     game, weight = game_for(algorithm, Walk()), 0.3
     b = batch_for(algorithm, game)
@@ -353,12 +364,12 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, recurrent):
         assert not np.any(g[2]), "agent c was dead throughout"
         assert np.any(g[:2])
 
-    dead = ~b.alive
+    dead, unseen = ~b.alive, ~b.counts
     strange = batch_for(algorithm, game)
     garbled = dataclasses.replace(
         b,
         advantages=jnp.where(dead, 1e6, b.advantages),
-        targets=jax.tree.map(lambda y: jnp.where(dead, -1e6, y) if y.ndim == 3 else y, b.targets),
+        targets=jax.tree.map(lambda y: jnp.where(unseen, -1e6, y) if y.ndim == 3 else y, b.targets),
         behaviour=jnp.where(dead, strange.behaviour, b.behaviour),
     )
     (again, _), garbled_grads = loss(networks, garbled, jnp.float32(weight))

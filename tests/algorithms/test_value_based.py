@@ -11,7 +11,7 @@ import pytest
 from probes import Walk, clock_at, game_for, quick, random_learner, random_like, small
 
 from coterie.algorithms._value_based import Experience
-from coterie.envs.views import Game
+from coterie.envs.views import Game, learner_steps, usable
 from coterie.types import Transition
 
 NAMES = ["idqn", "vdn", "qmix"]
@@ -50,11 +50,12 @@ def batch(name):
         alive[:, t] &= alive[:, t - 1] | start[:, t]
     alive = jnp.asarray(alive)
     next_alive = alive & chance(0.75, M, L, N)
-    mask = chance(0.6, M, L, N, A).at[..., 1].set(True) & next_alive[..., None]
+    mask = usable(chance(0.6, M, L, N, A).at[..., 1].set(True), next_alive)
     items = Experience(
         memory=normal(M, 1, N, H),
         observations=normal(M, L, N, O),
         alive=alive,
+        counts=alive if own else each(chance(0.8, M, L, N)),
         start=start,
         actions=jnp.asarray(RNG.integers(0, A, (M, L, N)), jnp.int32),
         rewards=each(normal(M, L, N)),
@@ -90,14 +91,14 @@ def by_hand(name, double_q, gamma, q_next, q_select, b, next_joint):
     best = np.zeros((L, M, N), np.float32)
     for where in np.ndindex(L, M, N):
         legal = np.flatnonzero(b.next_action_mask[where])
-        if b.next_alive[where]:
+        if name == "idqn" or b.next_alive[where]:
             by = q_select[where] if double_q else q_next[where]
             best[where] = q_next[where][legal[np.argmax(by[legal])]]
     future = np.asarray(next_joint(jnp.asarray(best)))
     y, weight = np.zeros_like(future), np.zeros_like(future)
     for where in np.ndindex(*future.shape):
         y[where] = b.rewards[where] + (0 if b.terminated[where] else gamma * future[where])
-        weight[where] = b.alive[where] if name == "idqn" else b.alive[where[:2]].any()
+        weight[where] = b.counts[where]
     return y, weight
 
 
@@ -118,7 +119,9 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, double_q):
 
     def expected(values):
         q, _ = values.utility.unroll(b.memory[0], b.observations, b.start)
-        chosen = jnp.take_along_axis(q, b.actions[..., None], -1)[..., 0] * b.alive
+        chosen = jnp.take_along_axis(q, b.actions[..., None], -1)[..., 0]
+        if name != "idqn":
+            chosen = chosen * b.alive
         error = (y - joint_value(name, values, chosen, b.central)) ** 2
         return (jnp.sum(error * weight, (0, 1)) / weight.sum((0, 1))).sum()
 
@@ -131,15 +134,15 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, double_q):
     assert not any(np.any(g) for g in jax.tree.leaves(target_grads)), "y is a constant"
 
     noise, dead = batch(name), ~b.alive
-    rewards = jnp.where(dead, 1e3, b.rewards) if name == "idqn" else b.rewards
-    unseen = 100 * noise.next_observations
+    rewards = jnp.where(b.counts, b.rewards, 1e3)
+    unseen = b.terminated if name == "idqn" else ~b.next_alive
     garbled = eqx.tree_at(
         lambda e: (e.observations, e.actions, e.next_observations, e.rewards),
         b,
         (
             jnp.where(dead[..., None], 100 * noise.observations, b.observations),
             jnp.where(dead, noise.actions, b.actions),
-            jnp.where(b.next_alive[..., None], b.next_observations, unseen),
+            jnp.where(unseen[..., None], 100 * noise.next_observations, b.next_observations),
             rewards,
         ),
     )
@@ -176,7 +179,8 @@ def test_the_target_bootstraps_where_the_time_limit_cut():
         next_alive=full(N) > 10,
         next_central=full(Z, plus=100.25),
     )
-    e = jax.tree.map(np.asarray, algorithm._sequences(rollout, rollout.rewards))
+    taken = dataclasses.replace(learner_steps(rollout, GAME), rewards=rollout.rewards)
+    e = jax.tree.map(np.asarray, algorithm._sequences(rollout, taken))
     codes = np.array([[0, 10], [1, 11], [2, 12], [20, 30], [21, 31], [22, 32]], float)
     np.testing.assert_array_equal(e.observations[..., 0, 0], codes)
     np.testing.assert_array_equal(e.actions[..., 1], codes)

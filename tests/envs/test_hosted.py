@@ -113,7 +113,7 @@ def test_ends_of_single_agents_in_a_list():
     assert not (first.terminated)
     assert not (first.truncated)
     np.testing.assert_array_equal(first.rewards, [1, 2])  # the death step is paid
-    np.testing.assert_array_equal(second.rewards, [0, 4])
+    np.testing.assert_array_equal(second.rewards, [3, 4])  # and the dead are, if it says so
     np.testing.assert_array_equal(first.alive, [False, True])
     np.testing.assert_array_equal(first.observations, [[0, 0], [2, 2]])
     assert last.terminated
