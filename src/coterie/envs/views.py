@@ -582,7 +582,7 @@ def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"])
     if mask is None:
         mask = led_to.action_mask
         if game.mortal:
-            mask = usable(jnp.asarray(game.players.available_actions), alive)
+            mask = usable(jnp.broadcast_to(game.players.available_actions, mask.shape), alive)
     shown = dataclasses.replace(
         led_to,
         observations=start.observations,
