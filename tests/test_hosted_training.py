@@ -240,7 +240,7 @@ FAULTS = {
     "SaysNaN": ", agent right: the observation holds NaN or infinity",
     "PaysInfinity": ", agent left: reward is inf",
     "Hangs": ": did not return within 1 seconds",
-    "Exits": ": SystemExit: 3 (guests.py, line ",
+    "Exits": ": step raised SystemExit: 3 (guests.py, line ",
     "Dies": ": its worker process ended (exit status 3)",
 }
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.formats import refuse_former
@@ -64,15 +64,34 @@ Every command explains itself with --help. An example:
 """
 
 INTERRUPTED = 130
+EXIT_SECONDS = 3.0
+"""In which the process ends when the command is done, whatever an environment left running."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Runs one command; returns the exit status.
+
+    Without ``argv`` it is the command of this process, which then ends: standard output is kept
+    for the answer, and threads and exit handlers of user code do not keep the process alive.
+    """
+    if argv is not None:
+        return _run(list(argv))
+    status = 1
+    try:
+        _keep_standard_output()
+        status = _run(sys.argv[1:])
+        return status
+    finally:
+        from coterie.envs._process import end_within
+
+        end_within(EXIT_SECONDS, status)
+
+
+def _run(args: list[str]) -> int:
     _print_what_is_known()
     try:
         status = _dispatch(args)
-        sys.stdout.flush()
+        _answers().flush()
         return status
     except UsageError as error:
         return _fail(str(error), 2)
@@ -80,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough: not even the last flush may complain
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _answers().fileno())
         return 1
     except EnvironmentFault as fault:
         print(visible_lines(fault.original), end="", file=sys.stderr)
@@ -96,8 +115,8 @@ def _fail(sentence: str, status: int) -> int:
 
 def _print_what_is_known() -> None:
     """Where standard output has fewer characters than a text needs, others stand as codes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(out := _answers(), io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")
 
 
 def _one_line(error: BaseException) -> str:
@@ -108,12 +127,12 @@ def _one_line(error: BaseException) -> str:
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="", file=sys.stdout if args else sys.stderr)
+        print(HELP, end="", file=_answers() if args else sys.stderr)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
         from coterie import __version__
 
-        print(f"coterie {__version__}")
+        _print(f"coterie {__version__}")
         return 0
     if args[0] not in COMMANDS:
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -248,22 +267,51 @@ def _given(args: list[str], name: str) -> str:
 # Printing --------------------------------------------------------------------------------------
 
 
+_kept: TextIO | None = None
+
+
+def _answers() -> Any:
+    """Where answers go: standard output, if need be by another way (``_keep_standard_output``)."""
+    return _kept or sys.stdout or io.StringIO()  # where it is closed, nobody reads them
+
+
+def _keep_standard_output() -> None:
+    """From now on standard output is written to by answers alone.
+
+    What anything else in this process or its children writes there goes to standard error: user
+    code that prints, in whatever language and thread.
+    """
+    global _kept
+    try:
+        out = sys.stdout
+        kept = os.fdopen(os.dup(out.fileno()), "w", encoding=out.encoding, errors=out.errors)
+        os.dup2(sys.stderr.fileno(), out.fileno())
+        out.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    except (OSError, ValueError, AttributeError):
+        return  # one of the two is closed, or no file
+    _kept = kept
+
+
+def _print(text: str) -> None:
+    print(text, file=_answers())
+
+
 def _say(*parts: Any, width: int | None = None) -> None:
     """Prints to standard output: as wide as the terminal, or as wide as needed into a pipe."""
     from coterie.show.terminal import Terminal
 
-    terminal = Terminal()
+    terminal = Terminal(_answers())
     if terminal.is_terminal:
         return terminal.print(*parts, sep="\n")
     page = Terminal(io.StringIO(), width or 10_000)
     page.print(*parts, sep="\n")
     for line in page.file.getvalue().splitlines():  # type: ignore[attr-defined]
-        print(line.rstrip())
+        _print(line.rstrip())
     return None
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, allow_nan=False))
+    _print(json.dumps(document, indent=1, allow_nan=False))
 
 
 def _print_help(command: Command, names: list[str]) -> None:
@@ -548,7 +596,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
         )
     run = runs.open_run(names[0], own.environment)
     recording = record(run, own.seed, own.which, own.episodes, not own.sampled, own.episode_seed)
-    print(visible(film.film(recording, own.out, own.fps)))
+    _print(visible(film.film(recording, own.out, own.fps)))
 
 
 @dataclass(frozen=True)
@@ -564,7 +612,7 @@ class PlotArgs:
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
 
-    print(visible(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric)))
+    _print(visible(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric)))
 
 
 @dataclass(frozen=True)
@@ -579,7 +627,7 @@ def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report import report
 
     page = report([Path(n) for n in names], parsed.run.out, shlex.join(["coterie", *args]))
-    print(visible(page))
+    _print(visible(page))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from coterie.envs._seat import NO_SEED, OPENING, RESET, STEP, Limits, within
+from coterie.envs._process import OutOfTime, within
+from coterie.envs._seat import NO_SEED, OPENING, RESET, STEP, Limits
 from coterie.envs.fleet import Hosted, can_be_sent, copies_of, make_fleet
-from coterie.envs.hosted import HostedEnvironment
+from coterie.envs.hosted import HostedEnvironment, open_factory
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.settings import Restarts, TimeLimit, Timeout, Workers, check
 from coterie.spec import EnvSpec
@@ -104,6 +105,19 @@ def open_hosted(
     return Hosted(name, functools.partial(_make, make, host), env.spec)
 
 
+def find_factory(
+    name: str, options: dict[str, Any], hosting: Hosting | None = None
+) -> Callable[[], Any]:
+    """What makes the environment of this name, which is imported; see ``open_factory``.
+
+    Raises:
+        UsageError: there is no such module, id or callable, or a package is not installed.
+        EnvironmentFault: its module raises, or is not imported in time.
+    """
+    with within((hosting or Hosting()).step_timeout + OPENING, name):
+        return open_factory(name, options)
+
+
 def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None) -> Any:
     """What a user's callable makes.
 
@@ -113,9 +127,9 @@ def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None)
     with within((hosting or Hosting()).step_timeout + OPENING, name):
         try:
             return make()
-        except (UsageError, EnvironmentFault):
+        except (UsageError, EnvironmentFault, KeyboardInterrupt, OutOfTime):
             raise
-        except Exception as error:
+        except BaseException as error:
             what = f"raised as it was made: {described(error)}"
             raise EnvironmentFault(what, name) from error
 
@@ -199,6 +213,6 @@ def _random_play(
 
 
 __all__ = [
-    "Hosting", "copies_of", "digest", "episode_length", "is_python_environment", "make_one",
-    "open_hosted", "pays_in_common", "settle",
+    "Hosting", "copies_of", "digest", "episode_length", "find_factory", "is_python_environment",
+    "make_one", "open_hosted", "pays_in_common", "settle",
 ]  # fmt: skip

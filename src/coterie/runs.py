@@ -27,7 +27,6 @@ from coterie.analysis.statistics import summarise
 from coterie.envs._refusals import missing_arguments, reason
 from coterie.envs.base import Environment
 from coterie.envs.fleet import Hosted
-from coterie.envs.hosted import open_factory
 from coterie.envs.views import Central, Game
 from coterie.errors import NotFinite
 from coterie.evaluate import play_both, return_metrics
@@ -39,6 +38,7 @@ from coterie.hosting import (
     copies_of,
     digest,
     episode_length,
+    find_factory,
     is_python_environment,
     make_one,
     open_hosted,
@@ -247,12 +247,12 @@ def open_environment(
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_hosted(environment):
-        make = open_factory(environment, options)
+        make = find_factory(environment, options, hosting)
         return open_hosted(environment, make, hosting, state), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
-        name, make = environment, open_factory(environment, options)
+        name, make = environment, find_factory(environment, options, hosting)
     elif isinstance(environment, Environment) or is_python_environment(environment):
         name = f"{type(environment).__module__}:{type(environment).__qualname__}"
         if isinstance(environment, Environment):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+from coterie.envs._process import become_worker, has_ended, interrupts_held_back, kill_worker
 from coterie.envs.check import Beat, Finding, Report, check_env
 from coterie.errors import UsageError, described
 
@@ -35,13 +33,13 @@ def check_apart(
     process = context.Process(
         target=_check, args=(sender, name, episodes, seed, time_limit), daemon=True
     )
-    process.start()
+    with interrupts_held_back():
+        process.start()
     sender.close()  # so that the pipe ends when the process does
     try:
         return _listen(receiver, process, name, step_timeout)
     finally:
-        process.kill()
-        process.join()
+        kill_worker(process)
 
 
 def _listen(receiver: Connection, process: Any, name: str, step_timeout: float) -> Report:
@@ -57,7 +55,7 @@ def _listen(receiver: Connection, process: Any, name: str, step_timeout: float) 
         try:
             news = receiver.recv()
         except EOFError:
-            process.join()
+            has_ended(process, step_timeout)
             sentence = (
                 f"{last.call} ended the whole process, with exit status {process.exitcode}; "
                 "raise an exception instead"
@@ -76,22 +74,13 @@ def _listen(receiver: Connection, process: Any, name: str, step_timeout: float) 
 
 
 def _check(sender: Connection, name: str, episodes: int, seed: int, time_limit: int | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    os.dup2(2, 1)  # what the environment prints is no answer of ours
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    become_worker()
     try:
         sender.send(check_env(name, episodes, seed, time_limit, sender.send))
     except UsageError as error:
         sender.send(error)
     except Exception as error:
         sender.send(described(error))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 __all__ = ["check_apart"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from coterie.envs._process import OutOfTime, undisturbed
 from coterie.envs._refusals import misnamed
 from coterie.envs._spaces import gymnasium
 from coterie.errors import EnvironmentFault, UsageError, described, place
@@ -172,7 +173,7 @@ def _import(name: str, module: str) -> ModuleType:
     if not all(part.isidentifier() for part in module.split(".")):
         raise UsageError(f"{name}: {module!r} is not the name of a module")
     try:
-        with warnings.catch_warnings():
+        with undisturbed(), warnings.catch_warnings():
             # PettingZoo's modules advise to use its registry; both are fine here.
             warnings.filterwarnings(
                 "ignore", "The old environment creation API", DeprecationWarning
@@ -180,7 +181,9 @@ def _import(name: str, module: str) -> ModuleType:
             return importlib.import_module(module)
     except ImportError as error:
         raise _not_importable(name, module, error) from error
-    except Exception as error:
+    except (KeyboardInterrupt, OutOfTime):
+        raise
+    except BaseException as error:
         what = f"{module} raised as it was imported: {described(error)}"
         raise EnvironmentFault(what, name) from error
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
+from coterie.envs._process import OutOfTime, OwnDirectory, alarm
 from coterie.envs.hosted import HostedEnvironment, HostedStep
 from coterie.errors import EnvironmentFault, described
 from coterie.spec import EnvSpec
@@ -131,10 +131,6 @@ class Fault(NamedTuple):
     lost: bool = False
 
 
-class OutOfTime(BaseException):
-    """Raised by the alarm inside the environment; no ``except Exception`` there catches it."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """Seconds an environment may take: for one step or reset, and beyond that to be made."""
@@ -157,6 +153,7 @@ class Seat:
         self._make, self._spec, self._rows, self._row = make, spec, rows, row
         self._limits = limits
         self._env: HostedEnvironment | None = None
+        self._directory = OwnDirectory()
         self._unsound = self._resetting = False
 
     def obey(self, arm: Callable[[float], None]) -> Fault | None:
@@ -176,12 +173,15 @@ class Seat:
         self._resetting = False
         arm(self._limits.step)
         try:
-            if command == RESET:
-                self._open(arm)
-                self._begin()
-            else:
-                self._step()
-        except (Exception, SystemExit, OutOfTime) as error:
+            with self._directory:
+                if command == RESET:
+                    self._open(arm)
+                    self._begin()
+                else:
+                    self._step()
+        except BaseException as error:
+            if _is_ctrl_c(error):
+                raise
             self._unsound = True
             return self._fault(error)
         finally:
@@ -191,16 +191,24 @@ class Seat:
 
     def close(self) -> None:
         """Closes the environment, whatever it says to that."""
-        if self._env is not None:
-            with contextlib.suppress(Exception, SystemExit, OutOfTime):
-                self._env.close()
-        self._env, self._unsound = None, False
+        with self._directory:
+            self._close()
+
+    def _close(self) -> None:
+        env, self._env, self._unsound = self._env, None, False
+        try:
+            if env is not None:
+                env.close()
+        except BaseException as error:
+            if _is_ctrl_c(error):
+                raise
+        self._directory.forget()
 
     def _open(self, arm: Callable[[float], None]) -> None:
         """Makes the environment where there is none, or none that is sound."""
         self._resetting = True
         if self._unsound:
-            self.close()
+            self._close()
         if self._env is None:
             arm(self._limits.step + self._limits.opening)
             self._env = self._make()
@@ -252,16 +260,36 @@ class Seat:
         return Fault(self._row, step, None, what, text)
 
 
-def obey(seats: Iterable[Seat], beat: Callable[[int], None] | None = None) -> list[Fault]:
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether the user has ended the program; otherwise it was the environment that raised it.
+
+    Workers ignore Ctrl-C, and the first one is a training's request to stop: neither raises it.
+    """
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and raises
+
+
+def obey(
+    seats: Iterable[Seat],
+    beat: Callable[[int], None] | None = None,
+    allow: Callable[[float], None] | None = None,
+) -> list[Fault]:
     """Has every seat carry out its command, each within its limit; the faults, in that order.
 
     The limit is kept by an alarm where signals reach Python code: in the main thread, on POSIX.
 
     Args:
         beat: told the number of a seat before it moves, and -1 after the last one.
+        allow: told how many seconds may pass from now on, 0 between two environments.
     """
     faults = []
-    with _alarm() as arm:
+    with alarm() as ring:
+
+        def arm(seconds: float) -> None:
+            if allow:
+                allow(seconds)
+            ring(seconds)
+
         for number, seat in enumerate(seats):
             if beat:
                 beat(number)
@@ -272,43 +300,14 @@ def obey(seats: Iterable[Seat], beat: Callable[[int], None] | None = None) -> li
     return faults
 
 
-@contextlib.contextmanager
-def within(seconds: float, name: str) -> Iterator[None]:
-    """EnvironmentFault of the environment ``name`` if this takes longer, where alarms can ring."""
-    with _alarm() as arm:
-        arm(seconds)
-        try:
-            yield
-        except OutOfTime as late:
-            raise EnvironmentFault(str(late), name) from late
-
-
-@contextlib.contextmanager
-def _alarm() -> Iterator[Callable[[float], None]]:
-    """A function that has ``OutOfTime`` raised so many seconds later, unless it is called again.
-
-    With 0 seconds it is not raised any more.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "setitimer"):
-        yield lambda seconds: None
-        return
-    allowed = 0.0
-
-    def ring(number: int, frame: Any) -> None:
-        raise OutOfTime(f"did not return within {allowed:g} seconds")
-
-    def arm(seconds: float) -> None:
-        nonlocal allowed
-        allowed = seconds
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        yield arm
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def close(seats: Iterable[Seat], seconds: float) -> None:
+    """Closes environments, each of which may take so long, where alarms can ring."""
+    with alarm() as arm:
+        for seat in seats:
+            with contextlib.suppress(OutOfTime):
+                arm(seconds)
+                seat.close()
+                arm(0.0)
 
 
 def seats_at(

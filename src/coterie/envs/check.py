@@ -20,6 +20,7 @@ from jaxtyping import Integer
 
 from coterie.envs._conventions import is_native
 from coterie.envs._named import open_factory, title
+from coterie.envs._process import undisturbed
 from coterie.envs._strays import Held, Stray, rounded, strays
 from coterie.envs.hosted import HostedEnvironment, HostedStep
 from coterie.errors import EnvironmentFault, UsageError, described
@@ -112,11 +113,16 @@ def check_env(
     for word, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
         if value < least:
             raise UsageError(f"{word} must be at least {least}; got {value}")
+    with undisturbed():
+        return _check(environment, episodes, seed, _Session(title(environment), time_limit, tell))
+
+
+def _check(environment: Any, episodes: int, seed: int, session: _Session) -> Report:
     try:
-        make, name, several = _maker(environment)
+        make, several = _maker(environment)
     except EnvironmentFault as fault:
-        return Report(fault.environment, (Finding(fault.what),))
-    session = _Session(name, time_limit, tell)
+        session.add(fault.what)
+        return session.report()
     env = session.open(make)
     if env is None:
         return session.report()
@@ -182,7 +188,7 @@ class _Session:
             made = make()
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.add(f"it cannot be made: {described(error)}")
             return None
         try:
@@ -193,6 +199,8 @@ class _Session:
             self.add(str(error))
         except EnvironmentFault as fault:
             self.add(fault.what, fault.agent, fault.step)
+        except (Exception, SystemExit) as error:
+            self.add(f"it cannot be opened: {described(error)}")
         return None
 
     def play(self, env: HostedEnvironment | _Compiled, seed: int) -> bool:
@@ -375,15 +383,15 @@ def _print(shown: HostedStep, agents: tuple[str, ...]) -> dict[str, int]:
     return {**parts, "ends of episodes": ends, "states": zlib.crc32(shown.central.data)}
 
 
-def _maker(environment: Any) -> tuple[Callable[[], Any], str, bool]:
-    """What makes it, what it is called, and whether there can be several of it."""
+def _maker(environment: Any) -> tuple[Callable[[], Any], bool]:
+    """What makes it, and whether there can be several of it."""
     if isinstance(environment, str) and ":" not in environment:
         from coterie.envs import make
 
-        return (lambda: make(environment)), environment, True
+        return (lambda: make(environment)), True
     if isinstance(environment, str | ModuleType | type) or not hasattr(environment, "reset"):
-        return open_factory(environment), title(environment), True
-    return (lambda: environment), title(environment), False
+        return open_factory(environment), True
+    return (lambda: environment), False
 
 
 class _Compiled:

@@ -13,30 +13,35 @@ from __future__ import annotations
 import abc
 import contextlib
 import copy
-import ctypes
 import functools
 import json
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection as connections
 from multiprocessing import util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 
+from coterie.envs._process import (
+    become_worker,
+    end_within,
+    has_ended,
+    interrupts_held_back,
+    kill_worker,
+)
 from coterie.envs._seat import (
     RESET,
     STEPPED,
     Fault,
     Limits,
     Rows,
+    close,
     make_rows,
     obey,
     rows_bytes,
@@ -46,8 +51,10 @@ from coterie.envs.hosted import HostedEnvironment
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec
 
-GRACE = 5.0
-"""Seconds a worker is given beyond an environment's limit, to close, and to notice the alarm."""
+GRACE = 3.0
+"""Seconds a worker is given beyond an environment's limit to say so itself, and to close."""
+LINGER = 1.0
+"""Seconds in which a worker's process must end once its environments are closed."""
 
 Groups = Sequence[Sequence[int]]
 """The rows of each group; no row is in two."""
@@ -100,6 +107,7 @@ class SerialFleet(Fleet):
     def __init__(self, hosted: Hosted, groups: Groups, limits: Limits) -> None:
         spec = hosted.promise
         self.rows = make_rows(spec, sum(map(len, groups)))
+        self._limits = limits
         self._seats = [seats_at(hosted.make, spec, self.rows, group, limits) for group in groups]
 
     def start(self, group: int) -> None:
@@ -110,8 +118,7 @@ class SerialFleet(Fleet):
 
     def close(self) -> None:
         for seats in self._seats:
-            for seat in seats:
-                seat.close()
+            close(seats, self._limits.step)
 
 
 class WorkerFleet(Fleet):
@@ -130,6 +137,7 @@ class WorkerFleet(Fleet):
         self._buffer = self._context.RawArray("b", rows_bytes(hosted.promise, self._count))
         self.rows = make_rows(hosted.promise, self._count, self._buffer)
         self._beats = self._context.RawArray("q", 2 * workers)
+        self._allowed = self._context.RawArray("d", workers)
         # What does not divide evenly falls to the first worker of one group, the last of the next.
         parts = [
             np.array_split(np.asarray(group), workers)[:: -1 if g % 2 else 1]
@@ -146,7 +154,7 @@ class WorkerFleet(Fleet):
         for w, rows in enumerate(self._rows_of):
             if not rows[group]:
                 continue
-            worker = self._crew[w] = self._crew[w] or self._spawn(w)
+            worker = self._crew[w] or self._spawn(w)
             self._pending[w].append(group)
             with contextlib.suppress(OSError):  # waiting for it will tell
                 worker.connection.send_bytes(bytes([group]))
@@ -173,40 +181,58 @@ class WorkerFleet(Fleet):
         ours, theirs = self._context.Pipe()
         duty = _Duty(self._hosted, self._limits, self._rows_of[w], self._count, w)
         process = self._context.Process(
-            target=_work, args=(theirs, self._buffer, self._beats, duty), daemon=True
+            target=_work,
+            args=(theirs, self._buffer, self._beats, self._allowed, duty),
+            daemon=True,
         )
         self._beats[2 * w] = self._beats[2 * w + 1] = -1
-        with _interrupts_held_back():
+        self._allowed[w] = self._limits.step + self._limits.opening
+        with interrupts_held_back():
             process.start()
+            # Before an interrupt is heard again: whoever closes the fleet must know of it.
+            self._crew[w] = worker = _Worker(process, ours)
         theirs.close()
-        return _Worker(process, ours)
+        return worker
 
     def _hear(self, w: int) -> None:
         """Takes a worker's next answer; if none comes, the worker is given up."""
         worker = self._crew[w]
         assert worker is not None
-        last, since = self._beats[2 * w : 2 * w + 2], time.monotonic()
         try:
-            while not worker.connection.poll(1.0):
-                now = self._beats[2 * w : 2 * w + 2]
-                if now != last:
-                    last, since = now, time.monotonic()
-                elif (silent := time.monotonic() - since) > self._patience(w):
-                    return self._give_up(w, f"its process did not answer for {silent:.0f} seconds")
+            if (silent := self._wait_for(worker, w)) is not None:
+                return self._give_up(w, f"its process did not answer for {silent:.0f} seconds")
             answer = worker.connection.recv_bytes()
         except (EOFError, OSError):
-            worker.process.join(GRACE)
+            has_ended(worker.process, GRACE)
             return self._give_up(w, self._why_it_ended(w, worker.process.exitcode))
         faults = [Fault(*fault) for fault in json.loads(answer[1:])] if len(answer) > 1 else []
         self._pending[w].remove(answer[0])
         self._answered[w, answer[0]] = faults
         return None
 
-    def _patience(self, w: int) -> float:
-        """Seconds without a sign of life: an alarm in the worker comes first if it can."""
-        row = self._moving(w)
-        opens = row is None or self.rows.command[row] == RESET
-        return self._limits.step + GRACE + (self._limits.opening if opens else 0.0)
+    def _wait_for(self, worker: _Worker, w: int) -> float | None:
+        """Until a worker answers: None; or for how long it gave no sign of life, if for too long.
+
+        Raises:
+            EOFError: it has ended.
+        """
+        last, since = self._signs(w), time.monotonic()
+        while not worker.connection.poll(min(1.0, self._limits.step)):
+            if not worker.process.is_alive() and not worker.connection.poll(0):
+                raise EOFError  # what its environments started may still hold the other end
+            if (now := self._signs(w)) != last:
+                last, since = now, time.monotonic()
+            elif (silent := time.monotonic() - since) > last[-1] + GRACE:
+                return silent
+        return None
+
+    def _signs(self, w: int) -> tuple[int, int, float]:
+        """Which environment a worker is in, and how many seconds that may take.
+
+        An alarm in the worker comes first, if it can. Between two environments a worker may take
+        as long as for a step.
+        """
+        return (*self._beats[2 * w : 2 * w + 2], self._allowed[w] or self._limits.step)
 
     def _moving(self, w: int) -> int | None:
         """The row whose environment a worker is in."""
@@ -263,80 +289,59 @@ class _Duty:
     number: int
 
 
-def _work(connection: Any, buffer: Any, beats: Any, duty: _Duty) -> None:
-    """The life of a worker: groups' numbers in, the same numbers out, followed by any faults."""
-    for number in _MEANT_FOR_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MEANT_FOR_PARENT)
-    os.dup2(2, 1)  # standard output is for the command's answer
-    _end_with_parent()
+def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+    """The life of a worker process."""
+    become_worker()
+    try:
+        _serve(connection, buffer, beats, allowed, duty)
+    finally:
+        end_within(LINGER, 0)
+
+
+def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+    """Groups' numbers in, the same numbers out, followed by any faults, until all is closed."""
     spec = duty.hosted.promise
     rows = make_rows(spec, duty.count, buffer)
     seats = [seats_at(duty.hosted.make, spec, rows, part, duty.limits) for part in duty.rows]
     group_at, seat_at = 2 * duty.number, 2 * duty.number + 1
+    process = os.getpid()
 
     def beat(number: int) -> None:
         beats[seat_at] = number
 
+    def allow(seconds: float) -> None:
+        allowed[duty.number] = seconds
+
+    allow(0.0)
     with contextlib.suppress(EOFError, OSError):
         while message := connection.recv_bytes():
             beats[group_at] = message[0]
-            faults = obey(seats[message[0]], beat)
+            faults = obey(seats[message[0]], beat, allow)
+            if os.getpid() != process:
+                os._exit(0)  # a copy that an environment made of this process, and did not end
             connection.send_bytes(message + (json.dumps(faults).encode() if faults else b""))
     for part in seats:
-        for seat in part:
-            seat.close()
-
-
-_MEANT_FOR_PARENT = {signal.SIGINT, signal.SIGTERM}
-"""Signals that a worker leaves to the parent, which ends it."""
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """A child begins with them blocked, until it ignores them: Ctrl-C reaches it too."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PARENT)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Nothing is left behind, even if an environment hangs as the parent is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        connections.wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    if sys.platform == "linux":  # also from code that never lets a thread of ours run
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        close(part, duty.limits.step)
 
 
 def _dismiss(crew: list[_Worker | None]) -> None:
     """Lets workers close their environments, and ends those that do not."""
-    for worker in filter(None, crew):
-        with contextlib.suppress(OSError):
-            worker.connection.send_bytes(b"")
-    deadline = time.monotonic() + GRACE
-    for worker in filter(None, crew):
-        worker.process.join(max(deadline - time.monotonic(), 0.0))
-        _end_process(worker)
-    crew[:] = [None] * len(crew)
+    workers = [worker for worker in crew if worker]
+    try:
+        for worker in workers:
+            with contextlib.suppress(OSError):
+                worker.connection.send_bytes(b"")
+        deadline = time.monotonic() + GRACE + LINGER
+        for worker in workers:
+            has_ended(worker.process, deadline - time.monotonic())
+    finally:
+        crew[:] = [None] * len(crew)
+        for worker in workers:
+            _end_process(worker)
 
 
 def _end_process(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.join()
+    kill_worker(worker.process)
     worker.process.close()
     worker.connection.close()
 

@@ -111,7 +111,7 @@ class HostedEnvironment:
         self._steps, self._over = 0, False
         try:
             shown = self._host.reset(seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault_of("reset", error) from error
         self._alive = self._listed = shown.present
         self._cut = self._nobody
@@ -126,7 +126,7 @@ class HostedEnvironment:
         self._steps += 1
         try:
             shown = self._host.step(own, before)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault_of("step", error) from error
         staying, cut = before, self._nobody
         if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
@@ -153,10 +153,10 @@ class HostedEnvironment:
         self._over = True
         try:
             self._host.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"close raised {described(error)}", self.name) from error
 
-    def _fault_of(self, call: str, error: Exception) -> EnvironmentFault:
+    def _fault_of(self, call: str, error: BaseException) -> EnvironmentFault:
         if isinstance(error, Nonsense):
             return self._fault(str(error), error.agent)
         return self._fault(f"{call} raised {described(error)}")
@@ -176,7 +176,7 @@ class HostedEnvironment:
             try:
                 self._host.reset(0)
                 seen = np.asarray(state())
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._fault_of("reset", error) from error
             space = gymnasium().spaces.Box(-np.inf, np.inf, seen.shape)
         return state, *vector("state", space)
@@ -238,7 +238,7 @@ class HostedEnvironment:
             try:
                 self.stated = self._state()
                 self._write_state(self.stated, central)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._fault_of("state", error) from error
             if not np.isfinite(central).all():
                 raise self._fault(f"the state holds {not_finite(self.stated)}")
