@@ -35,7 +35,7 @@ NOTICED = {
     "exit_in_step": (3, None, "its worker process ended (exit status 7)"),
     "wrong_shape": (3, "right", "the observation has shape (4,), but its space has (3,); make"),
     "nan_observation": (3, "right", "the observation holds NaN or infinity; make every number"),
-    "no_observation": (3, "right", "no observation was given; every agent that goes on needs"),
+    "no_observation": (3, "right", "no observation was given; every agent that goes on, or is"),
     "missing_observation": (3, "right", "no observation was given; every agent that goes on"),
     "text_observation": (3, "right", "the observation is 'nothing', not an array of numbers"),
     "infinite_reward": (3, "right", "reward is inf; make it a finite number of 32 bits"),
