@@ -18,6 +18,8 @@ from coterie.types import UsageError
 N, COUNTS, A = 3, (2, 3, 4), 4
 T, B = 6, 8
 RNG = np.random.default_rng(3)
+BEFORE = np.repeat(np.arange(8.0)[:, None], 3, axis=1)
+"""Discounted rewards of the episodes that a rollout goes on with."""
 
 
 def normal(*shape):
@@ -99,7 +101,7 @@ def rewards_by_hand(algorithm, game, r):
     if game.reward != "individual":
         total = rewards.sum(-1) if game.reward == "sum" else rewards.sum(-1) / N
         rewards = np.stack([total] * N, -1)
-    _, means, deviations = moments_by_hand(game, rewards, r)
+    _, means, deviations = moments_by_hand(algorithm, game, rewards, r)
     if algorithm.reward_scaling == "standardise":
         return (rewards - means) / deviations
     if algorithm.reward_scaling == "scale":
@@ -107,8 +109,17 @@ def rewards_by_hand(algorithm, game, r):
     return rewards
 
 
-def moments_by_hand(game, rewards, r):
-    """Count, mean and deviation of each agent's rewards while it lives, or of the one of all."""
+def moments_by_hand(algorithm, game, rewards, r):
+    """Count, mean and deviation of each agent's rewards while it lives, or of the one of all.
+
+    Where rewards are scaled, of their discounted sums so far, which go on from BEFORE.
+    """
+    if algorithm.reward_scaling == "scale":
+        paid = r.alive if game.reward == "individual" else r.alive.any(-1, keepdims=True)
+        sums, rewards = np.array(BEFORE), np.where(paid, rewards, 0.0)
+        for t in range(T):
+            sums = rewards[t] + algorithm.gamma * np.where(r.start[t][:, None], 0.0, sums)
+            rewards[t] = sums
     if game.reward != "individual":
         seen = [rewards[..., 0].ravel()]
     else:
@@ -206,6 +217,8 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     spy = spied(algorithm, _updates=report, _next_actions=lambda *_: given)
     learner = random_learner(algorithm, game)
     learner = dataclasses.replace(learner, memory=normal(*learner.memory.shape))
+    if learner.so_far is not None:
+        learner = dataclasses.replace(learner, so_far=jnp.asarray(BEFORE, jnp.float32))
     r = rollout_for(algorithm, game)
     learn = quick(lambda learner, r: spy.learn(game, learner, r, jax.random.key(0), {}))
     after, batch = learn(learner, r)
@@ -223,8 +236,9 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     inputs = inputs_by_hand(algorithm.name, r.observations, r.central, r.actions)
     np.testing.assert_array_equal(batch["critic_inputs"], inputs.astype(np.float32))
     raw = dataclasses.replace(algorithm, reward_scaling="none")
+    paid = rewards_by_hand(raw, game, r)
     kept = [after.moments.count, after.moments.mean, jnp.sqrt(after.moments.variance)]
-    close(kept, moments_by_hand(game, rewards_by_hand(raw, game, r), r))
+    close(kept, moments_by_hand(algorithm, game, paid, r))
     np.testing.assert_array_equal(batch["critic_memory"][0], learner.memory)
     np.testing.assert_array_equal(batch["memory"][0], r.memory[0])
     np.testing.assert_array_equal(batch["alive"], living)

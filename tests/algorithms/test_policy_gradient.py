@@ -208,6 +208,7 @@ def expected_gradient(name, full, reward, answers, **settings):
         optimiser=(),
         memory=jnp.zeros((36, 2, 0)),
         moments=Moments.empty(2 if reward == "individual" else 1),
+        so_far=None,
     )
     paths = all_paths(full)
     if not algorithm.central:

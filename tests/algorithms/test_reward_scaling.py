@@ -69,14 +69,20 @@ def test_an_agent_learns_the_same_whatever_others_are_rewarded(name, scaling):
 def test_scaling_divides_by_a_positive_number_and_takes_nothing_away(name):
     """What is learned of scaled rewards is what is learned of rewards divided by hand."""
     game, rollouts, learn = course(name, "scale")
-    paid = np.asarray(rollouts[0].rewards, np.float64) + 50
+    paid, start = np.asarray(rollouts[0].rewards, np.float64) + 50, np.asarray(rollouts[0].start)
     if game.reward != "individual":
         paid = paid.sum(-1, keepdims=True)
+    if name in ("reinforce", "ia2c"):  # by the size of values, not of rewards
+        for t in range(1, len(paid)):
+            paid[t] += 0.99 * np.where(start[t][:, None], 0.0, paid[t - 1])
+    if name == "reinforce":  # which learns from the first episode in each environment
+        paid = paid[np.cumsum(start, axis=0) == 1]
     size = np.sqrt((paid.reshape(-1, paid.shape[-1]) ** 2).mean(0)).astype(np.float32)
     scaled = learn(lambda rewards: rewards + 50, 1)
     _, _, learn = course(name, "none")
     by_hand = learn(lambda rewards: (rewards + 50) / size, 1)
-    parts = ({k: v for k, v in vars(x).items() if k != "moments"} for x in (scaled, by_hand))
+    units = ("moments", "so_far")
+    parts = ({k: v for k, v in vars(x).items() if k not in units} for x in (scaled, by_hand))
     for one, other in zip(*map(jax.tree.leaves, parts), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 

@@ -35,7 +35,10 @@ from coterie.types import PRNGKey, PyTree, Transition, UsageError
 
 
 class Learner(eqx.Module):
-    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' memory."""
+    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' memory.
+
+    ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled.
+    """
 
     actor: PerAgent
     critic: PerAgent
@@ -43,6 +46,7 @@ class Learner(eqx.Module):
     optimiser: PyTree
     memory: Float[Array, "B N C"]
     moments: Moments
+    so_far: Float[Array, "B N"] | None
 
 
 class Batch(eqx.Module):
@@ -186,6 +190,7 @@ class ActorCritic(PolicyGradient):
             self.activation,
             gain=self.gain,
         )
+        scaled = self.reward_scaling == "scale"
         return Learner(
             actor=actor,
             critic=critic,
@@ -193,6 +198,7 @@ class ActorCritic(PolicyGradient):
             optimiser=self.init_optimiser({"actor": actor, "critic": critic}),
             memory=critic.initial_memory(self.environments),
             moments=Moments.empty(distinct_rewards(game)),
+            so_far=jnp.zeros((self.environments, game.spec.n_agents)) if scaled else None,
         )
 
     def parameters(self, learner: Learner) -> PyTree:
@@ -238,8 +244,9 @@ class ActorCritic(PolicyGradient):
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
         steps = learner_steps(rollout, game)
-        moments = learner.moments.update(steps.rewards, steps.counts)
-        rewards = moments.apply(self.reward_scaling, steps.rewards)
+        rewards, moments, so_far = self.in_units(
+            learner.moments, learner.so_far, steps.rewards, steps.counts, rollout.start
+        )
         steps = dataclasses.replace(steps, rewards=rewards)
         advantages, targets, memory = self.estimate(game, learner, rollout, steps, estimate_key)
         if self.normalise_advantages:
@@ -263,7 +270,9 @@ class ActorCritic(PolicyGradient):
         networks = {"actor": learner.actor, "critic": learner.critic}
         carry = (networks, learner.target, learner.optimiser)
         (networks, target, optimiser), metrics = self._updates(carry, batch, shuffle_key, clock)
-        learner = Learner(networks["actor"], networks["critic"], target, optimiser, memory, moments)
+        learner = Learner(
+            networks["actor"], networks["critic"], target, optimiser, memory, moments, so_far
+        )
         return learner, metrics
 
     def _updates(

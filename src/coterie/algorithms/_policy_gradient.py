@@ -23,7 +23,8 @@ from coterie.algorithms._base import (
 from coterie.envs.views import Game
 from coterie.networks import Groups, PerAgent, sharing_index
 from coterie.ops.exploration import sample
-from coterie.ops.moments import RewardScaling
+from coterie.ops.moments import Moments, RewardScaling
+from coterie.ops.returns import discounted_so_far
 from coterie.settings import (
     Count,
     EndRate,
@@ -63,8 +64,9 @@ class PolicyGradient(Algorithm):
     entropy_steps: StepCount | None = None
     """Environment steps over which it does; the whole run unless given."""
     reward_scaling: RewardScaling = "scale"
-    """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
-    (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
+    """Learn from rewards divided by the root mean square of their discounted sums so far (scale),
+    as they are (none), or (r - mean)/std (standardise), which changes the task where an episode's
+    length is a choice."""
     max_grad_norm: Positive | None = 0.5
     """Clip every network's gradient to this norm, each by itself; None for no clipping."""
     hidden: Layers = (64, 64)
@@ -151,6 +153,32 @@ class PolicyGradient(Algorithm):
     def init_optimiser(self, networks: PyTree) -> PyTree:
         """Adam's state for ``descend``."""
         return optax.scale_by_adam().init(networks)
+
+    def in_units(
+        self,
+        moments: Moments,
+        so_far: Float[Array, "B N"] | None,
+        rewards: Float[Array, "T B N"],
+        counts: Bool[Array, "T B N"],
+        start: Bool[Array, "T B"],
+    ) -> tuple[Float[Array, "T B N"], Moments, Float[Array, "B N"] | None]:
+        """The rewards that are learned from, and what their unit goes by from now on.
+
+        Args:
+            so_far: the discounted rewards so far of every running episode; zeros unless given.
+            counts: the steps that are learned from.
+        """
+        if self.reward_scaling != "scale":
+            moments = moments.update(rewards, counts)
+            return moments.apply(self.reward_scaling, rewards), moments, so_far
+        common = len(moments.count) < rewards.shape[-1]
+        counted = jnp.any(counts, axis=-1, keepdims=True) if common else counts
+        before = jnp.zeros_like(rewards[0]) if so_far is None else so_far
+        sums = discounted_so_far(
+            jnp.where(counted, rewards, 0.0), per_agent(start, rewards), before, self.gamma
+        )
+        moments = moments.update(sums, counts)
+        return moments.scale(rewards), moments, sums[-1]
 
     def descend(
         self,

@@ -90,8 +90,9 @@ class REINFORCE(PolicyGradient):
         over = rollout.terminated | rollout.truncated
         first = per_agent(jnp.cumsum(over, axis=0) - over == 0, rollout.alive)
         counts = rollout.alive & first
-        moments = learner.moments.update(steps.rewards, steps.counts & first)
-        rewards = moments.apply(self.reward_scaling, steps.rewards)
+        rewards, moments, _ = self.in_units(
+            learner.moments, None, steps.rewards, steps.counts & first, rollout.start
+        )
         returns = reward_to_go(rewards, steps.ended, self.gamma)
 
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:

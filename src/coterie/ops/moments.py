@@ -1,4 +1,4 @@
-"""Running mean and variance of rewards, for scaling or standardising them."""
+"""Running mean and variance of rewards or of their sums, for scaling or standardising them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RewardScaling = Literal["scale", "standardise", "none"]
 
 
 class Moments(eqx.Module):
-    """Count, mean and mean squared deviation of every agent's rewards so far.
+    """Count, mean and mean squared deviation of every agent's rewards so far, or of other numbers.
 
     M is the number of agents N, or 1 where all of them learn from one common reward.
     """
@@ -56,7 +56,7 @@ class Moments(eqx.Module):
         return self.scale(rewards) if scaling == "scale" else self.standardise(rewards)
 
     def scale(self, values: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
-        """x / √(mean of x²); unchanged while there was nothing but zeros.
+        """x over the root mean square of what was seen; unchanged while that was zeros only.
 
         A positive factor leaves what is optimal as it is. The root mean square is a scale for
         constant rewards too, which have no deviation.

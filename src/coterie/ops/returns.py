@@ -29,6 +29,27 @@ def reward_to_go(
     return jax.lax.stop_gradient(returns)
 
 
+def discounted_so_far(
+    rewards: Float[Array, "T *S"],
+    start: Bool[Array, "T *S"],
+    before: Float[Array, "*S"],
+    gamma: float | int,
+) -> Float[Array, "T *S"]:
+    """g_t = r_t + γ g_{t-1} within an episode: as large as values are, and known at once.
+
+    Args:
+        start: this is the first step of its episode.
+        before: g of the step before the first one.
+    """
+
+    def on(g: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        reward, first = now
+        g = reward + gamma * jnp.where(first, 0.0, g)
+        return g, g
+
+    return jax.lax.scan(on, before, (rewards, start))[1]
+
+
 def n_step_return(
     rewards: Float[Array, "T *S"],
     next_values: Float[Array, "T *S"],
