@@ -115,7 +115,7 @@ def moments_by_hand(algorithm, game, rewards, r):
     Where rewards are scaled, of their discounted sums so far, which go on from BEFORE.
     """
     if algorithm.reward_scaling == "scale":
-        paid = r.alive if game.reward == "individual" else r.alive.any(-1, keepdims=True)
+        paid = counts_by_hand(game, r)
         sums, rewards = np.array(BEFORE), np.where(paid, rewards, 0.0)
         for t in range(T):
             sums = rewards[t] + algorithm.gamma * np.where(r.start[t][:, None], 0.0, sums)
