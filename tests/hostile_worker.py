@@ -130,7 +130,7 @@ def make_run(run: Path) -> None:
         save_policies(run, which, stacked, name)
     size, digest = directory.sync_log()
     meta = {"run": name, "iteration": 5, "env_steps": 20, "seconds": 1.0, "log_bytes": size,
-            "log_digest": digest, "evaluations": {}}  # fmt: skip
+            "log_digest": digest, "log_lines": 1, "evaluations": {}}  # fmt: skip
     save(run, 20, {"a": jnp.arange(64.0), "key": jax.random.key(1)}, meta)
 
 

@@ -379,7 +379,7 @@ MISTAKES = {
     "resume RUN": "has its 400 steps already; extend it with more --steps",
     "resume RUN --steps -1": "steps must be a whole number from 1 to 1e15 or None; got -1",
     "plot nowhere": "nowhere is not a run directory",
-    "plot BROKEN": "config.json is damaged: it is not JSON",
+    "plot BROKEN": "config.json is damaged: not JSON",
     "plot RUN --out curve.txt": "curve.txt must be a file that ends in .png, .pdf or .svg",
     "plot RUN --metric eval/retrun": "did you mean eval/return/team_sum?",
 }

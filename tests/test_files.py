@@ -282,5 +282,5 @@ def test_huge_settings_are_not_read(tmp_path: Path):
     path = tmp_path / "config.json"
     path.touch()
     os.truncate(path, 10**12)
-    with pytest.raises(UsageError, match="1,000,000,000,000 bytes are no settings"):
+    with pytest.raises(UsageError, match="1,000,000,000,000 bytes, more than 10,000,000"):
         read_sealed(path)

@@ -59,7 +59,7 @@ def made(path: Path, seed: int, program: Program) -> Path:
     size, digest = directory.sync_log()
     for step in STEPS:
         meta = {"run": identity(settings), "iteration": step // 4, "env_steps": step,
-                "seconds": 1.0, "log_bytes": size, "log_digest": digest,
+                "seconds": 1.0, "log_bytes": size, "log_digest": digest, "log_lines": 1,
                 "evaluations": {}}  # fmt: skip
         state = jax.tree.map(draw, template)
         save(path, step, state, meta)
@@ -179,6 +179,7 @@ def test_no_checkpoint_of_another_step_passes(runs, program, tmp_path):
         ({"log_bytes": None}, "log_bytes"),
         ({"seconds": 1}, "seconds"),
         ({"log_digest": 3}, "log_digest"),
+        ({"log_lines": 1.0}, "log_lines"),
         ({"evaluations": []}, "evaluations"),
     ],
 )

@@ -31,7 +31,7 @@ from coterie.runs import open_environment
 from coterie.training import Program
 from coterie.types import EnvSpec, TimeStep
 
-WALL_CLOCK = ("seconds", "steps_per_second")
+WALL_CLOCK = ("seconds", "steps_per_second", "digest")
 SERIAL, WORKERS = Hosting(workers=0), Hosting(workers=2)
 TINY = {"environments": 3, "hidden": (4,), "learning_starts": 20, "batch_size": 4}
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from quick import quick_compilation
 from safetensors.numpy import load_file
+from sealing import rewrite
 
 import coterie
 from coterie import IDQN, QMIX, VDN, UsageError, runs, training
@@ -27,6 +28,7 @@ from coterie.envs.views import Game
 from coterie.files import seal
 from coterie.networks import PerAgent
 from coterie.runs import Run, open_run, resume, train
+from coterie.tracking import RunDirectory
 
 SMALL = {"environments": 4, "learning_starts": 100, "update_ratio": 1 / 4, "buffer_size": 2_000}
 TINY = {**SMALL, "hidden": (8, 12), "batch_size": 16, "epsilon_steps": 300}
@@ -120,7 +122,8 @@ def trained(tmp_path_factory):
 
 
 def lines(run: Run) -> list[dict]:
-    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    """What was logged, each line of it good (a damaged one would be a warning, so an error)."""
+    return list(RunDirectory(run.path).lines())
 
 
 def evaluations(run: Run) -> dict:
@@ -398,10 +401,12 @@ def test_a_run_cut_off_in_its_final_evaluation_is_judged_when_resumed(trained, t
     path = shutil.copytree(trained("feed-forward").path, tmp_path / "run")
     whole = json.loads((path / "evaluations.json").read_text())
     cut = json.loads((path / "evaluations.json").read_text())
+    before = (path / "evaluations.json").read_bytes()
     for own in cut["lbf"]["5x5-2p-1f"]["qmix"].values():
         del own["absolute_metrics"]
-    (path / "evaluations.json").write_text(json.dumps(cut))
+    rewrite(path, cut)
     resume(path)
+    assert (path / "evaluations.json").read_bytes() == before
     found = json.loads((path / "evaluations.json").read_text())
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
         assert a == b

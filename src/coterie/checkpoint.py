@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie.files import make_directory, replacing, sync_directory
+from coterie.files import make_directory, opened, replacing, sync_directory
 from coterie.types import PyTree, UsageError
 
 __all__ = [
@@ -228,7 +228,7 @@ def latest(
         CheckpointMismatch: the newest good checkpoint holds another tree than ``like``.
         CheckpointError: there is none, or none is good.
     """
-    steps = [s for s in _steps(run_dir) if _state_path(run_dir, s).exists()]
+    steps = [s for s in _steps(run_dir) if os.path.lexists(_state_path(run_dir, s))]
     reasons = []
     for step in steps:
         try:
@@ -449,7 +449,7 @@ def _steps(run_dir: Path) -> list[int]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BufferedIOBase]:
     try:
-        with open(path, "rb") as file:
+        with BufferedReader(opened(path)) as file:
             yield file
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error

@@ -15,12 +15,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from coterie.errors import EnvironmentFault, UsageError
+from coterie.errors import DamagedFile, EnvironmentFault, UsageError
 from coterie.formats import refuse_former
 from coterie.settings import (
     Count,
@@ -90,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     _print_what_is_known()
     try:
-        status = _dispatch(args)
+        with _damage_in_words():
+            status = _dispatch(args)
         _answers().flush()
         return status
     except UsageError as error:
@@ -106,6 +108,24 @@ def _run(args: list[str]) -> int:
         return _fail(str(fault), 1)
     except (OSError, MemoryError, RuntimeError) as error:
         return _fail(_one_line(error), 1)
+
+
+@contextlib.contextmanager
+def _damage_in_words() -> Iterator[None]:
+    """Each sentence on a damaged file once, on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DamagedFile)
+        shown, said = warnings.showwarning, set[str]()
+
+        def show(message: Any, category: type[Warning], *where: Any) -> None:
+            if not issubclass(category, DamagedFile):
+                shown(message, category, *where)
+            elif (sentence := str(message)) not in said:
+                said.add(sentence)
+                print(visible(f"warning: {sentence}"), file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -13,6 +13,14 @@ class UsageError(ValueError):
     """
 
 
+class DamagedFile(UserWarning):
+    """Part of a file is damaged, missing or without a digest; the message says which and what.
+
+    Whoever reads goes on without what is damaged. ``warnings.simplefilter("error", DamagedFile)``
+    makes it an error; the command line prints it to standard error.
+    """
+
+
 class NotFinite(RuntimeError):
     """A number that learning depends on is infinite or none at all; training stopped right there.
 

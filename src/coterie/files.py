@@ -13,12 +13,14 @@ import json
 import os
 import shlex
 import socket
+import stat
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coterie.errors import UsageError
+from coterie.errors import DamagedFile, UsageError
 
 try:
     import fcntl
@@ -29,6 +31,14 @@ LOCK = ".lock"
 JSON_LIMIT = 10_000_000
 """Bytes of a JSON file of settings that are read at most; real ones have a few thousand."""
 _DIGEST = "digest"
+_BLANKS = b" \t"
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class _Raw(io.FileIO):
@@ -99,6 +109,78 @@ def refuse_links(directory: Path) -> None:
                 raise UsageError(f"{path} is a link, and nothing is written through links")
 
 
+# Reading what may be anything ---------------------------------------------------------------------
+
+
+def warn(sentence: str) -> None:
+    """Says that something of a file is damaged or missing, and that reading goes on without it."""
+    warnings.warn(sentence, DamagedFile, stacklevel=2)
+
+
+def opened(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
+    """A regular file, unbuffered, opened without ever waiting: for a FIFO's other end, say.
+
+    Args:
+        flags: of ``os.open``; a file that they make is not followed through a link.
+
+    Raises:
+        OSError: there is none, it is not a regular file, or it cannot be opened; ``strerror`` is
+            the rest of a sentence.
+    """
+    # Without O_NONBLOCK, opening a FIFO waits for a writer, and a device may do as it likes.
+    quick = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags | quick, 0o666)
+    except IsADirectoryError as error:
+        raise OSError(error.errno, "it is a directory, not a file", str(path)) from None
+    file = io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "r")
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+        raise OSError(22, f"it is {kind}, not a file", str(path))
+    return file
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        UsageError: it is larger, or cannot be read.
+    """
+    try:
+        with opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > limit else read_at_most(file, limit + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    if max(size, len(content)) > limit:
+        size = max(size, len(content))
+        raise UsageError(f"{path} is damaged: it has {size:,} bytes, more than {limit:,}")
+    return content
+
+
+def read_at_most(file: io.FileIO, count: int) -> bytes:
+    """The next ``count`` bytes, or as many as there are."""
+    pieces = []
+    while count and (piece := file.read(min(count, 2**20))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def parse_json(content: bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is not JSON, or nested or with numbers beyond what Python reads.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 # Settings in JSON, with a digest -----------------------------------------------------------------
 
 
@@ -118,11 +200,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """A JSON object as ``seal`` made it, without its digest.
 
     Raises:
-        UsageError: it is damaged, or was changed by hand.
+        UsageError: it cannot be read, is damaged, or was changed by hand.
     """
-    if (size := path.stat().st_size) > JSON_LIMIT:
-        raise UsageError(f"{path} is damaged: {size:,} bytes are no settings")
-    return parse_sealed(path.read_bytes(), path)
+    return parse_sealed(read_bytes(path, JSON_LIMIT), path)
 
 
 def parse_sealed(text: bytes, path: Path) -> dict[str, Any]:
@@ -130,7 +210,7 @@ def parse_sealed(text: bytes, path: Path) -> dict[str, Any]:
     if len(text) > JSON_LIMIT:
         raise UsageError(f"{path} is damaged: {len(text):,} bytes are no settings")
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         found = digest(content) if isinstance(content, dict) else None
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is damaged: not JSON") from None
@@ -139,6 +219,33 @@ def parse_sealed(text: bytes, path: Path) -> dict[str, Any]:
     if content.pop(_DIGEST, None) != found:
         raise UsageError(f"{path} is damaged or was changed: it differs from its digest")
     return content
+
+
+# JSON whose entries are all spoken for, with a digest in blanks -----------------------------------
+
+
+def seal_in_blanks(body: bytes, run: str) -> bytes:
+    """JSON with a last line of 256 blanks: the bits of its digest, a space for 0, a tab for 1.
+
+    For a format of others in which every entry means something; readers of JSON skip blanks.
+
+    Args:
+        run: names the run that it is of; the SHA-256 is of that, a line break and ``body``.
+    """
+    return body + b"\n" + _in_blanks(body, run) + b"\n"
+
+
+def open_blanks(content: bytes, run: str) -> tuple[bytes, bool | None]:
+    """The JSON, and whether its digest is right; None if it has none."""
+    body, _, last = content.rstrip(b"\n").rpartition(b"\n")
+    if not last or last.strip(_BLANKS):
+        return content, None
+    return body, last == _in_blanks(body, run)
+
+
+def _in_blanks(body: bytes, run: str) -> bytes:
+    number = int.from_bytes(hashlib.sha256(run.encode() + b"\n" + body).digest(), "big")
+    return f"{number:0256b}".encode().translate(bytes.maketrans(b"01", _BLANKS))
 
 
 # One writer --------------------------------------------------------------------------------------

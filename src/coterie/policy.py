@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,20 @@ from coterie.checkpoint import CheckpointError, read_tree, write_tree
 from coterie.envs.joint import JointView
 from coterie.envs.views import Game
 from coterie.files import make_directory, read_sealed
-from coterie.networks import PerAgent
+from coterie.networks import ACTIVATIONS, PerAgent
 from coterie.ops.exploration import greedy, sample
 from coterie.types import EnvSpec, PRNGKey, PyTree, UsageError
 
 FORMAT = "coterie-policy"
 WHICH = ("best", "last")
-NEEDED = {
-    "agents", "observation_sizes", "action_counts", "network_of_agent", "hidden", "recurrent",
-    "activation", "joint", "stochastic", "run",
+LISTS = {
+    "agents": str, "observation_sizes": int, "action_counts": int, "network_of_agent": int,
+    "hidden": int,
 }  # fmt: skip
+WORDS = {"recurrent": bool, "activation": str, "joint": bool, "stochastic": bool, "run": str}
+"""What must stand in ``policy.json``: lists and single values, of which kind."""
+_GREATEST, _DEEPEST = 2**24, 1000
+"""A size, and a number of layers, beyond what is meant."""
 
 
 def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
@@ -77,15 +82,11 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     """
     if which not in WHICH:
         raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
-    about = run / "policy" / "policy.json"
-    if not about.is_file():
-        raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
-    d = read_sealed(about)
-    if d.get("format") != FORMAT or not d.keys() >= NEEDED:
-        raise UsageError(f"{about} is not a Coterie policy")
+    d = _description(run)
     path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
-    if not path.is_file():
-        have = sorted(int(p.name[5:]) for p in (run / "policy").glob("seed-*"))
+    if not os.path.lexists(path):
+        names = [p.name[5:] for p in (run / "policy").glob("seed-*")]
+        have = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
         raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
     spec = EnvSpec(tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]))
     spec = JointView(spec).spec if d["joint"] else spec
@@ -103,6 +104,35 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     if label != _label(which, seed, d["run"]):
         raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
     return policy, d
+
+
+def _description(run: Path) -> dict[str, Any]:
+    """``policy.json``, checked."""
+    about = run / "policy" / "policy.json"
+    if not os.path.lexists(about):
+        raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
+    d = read_sealed(about)
+    if d.get("format") != FORMAT or not d.keys() >= {*LISTS, *WORDS}:
+        raise UsageError(f"{about} is not a Coterie policy")
+    kinds = all(type(d[name]) is kind for name, kind in WORDS.items()) and all(
+        isinstance(d[name], list) and all(type(x) is kind for x in d[name])
+        for name, kind in LISTS.items()
+    )
+    if not kinds or not _fits_together(d):
+        raise UsageError(f"{about} is damaged: its agents and networks do not fit together")
+    return d
+
+
+def _fits_together(d: dict[str, Any]) -> bool:
+    sizes = (*d["observation_sizes"], *d["action_counts"], *d["hidden"])
+    networks = d["network_of_agent"]
+    return (
+        all(0 < n < _GREATEST for n in sizes)
+        and d["activation"] in ACTIVATIONS
+        and 0 < len(d["hidden"]) <= _DEEPEST
+        and len(networks) == (1 if d["joint"] else len(d["agents"]))
+        and sorted(set(networks)) == list(range(len(set(networks))))
+    )
 
 
 @dataclass

@@ -398,8 +398,8 @@ def train(
     judged, remark = _judging(asked, steps, algorithm, env, settled)
     remarks += remark
     config = {
-        "format": FORMAT,
         "coterie": versions()["coterie"],
+        "format": FORMAT,
         "command": command,
         "algorithm": algorithm.name,
         "settings": algorithm.settings(),
@@ -586,7 +586,8 @@ def _resume(
             f"{directory.path} is complete and keeps no checkpoint to go on from, only what it "
             "learned: train again with more --steps and another --out"
         )
-    check_resumable(directory.path, config, directory.steps_done())
+    # Damage of the log is told when it is cut back to what the checkpoint knew of it.
+    check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
     name = config["environment"]
     # What a script made in itself has another name wherever else it is found.
     known = is_code(name) and not name.startswith("__main__:")
@@ -609,14 +610,15 @@ def _go_on(
     """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
     game, mode = lanes.program.game, lanes.program.algorithm.mode
     check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
+    warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
     _, states, meta = checkpoints.latest(
         directory.path,
         lanes.template(),
-        lambda sentence: report("warning", {"sentence": sentence}),
+        warn,
         lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
     )
     complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
-    judged = directory.is_judged() or not config["final_episodes"]
+    judged = not config["final_episodes"] or directory.is_judged(warn)
     if complete and (judged or extended):
         done = meta["env_steps"]
         raise UsageError(
@@ -624,8 +626,8 @@ def _go_on(
         )
     report("start", config | {"game": game, "mode": mode, "bytes": needed})
     directory.write_config(config)
-    if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"]):
-        report("warning", {"sentence": problem})
+    if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
+        warn(problem)
     loop = _Loop(lanes, config, directory, report, meta)
     # Read and placed states together would be twice the replay.
     placed = lanes.place(states)
@@ -633,8 +635,8 @@ def _go_on(
     return loop.run(lambda: placed, meta["iteration"])
 
 
-_META = {"iteration": int, "log_bytes": int, "log_digest": str, "seconds": float,
-         "evaluations": dict}  # fmt: skip
+_META = {"iteration": int, "log_bytes": int, "log_digest": str, "log_lines": int,
+         "seconds": float, "evaluations": dict}  # fmt: skip
 """What a run wants to know from a checkpoint beside its state."""
 
 
@@ -850,7 +852,7 @@ class _Loop:
         self._note("eval", lines)
         if self.directory:
             self.directory.log(lines)
-            self.directory.write_json("evaluations.json", self.evaluations.content)
+            self.directory.write_evaluations(self.evaluations.content)
             self._save_policies(state)
         self.report("evaluation", {"env_steps": steps, **self.last})
         return state
@@ -884,6 +886,7 @@ class _Loop:
             "seconds": self._seconds(),
             "log_bytes": size,
             "log_digest": digest,
+            "log_lines": self.directory.logged,
             "evaluations": self.evaluations.content,
             "tallies": self.lanes.tallies(),
         }
@@ -937,7 +940,7 @@ class _Loop:
                 self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()
             )
         if self.directory:
-            self.directory.write_json("evaluations.json", self.evaluations.content)
+            self.directory.write_evaluations(self.evaluations.content)
 
 
 class _Interrupt:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from coterie import __version__
+from coterie import __version__, metrics_log
 from coterie.errors import UsageError
 from coterie.files import (
     digest,
     make_directory,
     only_writer,
+    open_blanks,
+    parse_json,
     parse_sealed,
+    read_bytes,
     read_sealed,
     refuse_links,
     replacing,
     seal,
+    seal_in_blanks,
     sync_directory,
+    warn,
 )
-from coterie.formats import check_format
+from coterie.formats import check_format, format_of
 from coterie.settings import RUN, EnvironmentName, Name, Seeds, fitted
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
-
+EVALUATIONS_LIMIT = 250_000_000
+"""Bytes of ``evaluations.json``; a checkpoint, which holds the same, has room for no more."""
 
 CONFIG: dict[str, Any] = {
     "algorithm": Name,
@@ -96,6 +101,10 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self.run = ""
+        """Names the run that is written here, once its configuration is."""
+        self.logged = 0
+        """Lines in ``metrics.jsonl``, missing ones counted."""
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -167,59 +176,120 @@ class RunDirectory:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes ``config.json``, with its digest."""
+        self.run = identity(config)
         self.write_json("config.json", seal(config))
 
     def write_json(self, name: str, content: Any) -> None:
         """Replaces a JSON file in one step: a reader sees the old one or the new one."""
+        self._replace(name, encoded(content))
+
+    def write_evaluations(self, content: Any) -> None:
+        """Replaces ``evaluations.json``, with its digest."""
+        body = json.dumps(content, indent=1).encode()
+        self._replace("evaluations.json", seal_in_blanks(body, self.run))
+
+    def _replace(self, name: str, content: bytes) -> None:
         target = self.path / name
         make_directory(target.parent, self.path)
         with replacing(target) as file:
-            file.write(encoded(content))
+            file.write(content)
+
+    @property
+    def _log(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def log(self, lines: list[dict[str, Any]]) -> None:
+        """Appends lines to ``metrics.jsonl``, with their numbers and digests."""
+        metrics_log.append(self._log, lines, self.logged + 1, self.run)
+        self.logged += len(lines)
 
     def sync_log(self) -> tuple[int, str]:
         """Bytes of ``metrics.jsonl``, all of them on the disk, and their SHA-256."""
-        with (self.path / "metrics.jsonl").open("a+b") as file:
-            os.fsync(file.fileno())
-            size = file.tell()
-            file.seek(0)
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
+        return metrics_log.sync(self._log)
 
-    def cut_log(self, size: int, known: str) -> str | None:
+    def cut_log(self, size: int, known: str, logged: int) -> str | None:
         """Cuts ``metrics.jsonl`` back to what a checkpoint knew; says what is wrong with that.
 
-        A log that was cut within a line loses the rest of that line too.
+        Args:
+            logged: how many lines it knew; new ones count on from there, so that what is lost is
+                noticed by whoever reads the log later.
         """
-        with (self.path / "metrics.jsonl").open("a+b") as file:
-            if file.tell() < size:
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-                return "metrics.jsonl had lost lines; it goes on without them"
-            file.truncate(size)
-            file.seek(0)
-            if hashlib.file_digest(file, "sha256").hexdigest() != known:
-                return "metrics.jsonl is not what was logged: it was damaged or changed"
-        return None
+        self.logged = logged
+        return metrics_log.cut(self._log, size, known)
 
-    def steps_done(self) -> int:
+    def lines(self, tell: Callable[[str], None] = warn) -> Iterator[dict[str, Any]]:
+        """The good lines of ``metrics.jsonl``; ``tell`` is told of damage when all are read.
+
+        Raises:
+            UsageError: ``config.json`` is damaged, so nothing else can be verified.
+        """
+        config = self.config()
+        return metrics_log.read(self._log, identity(config), _is_old(config), tell)
+
+    def steps_done(self, tell: Callable[[str], None] = warn) -> int:
         """Environment steps per seed that the log has seen."""
-        steps = 0
-        with contextlib.suppress(OSError), (self.path / "metrics.jsonl").open() as file:
-            for line in file:
-                with contextlib.suppress(ValueError, KeyError):
-                    steps = max(steps, int(json.loads(line)["env_steps"]))
-        return steps
+        return max((line["env_steps"] for line in self.lines(tell)), default=0)
 
-    def is_judged(self) -> bool:
-        """Whether the absolute metric was written: the last thing a run does."""
+    def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
+        """[S][E] team returns of the absolute metric, of each seed's best policy.
+
+        Returns:
+            None before a run is complete; and where ``evaluations.json`` is damaged, which
+            ``tell`` is told.
+        """
+        config, path = self.config(), self.path / "evaluations.json"
+        if not os.path.lexists(path):
+            return None
         try:
-            return '"absolute_metrics"' in (self.path / "evaluations.json").read_text()
-        except OSError:
-            return False
+            return _absolute(path, _read_evaluations(path, config, tell), config)
+        except UsageError as error:
+            tell(str(error))
+            return None
 
-    def log(self, lines: list[dict[str, Any]]) -> None:
-        """Appends lines to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+    def is_judged(self, tell: Callable[[str], None] = warn) -> bool:
+        """Whether the absolute metric was written: the last thing a run does."""
+        return self.absolute(tell) is not None
+
+
+def _is_old(config: dict[str, Any]) -> bool:
+    """Whether a version without digests of lines and evaluations began the run."""
+    return format_of(config) < 2
+
+
+def _read_evaluations(path: Path, config: dict[str, Any], tell: Callable[[str], None]) -> Any:
+    """What ``evaluations.json`` holds, once it is known that it is what was written."""
+    body, sound = open_blanks(read_bytes(path, EVALUATIONS_LIMIT), identity(config))
+    if sound is None and _is_old(config):
+        tell(f"{path} has no digest, it is of an older version: damage in it cannot be noticed")
+    elif not sound:
+        what = "it has no digest" if sound is None else "it differs from its digest"
+        raise UsageError(f"{path} is damaged or was changed: {what}")
+    try:
+        return parse_json(body)
+    except ValueError:
+        raise UsageError(f"{path} is damaged: not JSON") from None
+
+
+def _absolute(path: Path, content: Any, config: dict[str, Any]) -> list[list[float]] | None:
+    """Each seed's returns of the absolute metric; None unless all of them are there."""
+    keys = EvaluationFile(config["environment"], config["algorithm"]).keys
+    found = []
+    for seed in range(config["seed"], config["seed"] + config["seeds"]):
+        node = content
+        for key in (*keys, f"seed_{seed}", "absolute_metrics", "return"):
+            if not isinstance(node, dict):
+                raise UsageError(f"{path} is damaged: it is not of the format")
+            if key not in node:
+                return None
+            node = node[key]
+        if not isinstance(node, list) or not node or not all(map(_is_return, node)):
+            raise UsageError(f"{path} is damaged: returns of seed {seed} are no numbers")
+        found.append([float(x) for x in node])
+    return found
+
+
+def _is_return(x: Any) -> bool:
+    return type(x) in (int, float) and abs(x) < 1e308
 
 
 def versions() -> dict[str, str]:

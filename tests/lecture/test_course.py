@@ -1,5 +1,6 @@
 """Giving the lecture: what is kept, what is continued, what is refused, and what comes out."""
 
+import contextlib
 import dataclasses
 import html
 import json
@@ -19,8 +20,8 @@ from quick import quick_compilation
 from coterie import cli, envs, runs
 from coterie.algorithms import make
 from coterie.analysis.learned import learner
-from coterie.errors import NotFinite
-from coterie.files import seal
+from coterie.errors import DamagedFile, NotFinite
+from coterie.files import read_sealed, seal
 from coterie.lecture import course, items
 from coterie.lecture._base import Check, Item, Outcome, Recipe, Scale
 from coterie.lecture._blocks import learning_curves, mean_payoff, outcomes
@@ -215,7 +216,7 @@ def test_a_lecture_leaves_runs_items_and_a_report(finished):
     out, (trained, told) = finished
     assert {path.name for path in out.iterdir()} == {".lock", "runs", "items", "report.html"}
     assert [path.name for path in (out / "runs").iterdir()] == ["ia2c-climbing-2x400"]
-    kept = json.loads((out / "items/trained.json").read_text())
+    kept = read_sealed(out / "items/trained.json")
     assert kept == trained.to_dict() | {"verdict": "passed"}
     assert (kept["numbers"]["first"], len(kept["numbers"]["payoffs"])) == (0, 2)
     training = kept["trainings"]["ia2c"]
@@ -363,18 +364,33 @@ def test_a_number_that_is_not_finite_fails_the_verdict(monkeypatch, tmp_path):
     assert failed.checks[0]["measured"] == "told: a number that was measured is not finite"
 
 
+def resealed(**changed):
+    """Damage that has the right digest."""
+    return lambda text: json.dumps(seal(json.loads(text) | changed))
+
+
 DAMAGE = {
     "cut off": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
     "not a document": lambda text: "[1, 2]",
     "nothing": lambda text: "null",
     "of something else": lambda text: '{"item": "told"}',
-    "of another version": lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'),
-    "with checks that are none": lambda text: json.dumps(json.loads(text) | {"checks": 5}),
-    "with trainings that are none": lambda text: json.dumps(json.loads(text) | {"trainings": [3]}),
-    "with nameless checks": lambda text: json.dumps(json.loads(text) | {"checks": [{}]}),
+    "without a digest": lambda text: json.dumps(
+        {k: v for k, v in json.loads(text).items() if k != "digest"}
+    ),
+    "of another version": resealed(fingerprint="0"),
+    "with another number": lambda text: text.replace('"passed": true', '"passed": false'),
+    "with checks that are none": resealed(checks=5),
+    "with trainings that are none": resealed(trainings=[3]),
+    "with nameless checks": resealed(checks=[{}]),
     "with numbers that are none": lambda text: json.dumps(json.loads(text) | {"numbers": "?"}),
 }
+
+
+def named(how):
+    """Damage is named; what is of another version is whole."""
+    whole = how == "of another version"
+    return contextlib.nullcontext() if whole else pytest.warns(DamagedFile, match=r"told\.json is ")
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -383,7 +399,8 @@ def test_a_damaged_result_is_made_again(given, how):
     whole = path.read_text()
     path.write_text(DAMAGE[how](whole))
     assert path.read_text() != whole
-    _told, (outcome,) = events(["told"], given)
+    with named(how):
+        _told, (outcome,) = events(["told"], given)
     assert (Told.times, outcome.passed) == (1, True)
     assert without_seconds(Outcome.from_dict(json.loads(path.read_text()))) == without_seconds(
         Outcome.from_dict(json.loads(whole))
@@ -394,7 +411,8 @@ def test_a_damaged_result_is_made_again(given, how):
 def test_a_damaged_result_of_another_item_is_left_out_of_the_report(given, how):
     path = given / "items/told.json"
     path.write_text(DAMAGE[how](path.read_text()))
-    events(["trained"], given)
+    with named(how):
+        events(["trained"], given)
     assert Told.title not in (given / "report.html").read_text()
 
 
@@ -454,7 +472,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(report, finished, t
 def logged(out: Path):
     """The training's log, without times."""
     lines = (out / "runs/ia2c-climbing-2x400/metrics.jsonl").read_text().splitlines()
-    times = ("seconds", "steps_per_second", "steps_per_second_total")
+    times = ("seconds", "steps_per_second", "steps_per_second_total", "digest")
     return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
 
 

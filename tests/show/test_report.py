@@ -1,5 +1,6 @@
 """Pages: what they say, that nothing in them is obeyed, and how they behave in a browser."""
 
+import html
 import json
 import re
 import shutil
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 from quick import quick_compilation
+from sealing import evaluations, logged, rewrite
 
 from coterie import UsageError
 from coterie.cli import main
-from coterie.files import seal
+from coterie.errors import DamagedFile
 from coterie.show.curves import Curve
 from coterie.show.record import Frame, Recording
 from coterie.show.report import (
@@ -455,11 +457,6 @@ def trained(tmp_path_factory):
     return folder / "a"
 
 
-def change(run, **fields):
-    path = run / "config.json"
-    path.write_text(json.dumps(seal(json.loads(path.read_text()) | fields)))
-
-
 def test_the_page_of_a_run(trained, tmp_path, capsys):
     out = tmp_path / "report.html"
     assert main(["report", str(trained), "--out", str(out)]) == 0
@@ -472,7 +469,7 @@ def test_the_page_of_a_run(trained, tmp_path, capsys):
     assert "<dt>gae_lambda</dt>" in text
     assert "unfinished" not in text
     source = Source.read(trained)
-    evaluated = json.loads((trained / "evaluations.json").read_text())
+    evaluated = evaluations(trained)
     absolute = evaluated["matrix"]["climbing"]["ia2c"]["seed_1"]["absolute_metrics"]["return"]
     assert source.per_seed[1] == pytest.approx(np.mean(absolute))
 
@@ -480,25 +477,24 @@ def test_the_page_of_a_run(trained, tmp_path, capsys):
 @pytest.mark.parametrize("best", [0, 1])
 def test_the_best_team_is_shown(trained, tmp_path, best):
     run = shutil.copytree(trained, tmp_path / "run")
-    evaluated = json.loads((run / "evaluations.json").read_text())
+    evaluated = evaluations(run)
     for k, seed in enumerate(evaluated["matrix"]["climbing"]["ia2c"].values()):
         seed["absolute_metrics"]["return"] = [7.5 if k == best else -3.0]
-    (run / "evaluations.json").write_text(json.dumps(evaluated))
+    rewrite(run, evaluated)
     text = report([run], tmp_path / "x.html").read_text()
     assert f"team {best}, best policy" in text
 
 
 def test_an_unfinished_run_is_called_so_and_judged_by_its_last_evaluation(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    change(run, steps=10**6)
-    evaluated = json.loads((run / "evaluations.json").read_text())
+    evaluated = evaluations(run)
     for seed in evaluated["matrix"]["climbing"]["ia2c"].values():
         del seed["absolute_metrics"]
-    (run / "evaluations.json").write_text(json.dumps(evaluated))
+    rewrite(run, evaluated, steps=10**6)
     text = report([run], tmp_path / "x.html").read_text()
     assert "ia2c (unfinished)" in text
     assert "1 run, 1 of them unfinished." in text
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    last = logged(run)[-1]
     assert Source.read(run).per_seed[last["seed"]] == last["eval/return/team_sum"]
 
 
@@ -511,7 +507,7 @@ def test_names_of_runs_are_not_obeyed(trained, tmp_path, visit):
 
 def test_code_of_the_users_is_not_opened(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    change(run, environment="mine:Env")
+    rewrite(run, environment="mine:Env")
     text = report([run], tmp_path / "x.html").read_text()
     assert "played in code that this page cannot open" in text
     assert 'class="viewer"' not in text
@@ -522,9 +518,7 @@ def test_code_of_the_users_is_not_opened(trained, tmp_path):
     [
         ("config.json", "{", "config.json is damaged"),
         ("config.json", "[]", "config.json is damaged: not a JSON object"),
-        ("evaluations.json", "{", "evaluations.json is damaged"),
         ("metrics.jsonl", "", "has no evaluations yet"),
-        ("metrics.jsonl", "{\n{}\n", "is damaged: line 1"),
         ("policy/policy.json", "{", "policy.json is damaged"),
     ],
 )
@@ -536,6 +530,35 @@ def test_damage_is_one_sentence(trained, tmp_path, capsys, file, content, senten
     assert sentence in said
     assert said.count("\n") == 1
     assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "sentence"),
+    [
+        ("evaluations.json", lambda text: "{", "it has no digest"),
+        ("evaluations.json", lambda text: text.replace("1", "2", 1), "it differs from its digest"),
+        ("metrics.jsonl", lambda text: "{\n" + text, "line 1 is damaged; every good line"),
+        ("metrics.jsonl", lambda text: text.replace("env_steps", "env_step5", 1), "line 1 is dam"),
+    ],
+)
+def test_damaged_numbers_are_named_on_the_page_and_beside_it(
+    trained, tmp_path, capsys, file, damage, sentence
+):
+    run, out = shutil.copytree(trained, tmp_path / "run"), tmp_path / "x.html"
+    path = run / file
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    assert path.read_text() != whole
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"warning: {path} is damaged[^\n]*: {sentence}[^\n]*\n", said)
+    assert sentence in html.unescape(out.read_text())
+    source = Source.read(trained)
+    with pytest.warns(DamagedFile, match=sentence):
+        found = Source.read(run)
+    assert (found.absolute is None) == (file == "evaluations.json")
+    for seed, own in found.series.items():
+        assert own.items() <= source.series[seed].items()
 
 
 def test_missing_runs_and_wrong_endings_are_refused(trained, tmp_path, capsys):

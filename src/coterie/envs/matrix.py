@@ -8,10 +8,13 @@ states the format.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import json
+import io
 import math
+import os
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from coterie.envs import _pictures
 from coterie.envs.base import Environment
+from coterie.files import parse_json, read_bytes
 from coterie.settings import Agents, TimeLimit
 from coterie.show.scene import Scene
 from coterie.types import EnvSpec, PRNGKey, TimeStep, UsageError
@@ -46,6 +50,8 @@ EXAMPLES = (
 
 _FILES = (".json", ".npy", ".npz")
 _MAX_AXES = 32
+_MAX_BYTES = 2**28
+"""Of a payoff file, and of all that is packed in it."""
 
 
 @dataclass(frozen=True)
@@ -336,10 +342,11 @@ def _letters(k: int) -> str:
 
 
 def _from_file(path: Path, options: Options) -> MatrixGame:
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UsageError(f"there is no payoff file {path}")
+    text = read_bytes(path, _MAX_BYTES)
     try:
-        content = _read_json(path) if path.suffix.lower() == ".json" else _read_numpy(path)
+        content = _read_json(text) if path.suffix.lower() == ".json" else _read_numpy(text)
         agents, players = _agents(content.get("players"), options.players)
         table = payoff_table(content["payoffs"], players)
         names = agents or tuple(f"agent_{i}" for i in range(table.shape[-1]))
@@ -363,24 +370,25 @@ def _agents(players: Any, asked: int | None) -> tuple[tuple[str, ...] | None, in
     return names, count
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise UsageError(f"it cannot be read as JSON ({_first_line(error)})") from None
     if not isinstance(content, dict) or "payoffs" not in content:
         raise UsageError('a payoff file holds an object with "payoffs", a nested list of numbers')
     return _known_keys(content)
 
 
-def _read_numpy(path: Path) -> dict[str, Any]:
+def _read_numpy(text: bytes) -> dict[str, Any]:
     """The array of a .npy file; of a .npz file, ``payoffs`` (or its only array), ``players``..."""
+    if (size := _unpacked(text)) > _MAX_BYTES:
+        raise UsageError(f"it holds {size:,} bytes, more than {_MAX_BYTES:,}")
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"payoffs": loaded}
-            content = {key: loaded[key] for key in loaded.files}
+        loaded = np.load(io.BytesIO(text), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"payoffs": loaded}
+        content = {key: loaded[key] for key in loaded.files}
     except Exception as error:  # a damaged file raises what zipfile, zlib or tokenize please
         raise UsageError(f"it cannot be read as a NumPy file ({_first_line(error)})") from None
     if len(content) == 1:
@@ -389,6 +397,13 @@ def _read_numpy(path: Path) -> dict[str, Any]:
         raise UsageError(f"it needs an array named payoffs; it has {', '.join(content) or 'none'}")
     rest = {k: v.tolist() for k, v in content.items() if k != "payoffs"}
     return _known_keys({"payoffs": content["payoffs"], **rest})
+
+
+def _unpacked(text: bytes) -> int:
+    """Bytes of all that an archive holds; 0 if it is none."""
+    with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(text)) as archive:
+        return sum(member.file_size for member in archive.infolist())
+    return 0
 
 
 def _known_keys(content: dict[str, Any]) -> dict[str, Any]:

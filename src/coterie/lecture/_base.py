@@ -105,7 +105,7 @@ class Recipe:
         directory = RunDirectory(path)
         if (path / "config.json").is_file():
             self._check_same(directory)
-            if directory.is_judged():
+            if directory.learner.is_file() or directory.is_judged():
                 return _settled(open_run(path))
         elif path.exists() and any(path.iterdir()):
             raise UsageError(f"{path} is in the way: it is no training of the lecture")

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 from coterie import __version__
 from coterie.algorithms import make
-from coterie.files import only_writer
+from coterie.files import only_writer, read_sealed, seal, warn
 from coterie.lecture import items
 from coterie.lecture._base import (
     Check,
@@ -75,7 +76,7 @@ def _give_all(
             outcome = _kept(item, out, scale)
             if outcome is None:
                 outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
-                RunDirectory(out).write_json(f"items/{item.name}.json", outcome.to_dict())
+                RunDirectory(out).write_json(f"items/{item.name}.json", seal(outcome.to_dict()))
             tell("outcome", {"outcome": outcome})
             outcomes.append(outcome)
     finally:  # what is done is shown, also where the lecture is cut off
@@ -189,11 +190,18 @@ def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
 
 def _read(out: Path, item: Item) -> Outcome | None:
     """What ``out`` holds of an item; None where it is damaged, of other code, or a run is gone."""
+    path = out / "items" / f"{item.name}.json"
+    if not os.path.lexists(path):
+        return None
     try:
-        outcome = Outcome.from_dict(json.loads((out / "items" / f"{item.name}.json").read_text()))
+        outcome = Outcome.from_dict(read_sealed(path))
         if outcome.fingerprint != _fingerprint(item, Scale(**outcome.scale)):
             return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except UsageError as error:
+        warn(f"{error}; what it says of {item.name} does not count")
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        warn(f"{path} is not of the format; what it says of {item.name} does not count")
         return None
     there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
     return outcome if there else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from coterie.analysis.statistics import mean_interval
+from coterie.files import warn
 from coterie.show.lettering import LITERAL, lettered, plot_font
 from coterie.text import visible
+from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def plot(
         )
     if not runs:
         raise UsageError("name at least one run directory to plot")
-    read = [(Path(run), _config(Path(run)), series(Path(run), metric)) for run in runs]
+    configs = [RunDirectory.open(Path(run)).config() for run in runs]
+    read = [(Path(run), c, series(Path(run), metric)) for run, c in zip(runs, configs, strict=True)]
     named = [(run, str(c["algorithm"]), str(c["environment"])) for run, c, _ in read]
     panels: dict[str, list[Curve]] = {}
     for (_, _, data), label, (_, _, environment) in zip(read, labels(named), named, strict=True):
@@ -119,33 +121,24 @@ def plot(
 # ---------------------------------------------------------------------------------------------
 
 
-def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
-    if not path.is_file():
-        raise UsageError(f"{run} is not a run directory (it has no config.json)")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UsageError(f"{path} is damaged: it is not JSON") from None
-    if not isinstance(config, dict) or not {"algorithm", "environment"} <= config.keys():
-        raise UsageError(f"{path} does not name an algorithm and an environment")
-    return config
-
-
-def series(run: Path, metric: str) -> dict[int, dict[int, float]]:
+def series(
+    run: Path, metric: str, tell: Callable[[str], None] = warn
+) -> dict[int, dict[int, float]]:
     """{seed: {environment steps: value}} of one metric; of equal steps the later line counts.
+
+    Args:
+        tell: told of what is damaged in the log; all else is read.
 
     Raises:
         UsageError: the run has no such metric (naming the nearest), or no evaluation yet.
     """
     found: dict[int, dict[int, float]] = {}
     names: set[str] = set()
-    for record in _records(run / "metrics.jsonl"):
-        names |= record.keys()
-        value = record.get(metric)
-        if isinstance(value, (int, float)) and math.isfinite(value) and "env_steps" in record:
-            own = found.setdefault(int(record.get("seed") or 0), {})
-            own[int(record["env_steps"])] = float(value)
+    for line in RunDirectory.open(run).lines(tell):
+        names |= line.keys()
+        value = line.get(metric)
+        if value is not None and math.isfinite(value):
+            found.setdefault(line["seed"], {})[line["env_steps"]] = float(value)
     if found:
         return found
     kind = metric.partition("/")[0] + "/"
@@ -154,25 +147,6 @@ def series(run: Path, metric: str) -> dict[int, dict[int, float]]:
     near = difflib.get_close_matches(metric, sorted(names), n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UsageError(f"{run} has no numbers of a metric {metric!r}{hint}")
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that is still being written is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = []
-    for k, line in enumerate(lines):
-        try:
-            record = json.loads(line) if line.strip() else {}
-            if not isinstance(record, dict):
-                raise ValueError
-        except ValueError:
-            if k == len(lines) - 1:
-                break
-            raise UsageError(f"{path} is damaged: line {k + 1} is not a JSON object") from None
-        records.append(record)
-    return records
 
 
 def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:

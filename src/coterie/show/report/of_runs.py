@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from coterie.analysis.statistics import summarise
+from coterie.files import warn
 from coterie.runs import is_code, open_run
 from coterie.show import curves
 from coterie.show.record import NoPictures, record
@@ -29,7 +29,7 @@ from coterie.show.report.blocks import (
 )
 from coterie.show.report.html import decimals, quoted, written
 from coterie.show.report.page import check, write_report
-from coterie.tracking import EvaluationFile, RunDirectory
+from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
 
@@ -42,6 +42,7 @@ class Source:
         series: team return of each greedy evaluation, by seed and environment steps.
         steps: environment steps done, per seed.
         absolute: [S] team returns of the best policies on fresh episodes; None before a run's end.
+        damage: sentences on what could not be read.
     """
 
     path: Path
@@ -49,14 +50,22 @@ class Source:
     series: dict[int, dict[int, float]]
     steps: int
     absolute: list[float] | None
+    damage: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Source:
-        """UsageError, in one sentence, where there is no run or it is damaged."""
+        """UsageError, in one sentence, where there is no run or nothing of it can be shown."""
         directory = RunDirectory.open(path)
-        config = directory.config()
-        series = curves.series(path, curves.TEAM_RETURN)
-        return cls(path, config, series, directory.steps_done(), _absolute(path, config))
+        config, damage = directory.config(), dict[str, None]()
+
+        def tell(sentence: str) -> None:
+            damage[sentence] = None
+            warn(sentence)
+
+        series = curves.series(path, curves.TEAM_RETURN, tell)
+        steps, episodes = directory.steps_done(tell), directory.absolute(tell)
+        absolute = None if episodes is None else [float(np.mean(own)) for own in episodes]
+        return cls(path, config, series, steps, absolute, tuple(damage))
 
     @property
     def finished(self) -> bool:
@@ -72,21 +81,6 @@ class Source:
     @property
     def best_seed(self) -> int:
         return int(np.argmax(self.per_seed))
-
-
-def _absolute(path: Path, config: dict[str, Any]) -> list[float] | None:
-    """Each seed's mean over the episodes of the absolute metric."""
-    try:
-        node = json.loads((path / "evaluations.json").read_text(encoding="utf-8"))
-        for key in EvaluationFile(config["environment"], config["algorithm"]).keys:
-            node = node[key]
-        seeds = range(config["seed"], config["seed"] + config["seeds"])
-        episodes = [node[f"seed_{k}"]["absolute_metrics"]["return"] for k in seeds]
-        return [float(np.mean(own)) for own in episodes]
-    except (FileNotFoundError, KeyError):
-        return None
-    except (ValueError, TypeError):
-        raise UsageError(f"{path}/evaluations.json is damaged") from None
 
 
 def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Path:
@@ -144,6 +138,7 @@ def _section(environment: str, sources: Sequence[tuple[Source, str]]) -> Section
         if asked:
             blocks.append(Command(asked, f"Trained **{quoted(label)}**"))
         blocks.append(Settings(_settings(source), f"Settings of {label}"))
+    blocks += [Text(quoted(sentence)) for s, _ in sources for sentence in s.damage]
     late = [label for s, label in sources if not s.finished]
     summary = f"{len(sources)} run{'s' * (len(sources) > 1)}" + (
         f", {len(late)} of them unfinished." if late else "."
@@ -167,7 +162,7 @@ def _table(sources: Sequence[tuple[Source, str]]) -> Table:
         "by its best policy on fresh episodes"
     )
     if any(s.absolute is None for s, _ in sources):
-        caption += ", in an unfinished run by its last evaluation"
+        caption += ", or by its last evaluation where there are none of those"
     return Table(headers, rows, caption + ".")
 
 
