@@ -115,7 +115,7 @@ COMPARED = ("reinforce", "qmix", "mappo", "central_q")
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in COMPARED else pytest.mark.slow)
+        pytest.param(name, marks=() if name in COMPARED and name != "mappo" else pytest.mark.slow)
         for name in algorithms()
     ],
 )
@@ -262,7 +262,13 @@ def test_a_fault_is_named_and_ends_the_run(kind, workers):
     assert ("Traceback" in fault.original) == (kind != "Dies")
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("Raises", 0), ("Raises", 2), ("Dies", 2)])
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [
+        ("Raises", 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("Raises", 0), ("Dies", 2))),
+    ],
+)
 def test_faults_within_the_budget_are_counted_and_cost_their_episode_only(kind, workers, tmp_path):
     hosting = Hosting(workers=workers, restarts=1000)
     run = train(
@@ -280,6 +286,7 @@ def test_the_budget_ends():
         train("vdn", guests.Raises, hosting=Hosting(workers=0, restarts=2))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_between_steps_is_replaced(tmp_path):
     seen = []
 
@@ -296,6 +303,7 @@ def test_a_worker_that_is_killed_between_steps_is_replaced(tmp_path):
     assert lines(run)[-2]["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

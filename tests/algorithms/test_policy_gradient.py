@@ -653,7 +653,10 @@ BY_ACTION = {
 }
 
 
-@pytest.mark.parametrize("case", [c for c in LEARNERS if c not in ("coma", "pac")])
+@pytest.mark.parametrize(
+    "case",
+    ["ia2c", "ia2c recurrent", "maa2c", pytest.param("ippo", marks=pytest.mark.slow)],
+)
 def test_critics_learn_the_values_of_the_policy(case):
     """Time-outs bootstrap, terminals do not, the dead neither learn nor count."""
     for path, expected in (CERTAIN | BY_ACTION).items():

@@ -263,8 +263,15 @@ def play(env: Particles, judged: Record):
 
 
 each_task = pytest.mark.parametrize(
-    "task", range(len(TASKS)), ids=[f"{v}{list(o.values()) or ''}" for v, o in TASKS]
-)
+    "task",
+    [
+        pytest.param(
+            k, id=f"{variant}{list(options.values()) or ''}",
+            marks=pytest.mark.slow if options else (),
+        )
+        for k, (variant, options) in enumerate(TASKS)
+    ],
+)  # fmt: skip
 
 
 def test_every_scenario_is_judged():
@@ -540,6 +547,7 @@ def test_the_original_can_be_hosted(task):
     hosted.close()
 
 
+@pytest.mark.slow
 def test_a_team_is_evaluated_in_the_original(tmp_path):
     """Unequal spaces all the way: trained here, played there, at returns that agree."""
     settings = {"environments": 4, "learning_starts": 100, "buffer_size": 400, "hidden": (8,)}
