@@ -6,6 +6,7 @@ starts prepared in batches outside the scan (a reset costs more than a step).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
@@ -239,13 +240,16 @@ class Game:
     def _shapes(self) -> tuple[TimeStep, TimeStep]:
         """The shapes of what a native environment shows after a reset and after a step."""
 
-        def both(key: PRNGKey) -> tuple[TimeStep, TimeStep]:
-            reset_key, step_key = jax.random.split(key)
-            state, first = self.native.reset(reset_key)
+        def step(key: PRNGKey, state: Any) -> TimeStep:
             actions = jnp.zeros(self.players.n_agents, jnp.int32)
-            return first, self.native.step(step_key, state, actions)[1]
+            return self.native.step(key, state, actions)[1]
 
-        return jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state, first = jax.eval_shape(self.native.reset, key)
+        # A step that raises says so where it is taken, not in a reset.
+        with contextlib.suppress(Exception):
+            return first, jax.eval_shape(step, key, state)
+        return first, first
 
     def _check(self, shown: TimeStep) -> None:
         """UsageError where a shape is not that of the spec."""
