@@ -137,7 +137,8 @@ def test_a_module_that_would_end_this_process_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_the_directory_is_put_back(where):
+def test_the_directory_is_put_back(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     here = os.getcwd()
     with opened(f"move_away_{where}", 0, Limits(60.0)) as fleet:
         assert play(fleet) == []
@@ -150,7 +151,8 @@ def test_the_directory_is_put_back(where):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_environment_stays_in_its_own_directory(workers):
+def test_an_environment_stays_in_its_own_directory(workers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     here = os.getcwd()
     with opened("Settled", workers, Limits(60.0), count=2) as fleet:
         assert play(fleet) == []
