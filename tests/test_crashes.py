@@ -23,7 +23,6 @@ def run(*words: object) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_a_save_killed_at_any_operation_loses_nothing(tmp_path):
     """At each, and once more with the write at which it happens half done."""
     lines = [line.split() for line in run(HERE / "crash_worker.py", tmp_path).splitlines()]
