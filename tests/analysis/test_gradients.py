@@ -355,7 +355,7 @@ def trained(algorithm, rounds=2, **more):
 @pytest.mark.parametrize(
     ("algorithm", "field", "reward", "scaling"),
     [
-        (coterie.MAA2C, "central", "individual", "scale"),
+        (coterie.MAA2C, "central", "individual", "none"),
         (coterie.COMA, "joint", "sum", "standardise"),
     ],
 )
@@ -371,6 +371,18 @@ def test_learned_critics_are_read_where_they_belong(algorithm, field, reward, sc
     name = "coma" if algorithm is coterie.COMA else "maa2c"
     estimated = estimate(game, logits, name, critics, SAMPLES)
     assert min(estimated.cosine) > 0.8
+
+
+def test_the_game_pays_in_the_units_that_were_learned_in():
+    options = {"evaluations": 1, "final_episodes": 0, "reward": "individual"}
+    algorithm = coterie.IA2C(environments=4, hidden=(4,), reward_scaling="scale")
+    run = coterie.train(algorithm, coterie.MatrixGame(TWO, 2, ("a", "b")), 400, **options)
+    moments = jax.tree.map(lambda x: np.asarray(x[0]), run.learner.moments)
+    size = np.sqrt(moments.mean**2 + moments.variance)
+    assert size.shape == (2,)
+    assert abs(size[0] - size[1]) > 0.01
+    found, raw = learned_critics(run)[0].rewards, matrix_game(TWO, 2).rewards
+    np.testing.assert_allclose(found, raw / size, rtol=1e-4)
 
 
 def test_critics_that_cannot_be_read_are_refused():
