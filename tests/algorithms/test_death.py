@@ -353,6 +353,16 @@ def test_values_go_on_where_nobody_is_left(name, late):
     np.testing.assert_allclose(loss, agents * np.mean(y**2), rtol=1e-6)
 
 
+def test_replayed_histories_go_on_across_a_death():
+    """An episode's start alone resets the hidden state of a sequence."""
+    algorithm = small("idqn", environments=1, update_ratio=1.0, recurrent=True, sequence_length=3)
+    game = game_for(algorithm, SACRIFICE, "mean")
+    rollout = played(game, SACRIFICED)
+    items = algorithm._sequences(rollout, learner_steps(rollout, game))
+    assert not items.alive.all()
+    np.testing.assert_array_equal(items.start[0], [[True, True], [False, False], [False, False]])
+
+
 # Truncated alone ---------------------------------------------------------------------------------
 
 TWO_SHIFTS = [[0, 0]] * 4
