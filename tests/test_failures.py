@@ -17,6 +17,7 @@ from quick import quick_compilation
 from coterie import cli, runs, training
 from coterie.checkpoint import CheckpointError, latest, read_arrays, save
 from coterie.runs import resume, train
+from coterie.types import tree_bytes
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
@@ -253,7 +254,11 @@ def test_large_states_are_saved_more_seldom_and_slow_runs_more_often(
     monkeypatch.setattr(training.Program, "advance", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(runs, "LARGE", 0 if large else 1e9)
-    monkeypatch.setattr(runs, "tree_bytes", lambda _: 100_000_000)
+
+    def size(tree):
+        return 100_000_000 if isinstance(tree[0], training.TrainState) else tree_bytes(tree)
+
+    monkeypatch.setattr(runs, "tree_bytes", size)
     monkeypatch.setattr(runs, "SAVING_RATE", 250e6)
     run = start(tmp_path / "run", final_episodes=0).path
     assert steps_of(run) == kept
