@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from coterie.envs.base import Environment
     from coterie.envs.check import check_env
     from coterie.envs.matrix import MatrixGame
-    from coterie.errors import EnvironmentFault, UsageError
+    from coterie.errors import EnvironmentFault, Interrupted, UsageError
     from coterie.hosting import Hosting
     from coterie.policy import Team, load
     from coterie.runs import Run, open_run, resume, train
@@ -52,6 +52,7 @@ _HOME = {
     "EnvSpec": "types",
     "EnvironmentFault": "errors",
     "Hosting": "hosting",
+    "Interrupted": "errors",
     "MatrixGame": "envs.matrix",
     "Run": "runs",
     "Team": "policy",
@@ -67,9 +68,9 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022
     "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault", "Hosting",
-    "IA2C", "IDQN", "IPPO", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX", "REINFORCE", "Run",
-    "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume",
-    "train",
+    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX",
+    "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make",
+    "open_run", "resume", "train",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from coterie.errors import DamagedFile, EnvironmentFault, UsageError
+from coterie.errors import DamagedFile, EnvironmentFault, Interrupted, UsageError
 from coterie.formats import refuse_former
 from coterie.settings import (
     Count,
@@ -452,6 +452,9 @@ class TrainArgs:
     """Episodes of each; 32, or fewer in the same case."""
     final_episodes: NoOrMoreEpisodes | None = None
     """Episodes that judge the best policy at the end, 0 for none; 320, or fewer as before."""
+    resume: bool = False
+    """Go on with the run in --out if there is one of these settings; show its result if it is
+    complete."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -480,29 +483,36 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / file_name("-".join(names))
     with TrainDisplay() as display:
-        run = runs.train(
+        train = lambda: runs.train(  # noqa: E731
             parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
             reward=own.reward, central=own.central, options=options,
             hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
-            report=display, command=shlex.join(["coterie", *args]),
+            resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
         )  # fmt: skip
-    return _conclude(run, own.json)
+        return _conclude(train, own.json)
 
 
-def _conclude(run: Run, as_json: bool) -> int:
-    complete = run.steps >= run.config["steps"]
+def _conclude(train: Callable[[], Run], as_json: bool) -> int:
+    """Trains and prints the result; where it was stopped, the display has said how to go on."""
+    try:
+        run = train()
+    except Interrupted as stop:
+        if as_json:
+            facts = {"run": str(stop.path), "env_steps": stop.steps, "complete": False}
+            _print_json({**facts, "metrics": {}})
+        return INTERRUPTED
     if as_json:
-        facts = {"run": str(run.path), "env_steps": run.steps, "complete": complete}
+        facts = {"run": str(run.path), "env_steps": run.steps, "complete": run.complete}
         _print_json({**facts, "metrics": run.metrics})
-    elif complete:
-        if run.metrics:
-            _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
-        path, name = shlex.quote(str(run.path)), run.config["environment"]
-        again = f" --environment {shlex.quote(name)}" if ":" in name else ""
-        _say("", f"kept in {path}; next:")
-        _say(f"  coterie evaluate {path}{again}", f"  coterie plot {path}")
-    return 0 if complete else INTERRUPTED
+        return 0
+    if run.metrics:
+        _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
+    path, name = shlex.quote(str(run.path)), run.config["environment"]
+    again = f" --environment {shlex.quote(name)}" if ":" in name else ""
+    _say("", f"kept in {path}; next:")
+    _say(f"  coterie evaluate {path}{again}", f"  coterie plot {path}")
+    return 0
 
 
 @dataclass(frozen=True)
@@ -527,12 +537,12 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
 
     config = RunDirectory.open(Path(names[0])).config()
     one_core_per_seed(config["seeds"], hosted=config.get("hosting") is not None)
+    own = parsed.run
     with TrainDisplay() as display:
-        own = parsed.run
-        run = runs.resume(
+        resume = lambda: runs.resume(  # noqa: E731
             names[0], own.steps, environment=own.environment, workers=own.workers, report=display
         )
-    return _conclude(run, parsed.run.json)
+        return _conclude(resume, own.json)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,27 @@ class DamagedFile(UserWarning):
     """
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a training; the message says what was kept, and what continues it.
+
+    It is a ``KeyboardInterrupt``: a loop over trainings ends too, unless it catches that.
+
+    Attributes:
+        path: the run directory, which holds everything up to ``steps``; None if there is none.
+        steps: environment steps done, per seed.
+        resume: what continues the run: a command, or a call in Python; None where nothing can.
+    """
+
+    def __init__(self, path: Path | None, steps: int, total: int, resume: str | None):
+        done = f"training was interrupted after {steps:,} of {total:,} steps"
+        if path is None:
+            more = "nothing is kept of it, as it has no run directory (out)"
+        else:
+            more = f"continue with: {resume}" if resume else f"the run in {path} is complete"
+        super().__init__(f"{done}; {more}")
+        self.path, self.steps, self.resume = path, steps, resume
+
+
 class NotFinite(RuntimeError):
     """A number that learning depends on is infinite or none at all; training stopped right there.
 

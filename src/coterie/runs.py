@@ -24,11 +24,18 @@ from coterie import envs
 from coterie.algorithms import Algorithm, algorithms
 from coterie.algorithms import find as find_algorithm
 from coterie.analysis.statistics import summarise
+from coterie.continuation import (
+    check_same,
+    moved_sentence,
+    note_session,
+    place,
+    resume_command,
+)
 from coterie.envs._refusals import missing_arguments, reason
 from coterie.envs.base import Environment
 from coterie.envs.fleet import Hosted
 from coterie.envs.views import Central, Game
-from coterie.errors import NotFinite
+from coterie.errors import Interrupted, NotFinite
 from coterie.evaluate import play_both, return_metrics
 from coterie.files import seal
 from coterie.formats import FORMAT, check_resumable, present_settings
@@ -96,7 +103,8 @@ class Run:
         path: the run directory, if there is one.
         steps: environment steps done, per seed.
         stochastic: policies are distributions; they are played greedily and by sampling.
-        metrics: the last evaluation's summary over seeds.
+        metrics: the final evaluation's summary over seeds.
+        complete: training made all its steps, and the final evaluation, if there is one, ended.
         learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
             opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
     """
@@ -109,6 +117,7 @@ class Run:
     stochastic: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
     learner: PyTree = None
+    complete: bool = False
 
     def evaluate(
         self,
@@ -345,10 +354,13 @@ def train(
     evaluations: int | None = None,
     evaluation_episodes: int | None = None,
     final_episodes: int | None = None,
+    resume: bool = False,
     report: Report | None = None,
     command: str | None = None,
 ) -> Run:
     """Trains ``seeds`` teams side by side, each for ``steps`` environment steps.
+
+    Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
         environment: a name, an environment, or a callable that makes one; native, PettingZoo, or
@@ -365,29 +377,82 @@ def train(
         final_episodes: episodes that judge the best policy at the end; 320 unless given. All
             three are fewer by default where playing so much in a Python environment would take
             more steps than training.
+        resume: goes on with the run in ``out`` if there is one, which must have these settings;
+            one that is complete is returned as it is, with its result in ``metrics``.
         report: called with an event's name and its facts, for a progress display.
 
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
+        Interrupted: Ctrl-C or SIGTERM ended the training.
+    """
+    if resume and out is None:
+        raise UsageError("resume goes on with a run directory: name it (out)")
+    path = None if out is None else Path(out)
+    recorded = None
+    if resume and path is not None and RunDirectory(path).holds_a_run():
+        recorded = RunDirectory(path).config()
+    plan = _plan(
+        algorithm, environment, steps, seeds, seed, reward, central, options, hosting,
+        {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
+         "final_episodes": final_episodes},
+        recorded,
+    )  # fmt: skip
+    plan.config["command"] = command
+    report = report or (lambda event, facts: None)
+    if recorded is not None and path is not None:
+        return _take_up(plan, RunDirectory(path), environment, report)
+    return _begin(plan, path, environment, report)
+
+
+@dataclass
+class _Plan:
+    """A training that was asked for, everything in it resolved.
+
+    Attributes:
+        remarks: sentences a user should read before it starts.
+        depends: settings that follow from the number of steps.
+    """
+
+    algorithm: Algorithm
+    game: Game
+    config: dict[str, Any]
+    remarks: list[str]
+    depends: set[str]
+
+
+def _plan(
+    algorithm: Algorithm,
+    environment: Opened,
+    steps: int | float,
+    seeds: int,
+    seed: int,
+    reward: Reward | None,
+    central: Literal["auto", "state", "joint"],
+    options: dict[str, Any] | None,
+    hosting: Hosting | None,
+    asked: dict[str, int | None],
+    recorded: dict[str, Any] | None,
+) -> _Plan:
+    """What ``train`` was asked for, checked and resolved.
+
+    Args:
+        asked: how often and how long policies are evaluated, as far as it was said.
+        recorded: the configuration of the run to go on with, if there is one.
     """
     steps = int(fitted("steps", steps, StepCount))
     seeds, seed = fitted("seeds", seeds, Seeds), fitted("seed", seed, Seed)
     check_seeds(seed, seeds)
-    asked = {
-        name: fitted(name, value, RUN[name] | None)
-        for name, value in (
-            ("evaluations", evaluations),
-            ("evaluation_episodes", evaluation_episodes),
-            ("final_episodes", final_episodes),
-        )
-    }
+    asked = {name: fitted(name, value, RUN[name] | None) for name, value in asked.items()}
     reward = fitted("reward", reward, Reward | None)
     central = fitted("central", central, Literal["auto", "state", "joint"])
     options = _as_json(options or {})
     state = algorithm.central and central != "joint"
     env, name = open_environment(environment, options, hosting, state)
     settled, remarks = settle(hosting, env, name)
-    algorithm = algorithm.resolve(steps, env.spec().time_limit)
+    unresolved, algorithm = algorithm, algorithm.resolve(steps, env.spec().time_limit)
+    if recorded and settled:  # what random play said of how many are worth while, said once
+        known = ABSENT_ONCE | recorded
+        asked = {name: known[name] if value is None else value for name, value in asked.items()}
     undecided = reward is None and algorithm.common_reward
     if undecided and settled and isinstance(env, Hosted) and pays_in_common(env, settled):
         reward = "mean"
@@ -400,7 +465,7 @@ def train(
     config = {
         "coterie": versions()["coterie"],
         "format": FORMAT,
-        "command": command,
+        "command": None,
         "algorithm": algorithm.name,
         "settings": algorithm.settings(),
         "environment": name,
@@ -416,21 +481,79 @@ def train(
     }
     if settled:
         config |= {"hosting": dataclasses.asdict(settled), "spec_digest": digest(game.players)}
-    report = report or (lambda event, facts: None)
-    with make_lanes(algorithm, game, config, report) as lanes:
-        config = readable(config | {"lanes": lanes.count})
+    settings = unresolved.settings()
+    depends = {name for name, value in algorithm.settings().items() if settings[name] != value}
+    return _Plan(algorithm, game, config, remarks, depends)
+
+
+def _begin(plan: _Plan, path: Path | None, environment: Opened, report: Report) -> Run:
+    """Trains from the start, in a new run directory if there is to be one."""
+    algorithm, game = plan.algorithm, plan.game
+    with make_lanes(algorithm, game, plan.config, report) as lanes:
+        note_session(plan.config, 0, here := place())
+        config = readable(plan.config | {"lanes": lanes.count})
         check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
         _check_episodes(game, config, algorithm.stochastic)
-        if out is not None:
+        if path is not None:
             _check_restorable(config, algorithm)
-        directory = RunDirectory.create(Path(out)) if out is not None else None
+        directory = RunDirectory.create(path) if path is not None else None
         with directory.claimed() if directory else contextlib.nullcontext():
-            report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
-            for sentence in remarks:
-                report("note", {"sentence": sentence})
             if directory:
-                directory.write_config(config)
-            return _Loop(lanes, config, directory, report).run(lambda: lanes.init(seed), 0)
+                directory.begin(config)
+            report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+            for sentence in plan.remarks:
+                report("note", {"sentence": sentence})
+            loop = _Loop(lanes, config, directory, environment, here, report)
+            return loop.run(lambda: lanes.init(config["seed"]), 0)
+
+
+def _take_up(plan: _Plan, directory: RunDirectory, environment: Opened, report: Report) -> Run:
+    """Goes on with a run that has the settings of the plan; returns it if it is complete.
+
+    Raises:
+        UsageError: it has other settings.
+    """
+    algorithm, game = plan.algorithm, plan.game
+    with directory.claimed():
+        config = directory.config()
+        now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        check_same(directory.path, _as_json(now), _as_json(plan.config), plan.depends)
+        if directory.is_finished(config):
+            return _finished(directory, config, algorithm, game, report)
+        check_resumable(directory.path, config, directory.steps_done())
+        if "hosting" in plan.config:
+            config["hosting"]["workers"] = plan.config["hosting"]["workers"]
+        with make_lanes(algorithm, game, config, report) as lanes:
+            return _go_on(lanes, config, directory, environment, report, extended=False)
+
+
+def _finished(
+    directory: RunDirectory,
+    config: dict[str, Any],
+    algorithm: Algorithm,
+    game: Game,
+    report: Report,
+) -> Run:
+    """A complete run, with its result as it was recorded, or evaluated again where that is lost."""
+    run = _opened(directory, config, algorithm, game)
+    report("note", {"sentence": f"{directory.path} is complete; its result is:"})
+    if not run.metrics and config["final_episodes"]:
+        played = _played_finally(run)
+        run.metrics = summary(game.players.agents, played)
+        directory.write_result(config, run.metrics)
+    return run
+
+
+def _played_finally(run: Run) -> Played:
+    """The episodes of the absolute metric: the best policies', from starts of their own."""
+    return evaluate_game(
+        run.game,
+        run.policies["best"],
+        run.config["final_episodes"],
+        run.config["seed"],
+        run.stochastic,
+        hosting_of(run.config) or Hosting(),
+    )
 
 
 def _judging(
@@ -558,7 +681,9 @@ def resume(
     workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
-    """Continues an interrupted run from its newest checkpoint.
+    """Continues an interrupted run from its newest checkpoint, or from its start if it has none.
+
+    Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
         steps: extends the run to so many environment steps.
@@ -597,13 +722,14 @@ def _resume(
     if steps is not None:
         config["steps"] = steps
     with make_lanes(algorithm, game, config, report) as lanes:
-        return _go_on(lanes, config, directory, report, steps is not None)
+        return _go_on(lanes, config, directory, environment, report, steps is not None)
 
 
 def _go_on(
     lanes: Lanes | HostedLanes,
     config: dict[str, Any],
     directory: RunDirectory,
+    environment: Opened | None,
     report: Report,
     extended: bool,
 ) -> Run:
@@ -611,6 +737,13 @@ def _go_on(
     game, mode = lanes.program.game, lanes.program.algorithm.mode
     check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
     warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
+    start, here = config | {"game": game, "mode": mode, "bytes": needed}, place()
+    if directory.is_untrained():
+        report("start", start)
+        note_session(config, 0, here)
+        directory.write_config(config)
+        loop = _Loop(lanes, config, directory, environment, here, report)
+        return loop.run(lambda: lanes.init(config["seed"]), 0)
     _, states, meta = checkpoints.latest(
         directory.path,
         lanes.template(),
@@ -624,11 +757,14 @@ def _go_on(
         raise UsageError(
             f"{directory.path} has its {done:,} steps already; extend it with more --steps"
         )
-    report("start", config | {"game": game, "mode": mode, "bytes": needed})
+    report("start", start)
+    if sentence := moved_sentence(meta, here):
+        warn(sentence)
+    note_session(config, meta["env_steps"], here)
     directory.write_config(config)
     if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
         warn(problem)
-    loop = _Loop(lanes, config, directory, report, meta)
+    loop = _Loop(lanes, config, directory, environment, here, report, meta)
     # Read and placed states together would be twice the replay.
     placed = lanes.place(states)
     del states
@@ -705,14 +841,24 @@ def open_run(path: str | Path, environment: Opened | None = None) -> Run:
     directory = RunDirectory.open(Path(path))
     config = directory.config()
     algorithm, game = restore(config, environment)
+    return _opened(directory, config, algorithm, game)
+
+
+def _opened(
+    directory: RunDirectory, config: dict[str, Any], algorithm: Algorithm, game: Game
+) -> Run:
+    """A run as its directory holds it."""
 
     def stacked(which: str) -> PerAgent:
         each = [load_policy(directory.path, k, which)[0] for k in range(config["seeds"])]
         return jax.tree.map(lambda *x: np.stack(x), *each)
 
     policies = {which: stacked(which) for which in ("best", "last")}
-    done = directory.steps_done()
-    return Run(config, game, policies, directory.path, done, algorithm.stochastic)
+    complete = directory.is_finished(config)
+    return Run(
+        config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic,
+        (directory.result(config) if complete else None) or {}, complete=complete,
+    )  # fmt: skip
 
 
 class _Loop:
@@ -723,9 +869,12 @@ class _Loop:
         lanes: Lanes | HostedLanes,
         config: dict[str, Any],
         directory: RunDirectory | None,
+        environment: Opened | None,
+        here: dict[str, Any],
         report: Report,
         meta: dict[str, Any] | None = None,
     ):
+        self.environment, self.here = environment, here
         self.lanes, self.program = lanes, lanes.program
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
@@ -889,6 +1038,7 @@ class _Loop:
             "log_lines": self.directory.logged,
             "evaluations": self.evaluations.content,
             "tallies": self.lanes.tallies(),
+            **self.here,
         }
         self.report("saving", meta)
         checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
@@ -901,8 +1051,8 @@ class _Loop:
         return iteration == self.total or since >= (pause if iteration in marks else SAVING_SECONDS)
 
     def _finish(self, state: States, iteration: int) -> Run:
-        if self.directory and self.stop:
-            self._save_policies(state)
+        if self.stop:
+            raise self._interrupted(state, iteration)
         algorithm = self.program.algorithm
         policies, learner = self.lanes.gather(
             state,
@@ -914,25 +1064,29 @@ class _Loop:
         path = self.directory.path if self.directory else None
         run = Run(
             self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic, learner=learner,
+            algorithm.stochastic, learner=learner, complete=True,
         )  # fmt: skip
-        stopped = iteration < self.total
-        if not stopped and self.config["final_episodes"]:
+        if self.config["final_episodes"]:
             self._absolute(run)
-        facts = {"run": run, "stopped": stopped, "seconds": self._seconds()}
-        self.report("end", {**facts, "env_steps": run.steps})
+        facts = {"stopped": False, "seconds": self._seconds(), "env_steps": run.steps}
+        self.report("end", facts)
         return run
+
+    def _interrupted(self, state: States, iteration: int) -> Interrupted:
+        """What to raise after a request to stop; policies are saved as they are."""
+        steps, again, path = self._steps(iteration), None, None
+        if self.directory:
+            self._save_policies(state)
+            path = self.directory.path
+            if iteration < self.total or self.config["final_episodes"]:
+                again = resume_command(path, self.config["environment"], self.environment)
+        facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
+        self.report("end", facts | {"resume": again})
+        return Interrupted(path, steps, self.config["steps"], again)
 
     def _absolute(self, run: Run) -> None:
         """The absolute metric: the best policies, on fresh episodes."""
-        played = evaluate_game(
-            run.game,
-            run.policies["best"],
-            self.config["final_episodes"],
-            self.config["seed"],
-            run.stochastic,
-            hosting_of(self.config) or Hosting(),
-        )
+        played = _played_finally(run)
         run.metrics = summary(run.game.players.agents, played)
         returns, lengths = played["eval"]
         for k in range(self.config["seeds"]):
@@ -941,6 +1095,7 @@ class _Loop:
             )
         if self.directory:
             self.directory.write_evaluations(self.evaluations.content)
+            self.directory.write_result(self.config, run.metrics)
 
 
 class _Interrupt:
@@ -958,7 +1113,8 @@ class _Interrupt:
     def _ask(self, number: int, frame: Any) -> None:
         del frame
         self.loop.stop = True
-        signal.signal(number, self.previous[number])
+        for each, handler in self.previous.items():  # the second one ends the process at once
+            signal.signal(each, handler)
         self.loop.report("stopping", {})
 
     def __exit__(self, *_: Any) -> None:

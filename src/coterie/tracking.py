@@ -14,6 +14,7 @@ from typing import Any, Literal
 from coterie import __version__, metrics_log
 from coterie.errors import UsageError
 from coterie.files import (
+    LOCK,
     digest,
     make_directory,
     only_writer,
@@ -32,6 +33,11 @@ from coterie.files import (
 from coterie.formats import check_format, format_of
 from coterie.settings import RUN, EnvironmentName, Name, Seeds, fitted
 
+RESULT = "result.json"
+_BEFORE_CONFIG = (LOCK, "config.json.tmp")
+"""All that a run writes before its configuration."""
+_AFTER_CHECKPOINT = ("evaluations.json", "policy/policy.json", "learner.safetensors", RESULT)
+"""What a run writes only after its first checkpoint."""
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy")
 EVALUATIONS_LIMIT = 250_000_000
 """Bytes of ``evaluations.json``; a checkpoint, which holds the same, has room for no more."""
@@ -50,7 +56,7 @@ CONFIG: dict[str, Any] = {
 """What must stand in a ``config.json`` to go on from it."""
 ABSENT_ONCE = {"evaluation_episodes": 32}
 """What did not stand in older ones, and was this."""
-_PASSING = ("format", "coterie", "command", "steps", "versions", "hosting")
+_PASSING = ("format", "coterie", "command", "steps", "versions", "sessions", "hosting")
 """What may differ between two configurations of one run."""
 
 
@@ -69,6 +75,9 @@ def check_config(config: dict[str, Any]) -> None:
     if config["lanes"] not in (1, config["seeds"]):
         raise UsageError(f"lanes is {config['lanes']}")
     check_seeds(config["seed"], config["seeds"])
+    sessions = config.get("sessions", [])
+    if not isinstance(sessions, list) or not all(isinstance(s, dict) for s in sessions):
+        raise UsageError("sessions is no list of them")
 
 
 def check_seeds(first: int, count: int) -> None:
@@ -96,6 +105,22 @@ def encoded(content: Any) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
+def _is_summary(metrics: Any) -> bool:
+    """Whether it is made as ``runs.summary`` makes it."""
+    return isinstance(metrics, dict) and all(
+        isinstance(m, dict)
+        and isinstance(m.get("mean"), float)
+        and all(isinstance(x, float) for x in _listed(m.get("per_seed")))
+        and "ci95" in m
+        and (m["ci95"] is None or len(_listed(m["ci95"])) == 2)
+        for m in metrics.values()
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
 class RunDirectory:
     """``config.json``, ``metrics.jsonl``, ``evaluations.json``, ``checkpoints/``, ``policy/``."""
 
@@ -108,31 +133,79 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
-        """A new directory; never one that exists.
+        """A directory for a new run; never one in which something is kept.
 
         Raises:
-            UsageError: it exists, or it cannot be written.
+            UsageError: something is, or it cannot be written.
         """
-        if path.exists() or path.is_symlink():
-            cls._refuse(path)
+        directory = cls(path)
+        directory.check_blank()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
+            path.mkdir(exist_ok=True)
             sync_directory(path.parent)
         except FileExistsError:
-            if path.is_dir():  # somebody else has made it just now
-                cls._refuse(path)
             raise UsageError(f"cannot write to {path}: a part of this path is a file") from None
         except NotADirectoryError:
             raise UsageError(f"cannot write to {path}: a part of this path is a file") from None
         except OSError as error:
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
-        return cls(path)
+        return directory
 
-    @staticmethod
-    def _refuse(path: Path) -> None:
-        what = "is a run already" if (path / "config.json").exists() else "exists already"
-        raise UsageError(f"{path} {what}; choose another --out (nothing was overwritten)")
+    def check_blank(self) -> None:
+        """UsageError unless nothing is here, or a directory that holds nothing of anybody's.
+
+        That is an empty one, or one in which a run was killed before it wrote ``config.json``.
+        """
+        if self.path.is_dir() and not self.path.is_symlink():
+            if not set(os.listdir(self.path)) - set(_BEFORE_CONFIG):
+                return
+        elif not self.path.exists() and not self.path.is_symlink():
+            return
+        what = "exists already"
+        if (self.path / "config.json").exists():
+            what = "is a run already (train --resume goes on with it)"
+        raise UsageError(f"{self.path} {what}; choose another --out (nothing was overwritten)")
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Makes a claimed directory a run: from here on it can be resumed.
+
+        Raises:
+            UsageError: somebody else has made it one.
+        """
+        self.check_blank()
+        self.write_config(config)
+
+    def holds_a_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").is_file()
+
+    def is_untrained(self) -> bool:
+        """Whether the run was begun, but ended before its first checkpoint was written.
+
+        A run that lost its checkpoints is none of these: it has logged something.
+        """
+        log = self.path / "metrics.jsonl"
+        return not (
+            (log.exists() and log.stat().st_size)
+            or any((self.path / name).exists() for name in _AFTER_CHECKPOINT)
+            or any(self.path.glob("checkpoints/*/state.safetensors"))
+        )
+
+    def result(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        """The final evaluation's summary as ``result.json`` holds it; None where it does not."""
+        try:
+            content = read_sealed(self.path / RESULT)
+        except (UsageError, OSError):
+            return None
+        same = content.get("run") == identity(config) and content.get("steps") == config["steps"]
+        metrics = content.get("metrics")
+        return metrics if same and _is_summary(metrics) else None
+
+    def write_result(self, config: dict[str, Any], metrics: dict[str, Any]) -> None:
+        """Writes ``result.json``."""
+        about = {"run": identity(config), "steps": config["steps"], "metrics": metrics}
+        self.write_json(RESULT, seal(about))
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -229,6 +302,15 @@ class RunDirectory:
     def steps_done(self, tell: Callable[[str], None] = warn) -> int:
         """Environment steps per seed that the log has seen."""
         return max((line["env_steps"] for line in self.lines(tell)), default=0)
+
+    def is_finished(self, config: dict[str, Any]) -> bool:
+        """Whether all steps were made and kept, and the final evaluation, if there is one."""
+        if self.learner.is_file():
+            return True
+        kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
+                if p.parent.name.isdecimal())  # fmt: skip
+        made = max(kept, default=0) >= config["steps"]
+        return made and (not config["final_episodes"] or self.is_judged(lambda sentence: None))
 
     def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
         """[S][E] team returns of the absolute metric, of each seed's best policy.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,24 +106,13 @@ class Recipe:
             self._check_same(directory)
             if directory.learner.is_file() or directory.is_judged():
                 return _settled(open_run(path))
-        elif path.exists() and any(path.iterdir()):
-            raise UsageError(f"{path} is in the way: it is no training of the lecture")
-        asked: set[str] = set()
-
-        def watched(event: str, facts: dict[str, Any]) -> None:
-            asked.add(event)
-            report(event, facts)
-
+        else:
+            directory.check_blank()
         try:
-            if list((path / "checkpoints").glob("*/state.safetensors")):
-                run = runs.resume(path, report=watched)
-            else:
-                shutil.rmtree(path, ignore_errors=True)  # cut off before anything was kept
-                run = self._begin(path, watched)
+            begun = directory.holds_a_run()
+            run = runs.resume(path, report=report) if begun else self._begin(path, report)
         except NotFinite as bad:
             raise Diverged(f"{self.name} has diverged: {bad}") from None
-        if "stopping" in asked:
-            raise KeyboardInterrupt
         return _settled(run)
 
     def _begin(self, path: Path, report: runs.Report) -> Run:

@@ -128,10 +128,9 @@ class TrainDisplay:
 
     def _end(self, facts: dict[str, Any]) -> None:
         self._stop()
-        run = facts["run"]
         took = f"{facts['env_steps']:,} steps in {clock(facts['seconds'])}"
         if facts["stopped"]:
-            where = f"; continue with: coterie resume {run.path}" if run.path else ""
+            where = f"; continue with: {facts['resume']}" if facts["resume"] else ""
             self.say(("stopped", "yellow"), f" after {took}{where}")
         else:
             self.say(("done", "green"), f": {took}")
