@@ -63,10 +63,9 @@ def attempt(run: Path, cache: Path, kills: int, events: int | None = None) -> No
         if events is not None:
             os.write(events, event[:1].encode())
 
-    if list(run.glob("checkpoints/*/state.safetensors")):
+    if (run / "config.json").is_file():
         coterie.resume(run, report=report)
         return
-    shutil.rmtree(run, ignore_errors=True)  # nothing was kept yet
     coterie.train(
         coterie.VDN(environments=4, hidden=(8,), batch_size=8, buffer_size=256, update_ratio=1 / 4,
                     learning_starts=16, sharing="shared"),

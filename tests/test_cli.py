@@ -360,7 +360,7 @@ MISTAKES = {
     "train vdn matrix/chicken --out NEW": "vdn needs a common reward",
     "train qmix matrix/chicken --out NEW": "--reward sum or --reward mean",
     # files
-    "train vdn matrix/climbing --out RUN": "is a run already; choose another --out (nothing was",
+    "train vdn matrix/climbing --out RUN": "is a run already (train --resume goes on with it)",
     "train vdn matrix/climbing --out /proc/new": "cannot write to /proc/new",
     "train vdn matrix/BAD": "payoffs are ragged: payoffs[1] has shape [1], payoffs[0] has [2]",
     "train vdn matrix/nowhere.json": "there is no payoff file nowhere.json",
@@ -425,6 +425,7 @@ def test_failures_of_the_system_are_one_sentence_too(call, run, tmp_path):
     refused(call(f"plot {run} --out {tmp_path}/file/x.png"), "file: ", status=1)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text((run / "config.json").read_text())
+    (tmp_path / "bare" / "metrics.jsonl").write_text('{"env_steps": 40}\n')
     refused(call(f"resume {tmp_path / 'bare'}"), "there is no checkpoint in", status=1)
 
 

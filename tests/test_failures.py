@@ -14,7 +14,7 @@ import pytest
 from probes import small
 from quick import quick_compilation
 
-from coterie import cli, runs, training
+from coterie import Interrupted, cli, runs, training
 from coterie.checkpoint import CheckpointError, latest, read_arrays, save
 from coterie.runs import resume, train
 from coterie.types import tree_bytes
@@ -181,8 +181,10 @@ def test_a_signal_at_any_time_saves_first(calm, tmp_path, monkeypatch, number, e
 
         monkeypatch.setattr(training.Program, "init", compile_interrupted)
         report = None
-    ended = start(run, report)
-    assert ended.steps == kept
+    with pytest.raises(Interrupted) as stopped:
+        start(run, report)
+    assert (stopped.value.path, stopped.value.steps) == (run, kept)
+    assert stopped.value.resume == f"coterie resume {run}"
     assert steps_of(run)[-1] == kept
     monkeypatch.undo()
     resume(run)

@@ -289,7 +289,7 @@ def test_without_out_nothing_is_written(tmp_path, monkeypatch):
 # Resuming --------------------------------------------------------------------------------------
 
 
-def interrupted(kind: str, out: Path, at: int, **more) -> Run:
+def interrupted(kind: str, out: Path, at: int, **more) -> coterie.Interrupted:
     """The run, stopped by Ctrl-C at the ``at``-th look from the host."""
     looks = []
 
@@ -298,7 +298,9 @@ def interrupted(kind: str, out: Path, at: int, **more) -> Run:
         if event == "progress" and looks.count("progress") == at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    return start(kind, out, report=report, **more)
+    with pytest.raises(coterie.Interrupted) as stopped:
+        start(kind, out, report=report, **more)
+    return stopped.value
 
 
 @pytest.mark.parametrize(
@@ -321,8 +323,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind, mon
     assert 0 < stopped.steps < STEPS
     if kind == "feed-forward":  # between two lines of the log, so totals must survive too
         assert stopped.steps % 12
-    assert stopped.metrics == {}
+    assert not open_run(tmp_path / "run").complete
+    assert open_run(tmp_path / "run").metrics == {}
     resumed = resume(tmp_path / "run")
+    assert resumed.complete
+    assert open_run(tmp_path / "run").complete
     assert resumed.steps == whole.steps
     for which in ("best", "last"):
         for a, b in zip(*map(jax.tree.leaves, (whole.policies[which], resumed.policies[which])),
@@ -340,8 +345,9 @@ def test_an_interruption_before_the_first_step_loses_nothing(trained, tmp_path):
         if event == "evaluation" and not facts["env_steps"]:
             os.kill(os.getpid(), signal.SIGINT)
 
-    stopped = start("dilemma", tmp_path / "run", report=at_once)
-    assert stopped.steps == 0
+    with pytest.raises(coterie.Interrupted) as stopped:
+        start("dilemma", tmp_path / "run", report=at_once)
+    assert stopped.value.steps == 0
     resumed = resume(tmp_path / "run")
     whole = trained("dilemma")
     assert without_wall_clock(lines(resumed)) == without_wall_clock(lines(whole))
@@ -742,6 +748,7 @@ def test_nothing_is_ever_overwritten(tmp_path, existing):
     out = tmp_path / "run"
     if existing in ("folder", "run"):
         out.mkdir()
+        (out / "notes.txt").write_text("precious")
     if existing == "run":
         (out / "config.json").write_text("{}")
     if existing == "file":
