@@ -42,6 +42,22 @@ def test_a_save_killed_at_any_operation_loses_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_a_run_killed_at_any_operation_is_gone_on_with(tmp_path):
+    """From the making of its directory to its result: by resume, or by the line that began it."""
+    *copies, last = map(json.loads, run(HERE / "crash_worker.py", tmp_path, "begin").splitlines())
+    assert last["operations"] > 100
+    assert len(copies) > 25
+    assert sum("resumed" in copy for copy in copies) > 15
+    assert sum(not copy["begun"] for copy in copies) >= 2  # nothing, a lock, half a configuration
+    assert sum(copy["begun"] and copy["files"] < 3 for copy in copies) >= 2  # no checkpoint yet
+    for copy in copies:
+        assert copy["again"] is True
+        assert copy["different"] == []
+        assert copy.get("resumed", []) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_killed_fifteen_times_is_the_calm_one(tmp_path):
     """Every file of it, byte for byte; the clock of both stands still."""
     found = json.loads(run(SOAK, "--kills", 15, "--out", tmp_path / "soak"))

@@ -309,8 +309,10 @@ class RunDirectory:
             return True
         kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
                 if p.parent.name.isdecimal())  # fmt: skip
-        made = max(kept, default=0) >= config["steps"]
-        return made and (not config["final_episodes"] or self.is_judged(lambda sentence: None))
+        if max(kept, default=0) < config["steps"]:
+            if not config["final_episodes"] or self.steps_done(_quiet) < config["steps"]:
+                return False
+        return not config["final_episodes"] or self.is_judged(_quiet)
 
     def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
         """[S][E] team returns of the absolute metric, of each seed's best policy.
@@ -331,6 +333,10 @@ class RunDirectory:
     def is_judged(self, tell: Callable[[str], None] = warn) -> bool:
         """Whether the absolute metric was written: the last thing a run does."""
         return self.absolute(tell) is not None
+
+
+def _quiet(sentence: str) -> None:
+    """Tells nobody."""
 
 
 def _is_old(config: dict[str, Any]) -> bool:
