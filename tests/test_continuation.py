@@ -56,8 +56,8 @@ def stop_at(event: str, number: int = signal.SIGINT):
 
 
 def contents(run: Path) -> dict[str, object]:
-    """Every file but the clock's readings."""
-    clock = {"seconds", "steps_per_second", "steps_per_second_total", "elapsed_time"}
+    """Every file but the clock's readings, and digests of lines that hold them."""
+    clock = {"seconds", "steps_per_second", "steps_per_second_total", "elapsed_time", "digest"}
 
     def still(tree):
         if isinstance(tree, dict):

@@ -309,10 +309,11 @@ class RunDirectory:
             return True
         kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
                 if p.parent.name.isdecimal())  # fmt: skip
-        if max(kept, default=0) < config["steps"]:
-            if not config["final_episodes"] or self.steps_done(_quiet) < config["steps"]:
-                return False
-        return not config["final_episodes"] or self.is_judged(_quiet)
+        made = max(kept, default=0) >= config["steps"]
+        if not config["final_episodes"]:
+            return made
+        # Who removed the checkpoints of a complete run has its log.
+        return (made or self.steps_done(_quiet) >= config["steps"]) and self.is_judged(_quiet)
 
     def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
         """[S][E] team returns of the absolute metric, of each seed's best policy.
