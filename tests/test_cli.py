@@ -240,16 +240,18 @@ def test_what_training_shows(call, tmp_path):
     line = f"train vdn matrix/climbing --steps 400 --seeds 2 --out {tmp_path / 'run'}"
     status, out, err = call(" ".join([line, *TINY]))
     assert status == 0
-    first, mode, reward, *points, done = err.splitlines()
+    first, mode, reward, returns, *points, done = err.splitlines()
     assert first == "vdn on matrix/climbing · 2 agents · 2 seeds, 400 steps each"
     assert re.fullmatch(r"centralised training, decentralised execution · [\d.]+ MB", mode)
     assert reward == "reward: common, the mean over agents"
+    assert returns == "returns: per agent, the mean"
     assert len(points) == 4
-    assert re.fullmatch(r" +0 steps  return -?\d+\.\d{3}", points[0])
+    assert re.fullmatch(r" +0 steps  return −?[\d.]+", points[0])
     pattern = r" +400 steps  return \S+  exploring \S+(  \S+ steps/s  0:00 left)?"
     assert re.fullmatch(pattern, points[-1])
     assert re.fullmatch(r"done: 400 steps in 0:\d\d", done)
-    assert re.search(r"^eval/return/team_mean +-?\d", out, re.M)
+    assert re.search(r"^best policies, of steps? [\d, and]+$", out, re.M)
+    assert len(re.findall(r"^return per agent \(mean\), greedy +−?\d", out, re.M)) == 2
     assert out.endswith(
         f"\n  coterie evaluate {tmp_path / 'run'}\n  coterie plot {tmp_path / 'run'}\n"
     )
@@ -264,6 +266,9 @@ def test_json_is_one_document_and_nothing_else(call, run, tmp_path):
     assert answer["complete"] is True
     assert answer["run"] == str(tmp_path / "run")
     assert set(answer["metrics"]["eval/return/team_sum"]) >= {"mean", "iqm", "ci95", "per_seed"}
+    assert answer["which"] == "best"
+    assert answer["metrics"] == answer["policies"]["best"]["metrics"]
+    assert answer["policies"]["last"]["env_steps"] == [40, 40]
 
     status, out, err = call(f"evaluate {run} --episodes 1e1 --which last --json")
     answer = json.loads(out)
@@ -272,17 +277,25 @@ def test_json_is_one_document_and_nothing_else(call, run, tmp_path):
     assert answer == {
         "metrics": json.loads(json.dumps(metrics)), "run": str(run), "which": "last",
         "environment": "matrix/climbing", "episodes": 10,
+        "policies": {"last": {"env_steps": answer["policies"]["last"]["env_steps"],
+                              "metrics": answer["metrics"]}},
     }  # fmt: skip
 
 
 def test_evaluate_prints_a_table(call, run):
     status, out, err = call(f"evaluate {run} --episodes 3")
     assert (status, err) == (0, "")
-    assert out.splitlines()[0].startswith(
-        "best policy of each seed, greedy, 3 episodes each, matrix"
-    )
-    row = next(line for line in out.splitlines() if line.startswith("eval/return/team_sum"))
-    assert re.search(r" -?\d+\.\d{3} +\S+ to \S+ +\S+ \S+$", row)
+    assert out.splitlines()[0] == "matrix/climbing · 3 episodes of each seed's team"
+    best, last = (k for k, line in enumerate(out.splitlines()) if "policies, of step" in line)
+    assert best < last
+    rows = [line for line in out.splitlines() if line.startswith("return per agent (mean), greedy")]
+    assert len(rows) == 2
+    assert re.search(r" [−\d.]+ +\S+ to \S+ +\S+ +\S.*$", rows[0])
+    status, out, _ = call(f"evaluate {run} --episodes 3 --which last --metric eval/length")
+    assert status == 0
+    assert "best" not in out
+    assert "episode length (steps), greedy" in out
+    refused(call(f"evaluate {run} --episodes 3 --metric eval/lenght"), "there is no metric")
 
 
 def test_plot_draws(call, run, tmp_path):
@@ -372,7 +385,7 @@ MISTAKES = {
     "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024 or None; got -1",
     "evaluate RUN --episodes 0": "episodes must be a whole number from 1 to 1e9; got 0",
     "evaluate RUN --episodes 1e9": "GB of memory are free",
-    "evaluate RUN --which first": "--which must be best or last; got first",
+    "evaluate RUN --which first": "--which must be best or last",
     "evaluate RUN --environment lbf/8x8-2p-3f": "the team has observation sizes [1, 1], but lbf/8",
     "resume nowhere": "nowhere is not a run directory",
     "resume BROKEN": "config.json is damaged: not JSON",
@@ -471,8 +484,8 @@ def coterie_process(*args: str, cwd: Path, **more) -> subprocess.Popen:
 def test_ctrl_c_keeps_everything_and_resume_goes_on(call, tmp_path):
     args = ["train", "idqn", "matrix/climbing", "--steps", "1e9", "--out", "run", *SMALL]
     process = coterie_process(*args, cwd=tmp_path)
-    head = [process.stderr.readline() for _ in range(4)]  # the last: the evaluation at step 0
-    assert head[3].split()[:2] == ["0", "steps"], head
+    head = [process.stderr.readline() for _ in range(5)]  # the last: the evaluation at step 0
+    assert head[4].split()[:2] == ["0", "steps"], head
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)

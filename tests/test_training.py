@@ -126,7 +126,12 @@ def test_memory_goes_on_from_one_rollout_to_the_next():
 
 def test_the_best_policy_is_kept_by_the_environments_own_reward():
     state = run(2)
-    state, played = program(2).evaluate(state, 0)
+    untrained = numbers(state.best)
+    state, _ = program(2).evaluate(state, 0)
+    for kept, then in zip(numbers(state.best), untrained, strict=True):
+        np.testing.assert_array_equal(kept, then)  # before training nobody competes
+    state, played = program(2).evaluate(state, 2**33 + 5)
+    np.testing.assert_array_equal(state.best.iteration, [[5, 2]] * 2)
     returns, lengths = played["eval"]
     assert returns.shape == (2, 4, 3)
     assert lengths.shape == (2, 4)
@@ -137,7 +142,7 @@ def test_the_best_policy_is_kept_by_the_environments_own_reward():
     state = eqx.tree_at(lambda s: s.best.score, state, state.best.score + 1e6)
     before = numbers(state.best)
     state = program(2).advance(state, ITERATIONS, 1)
-    state, _ = program(2).evaluate(state, 1)
+    state, _ = program(2).evaluate(state, 2**33 + 6)
     for kept, then in zip(numbers(state.best), before, strict=True):
         np.testing.assert_array_equal(kept, then)
 

@@ -346,22 +346,12 @@ def _print_help(command: Command, names: list[str]) -> None:
     _say(render_help(command.usage, about, shown, more), width=100)
 
 
-def _print_metrics(metrics: dict[str, Any], title: str) -> None:
-    from rich.table import Table
-
-    from coterie.show.terminal import line
-
-    several = any(m["ci95"] for m in metrics.values())
-    headers = ["95% interval", "per seed"] if several else []
-    table = Table("", "mean", *headers, box=None, pad_edge=False)
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    for name, m in metrics.items():
-        each = " ".join(f"{x:.3f}" for x in m["per_seed"])
-        interval = f"{m['ci95'][0]:.3f} to {m['ci95'][1]:.3f}" if m["ci95"] else ""
-        cells = [interval, each] if several else []
-        table.add_row(name, line(f"{m['mean']:.3f}", style="bold"), *cells)
-    _say(line(title, style="dim"), table)
+def _by_policy(run: Run, results: dict[str, Any]) -> dict[str, Any]:
+    """Results as a program reads them: of each kind of policies, with the steps they are of."""
+    return {
+        which: {"env_steps": run.policy_steps.get(which), "metrics": metrics}
+        for which, metrics in results.items()
+    }
 
 
 # Commands --------------------------------------------------------------------------------------
@@ -504,10 +494,13 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
         return INTERRUPTED
     if as_json:
         facts = {"run": str(run.path), "env_steps": run.steps, "complete": run.complete}
+        facts |= {"which": run.which, "policies": _by_policy(run, run.results)}
         _print_json({**facts, "metrics": run.metrics})
         return 0
-    if run.metrics:
-        _print_metrics(run.metrics, "best policy of each seed, greedy, fresh episodes")
+    if run.results:
+        from coterie.show.returns import render_returns
+
+        _say(render_returns(run, run.results))
     path, name = shlex.quote(str(run.path)), run.config["environment"]
     again = f" --environment {shlex.quote(name)}" if ":" in name else ""
     _say("", f"kept in {path}; next:")
@@ -547,12 +540,17 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Greedy returns of every seed's team."""
+    """Returns of every seed's team: the best and the last policies, sampled if they are stochastic,
+    and greedy."""
 
     episodes: Episodes = 320
     """Episodes of each seed's team."""
-    which: Literal["best", "last"] = "best"
-    """The policy that evaluated best, or the last one."""
+    which: Literal["best", "last"] | None = None
+    """Only the policies that evaluated best, or only the last ones; both unless given."""
+    greedy: bool = False
+    """Show greedy play only, also of stochastic policies."""
+    metric: str | None = None
+    """Show this metric only, such as eval/length; the environment's returns unless given."""
     environment: str | None = None
     """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; the environment again,
     where the run is on a Python environment or on code of yours."""
@@ -577,13 +575,19 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     if own.workers is not None:
         trained = runs.hosting_of(run.config) or Hosting()
         hosting = dataclasses.replace(trained, workers=own.workers)
-    metrics = run.evaluate(own.episodes, own.which, elsewhere, own.seed, hosting)
-    where = own.environment or run.config["environment"]
+    asked = [own.which] if own.which else run.both()
+    results = {
+        which: run.evaluate(own.episodes, which, elsewhere, own.seed, hosting) for which in asked
+    }
+    where, which = own.environment or run.config["environment"], own.which or run.which
     if own.json:
-        facts = {"run": names[0], "environment": where, "episodes": own.episodes}
-        return _print_json({"metrics": metrics, **facts, "which": own.which})
-    title = f"{own.which} policy of each seed, greedy, {own.episodes} episodes each, {where}"
-    return _print_metrics(metrics, title)
+        facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}
+        facts |= {"policies": _by_policy(run, results)}
+        return _print_json({"metrics": results[which], **facts})
+    from coterie.show.returns import render_returns
+
+    title = f"{where} · {own.episodes:,} episodes of each seed's team"
+    return _say(title, render_returns(run, results, own.metric, own.greedy))
 
 
 @dataclass(frozen=True)
@@ -594,12 +598,13 @@ class WatchArgs:
     """The film: .gif, .mp4 (extra video) or .html."""
     seed: Seed = 0
     """Which team, counted from 0."""
-    which: Literal["best", "last"] = "best"
-    """The policy that evaluated best, or the last one."""
+    which: Literal["best", "last"] | None = None
+    """The policy that evaluated best, or the last one; the best unless given, or the last where
+    the agents' interests conflict."""
     episodes: Count = 1
     """How many episodes, one after the other."""
-    sampled: bool = False
-    """Draw actions from the policy instead of taking the likeliest."""
+    greedy: bool = False
+    """Take the likeliest actions of a stochastic policy instead of sampling them."""
     episode_seed: Seed = 0
     """Seed of the episodes' starts."""
     fps: float = 4.0
@@ -616,16 +621,17 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own = parsed.run
     film.check(own.out, own.fps)
-    config = RunDirectory.open(Path(names[0])).config()
-    if config.get("hosting") is not None:
-        raise UsageError(python_environment(config["environment"]))
     if own.environment is not None and not runs.is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in; --environment only names "
             f"code of yours again, which {own.environment} is not"
         )
+    config = RunDirectory.open(Path(names[0])).config()
+    if config.get("hosting") is not None:
+        raise UsageError(python_environment(config["environment"]))
     run = runs.open_run(names[0], own.environment)
-    recording = record(run, own.seed, own.which, own.episodes, not own.sampled, own.episode_seed)
+    greedy = own.greedy or None
+    recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     _print(visible(film.film(recording, own.out, own.fps)))
 
 
@@ -635,14 +641,19 @@ class PlotArgs:
 
     out: Path = Path("curves.png")
     """The picture: .png, .pdf or .svg."""
-    metric: str = "eval/return/team_sum"
-    """Any metric of metrics.jsonl."""
+    metric: str | None = None
+    """Any metric of metrics.jsonl; each environment's own return unless given, of policies sampled
+    if they are stochastic."""
+    greedy: bool = False
+    """Show greedy play, also of stochastic policies."""
 
 
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
 
-    _print(visible(plot([Path(n) for n in names], parsed.run.out, metric=parsed.run.metric)))
+    own = parsed.run
+    runs = [Path(n) for n in names]
+    _print(visible(plot(runs, own.out, metric=own.metric, greedy=own.greedy)))
 
 
 @dataclass(frozen=True)
@@ -651,12 +662,17 @@ class ReportArgs:
 
     out: Path = Path("report.html")
     """The page, one self-contained .html file."""
+    metric: str | None = None
+    """Show the curves of any metric of metrics.jsonl; the environment's return unless given."""
+    greedy: bool = False
+    """Show greedy play, also of stochastic policies."""
 
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report import report
 
-    page = report([Path(n) for n in names], parsed.run.out, shlex.join(["coterie", *args]))
+    own, command = parsed.run, shlex.join(["coterie", *args])
+    page = report([Path(n) for n in names], own.out, command, own.metric, own.greedy)
     _print(visible(page))
 
 

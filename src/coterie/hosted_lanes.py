@@ -30,7 +30,16 @@ from coterie.hosted_rollout import (
 )
 from coterie.hosting import Hosting
 from coterie.lanes import stack
-from coterie.training import Paced, TrainState, add, better_of, clear_totals, init_learning
+from coterie.training import (
+    Paced,
+    TrainState,
+    add,
+    better_of,
+    chosen_score,
+    clear_totals,
+    init_learning,
+    words,
+)
 from coterie.types import PRNGKey, PyTree
 
 CHUNK_STEPS = 2_048
@@ -55,7 +64,7 @@ class HostedProgram(Paced):
         axes = (0, 1, 1, 1, 1, 1, 3, None, None)
         self.act = jax.jit(jax.vmap(self._act, in_axes=axes, out_axes=1))
         self.learn = jax.jit(self._learn_all, donate_argnums=(0, 1))
-        self.better_of = jax.jit(jax.vmap(better_of))
+        self.better_of = jax.jit(jax.vmap(better_of, in_axes=(0, 0, None, 0)))
         self.choose = make_choose(game)
 
     def init(self, seed: int) -> TrainState:
@@ -239,15 +248,15 @@ class HostedLanes:
         return (_with_totals(state, self.stage),)
 
     def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
-        """Plays the policies of all seeds; keeps those that are greedily the best so far."""
+        """Plays the policies of all seeds; keeps those that are the best so far."""
         (state,), program = states, self.program
         algorithm = program.algorithm
         policies = algorithm.policy(state.learner)
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(state.judge_key, point % 2**32)
         starts = [(EVALUATION, self.seed + k, point) for k in range(program.seeds)]
         played = self.arena.play(policies, keys, starts, self.episodes, algorithm.stochastic)
-        score = jnp.asarray(played["eval"][0].sum(-1).mean(-1), jnp.float32)
-        best = program.better_of(policies, score, state.best)
+        score = jnp.asarray(chosen_score(played, algorithm.stochastic), jnp.float32)
+        best = program.better_of(policies, score, words(point), state.best)
         return (_with(state, best=best),), played
 
     def gather(self, states: States, part: Callable[[TrainState], PyTree]) -> PyTree:

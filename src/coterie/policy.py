@@ -54,19 +54,21 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
     }
 
 
-def save_policies(path: Path, which: str, policies: PyTree, run: str) -> None:
+def save_policies(path: Path, which: str, policies: PyTree, run: str, steps: Sequence[int]) -> None:
     """Writes the policies of all seeds [S, ...] to ``policy/seed-<k>/<which>.safetensors``.
 
     Args:
         path: the run directory.
         run: names the run, so that a file of another one is not taken for its own.
+        steps: [S] environment steps that each was trained for.
     """
     arrays = jax.tree.map(np.asarray, policies)
     for k in range(jax.tree.leaves(arrays)[0].shape[0]):
         folder = path / "policy" / f"seed-{k}"
         make_directory(folder, path)
         one = jax.tree.map(lambda x, k=k: x[k], arrays)
-        write_tree(folder / f"{which}.safetensors", one, _label(which, k, run))
+        label = _label(which, k, run) | {"env_steps": steps[k]}
+        write_tree(folder / f"{which}.safetensors", one, label)
 
 
 def _label(which: str, seed: int, run: str) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _label(which: str, seed: int, run: str) -> dict[str, Any]:
 
 
 def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, Any]]:
-    """The policy of one seed and its description.
+    """The policy of one seed and its description; ``env_steps`` is None in older files.
 
     Raises:
         UsageError: no run there, no such seed, no such policy.
@@ -101,9 +103,9 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         d["activation"],
     )
     policy, label = read_tree(path, template)
-    if label != _label(which, seed, d["run"]):
+    if label | _label(which, seed, d["run"]) != label:
         raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
-    return policy, d
+    return policy, d | {"env_steps": label.get("env_steps")}
 
 
 def _description(run: Path) -> dict[str, Any]:
@@ -112,7 +114,8 @@ def _description(run: Path) -> dict[str, Any]:
     if not os.path.lexists(about):
         raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
     d = read_sealed(about)
-    if d.get("format") != FORMAT or not d.keys() >= {*LISTS, *WORDS}:
+    known = d.get("default", "best") in WHICH
+    if d.get("format") != FORMAT or not d.keys() >= {*LISTS, *WORDS} or not known:
         raise UsageError(f"{about} is not a Coterie policy")
     kinds = all(type(d[name]) is kind for name, kind in WORDS.items()) and all(
         isinstance(d[name], list) and all(type(x) is kind for x in d[name])
@@ -135,7 +138,7 @@ def _fits_together(d: dict[str, Any]) -> bool:
     )
 
 
-@dataclass
+@dataclass(repr=False)
 class Team:
     """A trained team, executed decentrally: each agent acts on its own observations.
 
@@ -143,7 +146,9 @@ class Team:
         agents: names, in the order of lists of observations and actions.
         policy: the networks.
         joint: the team was trained by central learning: one policy sees all and acts for all.
-        stochastic: the policies are distributions, from which actions can be drawn.
+        stochastic: the policies are distributions, from which actions can be sampled.
+        which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
+            they were trained for; None where that is not known.
     """
 
     agents: tuple[str, ...]
@@ -152,6 +157,12 @@ class Team:
     policy: PerAgent
     joint: bool = False
     stochastic: bool = False
+    which: str | None = None
+    env_steps: int | None = None
+
+    def __repr__(self) -> str:
+        steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
+        return f"Team({', '.join(self.agents)}; {self.which or 'its own'} policies{steps})"
 
     def __post_init__(self) -> None:
         self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
@@ -168,13 +179,16 @@ class Team:
         action_masks: Any = None,
         key: PRNGKey | None = None,
     ) -> tuple[Any, Any]:
-        """One action for each agent, greedy unless a key is given.
+        """One action for each agent: the likeliest or most valued one, unless a key is given.
+
+        Without a key stochastic policies play their arg max too. That need not be as good as the
+        sampled play by which they are evaluated first: an arg max can walk in circles.
 
         Args:
             observations: one vector per agent, as a list or as a dict by agent name.
             memory: what the last call returned, or ``initial_memory()``.
             action_masks: legal actions per agent in the same form; all are legal without it.
-            key: draw the actions from the policies with this key of ``jax.random``.
+            key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
             the actions in the form of the observations (list of int, or dict), and the memory.
@@ -227,8 +241,14 @@ class Team:
         return (team.split(actions) if team else actions), memory
 
 
-def load(run: str | Path, seed: int = 0, which: str = "best") -> Team:
-    """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``."""
+def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
+    """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``.
+
+    Args:
+        which: ``best`` by evaluation or ``last``; best unless given, or last where the agents'
+            interests conflict.
+    """
+    which = which or default_policy(Path(run))
     policy, d = load_policy(Path(run), seed, which)
     return Team(
         agents=tuple(d["agents"]),
@@ -237,4 +257,11 @@ def load(run: str | Path, seed: int = 0, which: str = "best") -> Team:
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],
+        which=which,
+        env_steps=d["env_steps"],
     )
+
+
+def default_policy(run: Path) -> str:
+    """Which policies of a run directory are played unless asked otherwise."""
+    return _description(run).get("default", "best")

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,8 @@ import coterie.checkpoint as checkpoints
 from coterie import envs
 from coterie.algorithms import Algorithm, algorithms
 from coterie.algorithms import find as find_algorithm
-from coterie.analysis.statistics import summarise
+from coterie.analysis.games import no_conflict
+from coterie.analysis.statistics import Bounds, Interval, summarise
 from coterie.continuation import (
     check_same,
     moved_sentence,
@@ -34,6 +35,7 @@ from coterie.continuation import (
 from coterie.envs._refusals import missing_arguments, reason
 from coterie.envs.base import Environment
 from coterie.envs.fleet import Hosted
+from coterie.envs.matrix import MatrixGame
 from coterie.envs.views import Central, Game
 from coterie.errors import Interrupted, NotFinite
 from coterie.evaluate import play_both, return_metrics
@@ -53,7 +55,6 @@ from coterie.hosting import (
     settle,
 )
 from coterie.lanes import Lanes, States
-from coterie.networks import PerAgent
 from coterie.policy import WHICH, describe, load_policy, save_policies
 from coterie.settings import RUN, Episodes, Seed, Seeds, StepCount, fitted, shown
 from coterie.tracking import (
@@ -66,7 +67,7 @@ from coterie.tracking import (
     versions,
 )
 from coterie.training import Paced
-from coterie.types import PyTree, Reward, UsageError, tree_bytes
+from coterie.types import EnvSpec, PyTree, Reward, UsageError, tree_bytes
 
 if TYPE_CHECKING:
     from coterie.hosted_lanes import HostedLanes
@@ -103,7 +104,9 @@ class Run:
         path: the run directory, if there is one.
         steps: environment steps done, per seed.
         stochastic: policies are distributions; they are played greedily and by sampling.
-        metrics: the final evaluation's summary over seeds.
+        policy_steps: by the same names, environment steps that each seed's policy was trained for;
+            None where an older run does not say.
+        results: by the same names, the final evaluation's summary over seeds.
         complete: training made all its steps, and the final evaluation, if there is one, ended.
         learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
             opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
@@ -115,14 +118,29 @@ class Run:
     path: Path | None
     steps: int
     stochastic: bool = False
-    metrics: dict[str, Any] = field(default_factory=dict)
+    policy_steps: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
     learner: PyTree = None
     complete: bool = False
+
+    @property
+    def which(self) -> str:
+        """The policies that stand for the run: the best, or the last where interests conflict."""
+        return "last" if interests_conflict(self.game) else "best"
+
+    def both(self) -> list[str]:
+        """The best and the last policies, those that stand for the run first."""
+        return sorted(self.policies, key=lambda which: which != self.which)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final evaluation's summary over seeds, of the policies that stand for the run."""
+        return self.results.get(self.which, {})
 
     def evaluate(
         self,
         episodes: int = FINAL_EPISODES,
-        which: str = "best",
+        which: str | None = None,
         environment: Opened | None = None,
         seed: int = 0,
         hosting: Hosting | None = None,
@@ -130,6 +148,7 @@ class Run:
         """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
 
         Args:
+            which: the ``best`` policies or the ``last``; ``Run.which`` unless given.
             environment: play here instead, in a hosted environment for example.
             seed: of the episodes' starts.
             hosting: settings of a hosted environment; those of the run unless given.
@@ -140,6 +159,7 @@ class Run:
         """
         episodes = fitted("episodes", episodes, Episodes)
         seed = fitted("seed", seed, Seed)
+        which = which or self.which
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
         game, name, given = self.game, self.config.get("environment", ""), hosting
@@ -153,7 +173,7 @@ class Run:
         played = evaluate_game(
             game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
         )
-        return summary(self.game.players.agents, played)
+        return summary(game.players.agents, played, return_bounds(game))
 
 
 Played = dict[str, tuple[Any, Any]]
@@ -195,22 +215,68 @@ def _playing_bytes(game: Game, episodes: int, seeds: int, stochastic: bool) -> i
     )
 
 
-def summary(agents: tuple[str, ...], played: Played) -> dict[str, Any]:
+def summary(
+    agents: tuple[str, ...], played: Played, bounds: Mapping[str, Bounds] | None = None
+) -> dict[str, Any]:
     """Statistics over seeds of each metric.
 
-    ``ci95_episodes`` is the normal 95% interval of the mean over all episodes of these teams: how
-    well these teams' return is known, not how much training runs differ (that is ``ci95``).
+    ``ci95_episodes``, of team returns, is the 95% interval of the mean over all episodes of these
+    teams: how well these teams' return is known, not how much training runs differ (that is
+    ``ci95``). Intervals of team returns stay within their ``bounds`` (``return_bounds``).
     """
+    bounds = bounds or {}
     result = {}
     for prefix, (returns, lengths) in played.items():
         pairs = zip(returns, lengths, strict=True)
         per_seed = [return_metrics(prefix, agents, r, n) for r, n in pairs]
-        result |= {name: summarise([m[name] for m in per_seed]) for name in per_seed[0]}
+        for name in per_seed[0]:
+            within = bounds.get(name.removeprefix(f"{prefix}/"))
+            result[name] = summarise([m[name] for m in per_seed], within)
         team = np.asarray(returns, np.float64).sum(-1)
         half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
-        interval = [float(team.mean() - half), float(team.mean() + half)]
-        result[f"{prefix}/return/team_sum"]["ci95_episodes"] = interval
+        for name, share in (("team_sum", 1), ("team_mean", len(agents))):
+            around = [(team.mean() + sign * half) / share for sign in (0, -1, 1)]
+            _, *ends = Interval(*around).within(bounds.get(f"return/{name}"))
+            result[f"{prefix}/return/{name}"]["ci95_episodes"] = [float(x) for x in ends]
     return result
+
+
+def return_bounds(game: Game) -> dict[str, Bounds]:
+    """What the team's returns can be at least and at most, by metric, where that is known."""
+    known = game.env.return_bounds() if isinstance(game.env, Environment) else None
+    if known is None:
+        return {}
+    low, high = known
+    n = game.players.n_agents
+    return {"return/team_sum": (low, high), "return/team_mean": (low / n, high / n)}
+
+
+def interests_conflict(game: Game) -> bool:
+    """Whether one agent's gain may be another's loss, so that no sum of returns says who is best.
+
+    Assumed where the environment declares individual rewards, unless it is a matrix game whose
+    agents all prefer the same outcome, or a Python environment whose learner was given a common
+    reward (``--reward``).
+    """
+    if game.players.n_agents == 1 or game.players.reward != "individual":
+        return False
+    if isinstance(game.env, MatrixGame):
+        return not no_conflict(game.env.payoffs)
+    return not isinstance(game.env, Hosted) or game.reward == "individual"
+
+
+def team_return(spec: EnvSpec) -> str:
+    """The metric by which the environment's returns are told: of the team, or per agent.
+
+    It is the sum over agents where the environment's own reward is a sum, as in foraging, and the
+    mean over agents elsewhere.
+    """
+    return "return/team_sum" if spec.reward == "sum" else "return/team_mean"
+
+
+def headline(game: Game, stochastic: bool) -> str:
+    """The metric that stands for a run: play as the policies act, so sampled if they sample."""
+    return f"{'eval_sampled' if stochastic else 'eval'}/{team_return(game.players)}"
 
 
 def is_code(name: str) -> bool:
@@ -476,6 +542,7 @@ def _plan(
         "seeds": seeds,
         "seed": seed,
         **judged,
+        "metric": headline(game, algorithm.stochastic),
         "sizes": sizes(game.players),
         "versions": versions(),
     }
@@ -537,23 +604,31 @@ def _finished(
     """A complete run, with its result as it was recorded, or evaluated again where that is lost."""
     run = _opened(directory, config, algorithm, game)
     report("note", {"sentence": f"{directory.path} is complete; its result is:"})
-    if not run.metrics and config["final_episodes"]:
-        played = _played_finally(run)
-        run.metrics = summary(game.players.agents, played)
-        directory.write_result(config, run.metrics)
+    if not run.results and config["final_episodes"]:
+        _play_finally(run)
+        directory.write_result(config, run.results)
     return run
 
 
-def _played_finally(run: Run) -> Played:
-    """The episodes of the absolute metric: the best policies', from starts of their own."""
-    return evaluate_game(
-        run.game,
-        run.policies["best"],
-        run.config["final_episodes"],
-        run.config["seed"],
-        run.stochastic,
-        hosting_of(run.config) or Hosting(),
-    )
+def _play_finally(run: Run) -> dict[str, Played]:
+    """Plays the final evaluation's episodes, which have starts of their own, and notes the results.
+
+    The best and the last policies play them; those that are the same only once.
+    """
+    episodes, seed = run.config["final_episodes"], run.config["seed"]
+    hosting = hosting_of(run.config) or Hosting()
+    same = run.policy_steps["best"] == run.policy_steps["last"]
+    agents, bounds = run.game.players.agents, return_bounds(run.game)
+    played: dict[str, Played] = {}
+    for which, policies in run.policies.items():
+        if same and played:
+            played[which] = next(iter(played.values()))
+        else:
+            played[which] = evaluate_game(
+                run.game, policies, episodes, seed, run.stochastic, hosting
+            )
+        run.results[which] = summary(agents, played[which], bounds)
+    return played
 
 
 def _judging(
@@ -849,14 +924,16 @@ def _opened(
 ) -> Run:
     """A run as its directory holds it."""
 
-    def stacked(which: str) -> PerAgent:
-        each = [load_policy(directory.path, k, which)[0] for k in range(config["seeds"])]
-        return jax.tree.map(lambda *x: np.stack(x), *each)
-
-    policies = {which: stacked(which) for which in ("best", "last")}
+    seeds = range(config["seeds"])
+    loaded = {which: [load_policy(directory.path, k, which) for k in seeds] for which in WHICH}
+    policies = {
+        which: jax.tree.map(lambda *x: np.stack(x), *(policy for policy, _ in each))
+        for which, each in loaded.items()
+    }
+    steps = {which: [about["env_steps"] for _, about in each] for which, each in loaded.items()}
     complete = directory.is_finished(config)
     return Run(
-        config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic,
+        config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic, steps,
         (directory.result(config) if complete else None) or {}, complete=complete,
     )  # fmt: skip
 
@@ -987,7 +1064,7 @@ class _Loop:
         agents = self.program.game.players.agents
         state, played = self.lanes.evaluate(state, iteration)
         steps, lines = self._steps(iteration), []
-        returns, lengths = played["eval"]
+        returns, lengths = played[self._prefix]
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
             for prefix, (r, n) in played.items():
@@ -998,31 +1075,55 @@ class _Loop:
                 self.config["seed"] + k, steps, self._seconds(),
                 returns[k].sum(-1).tolist(), lengths[k].tolist(),
             )  # fmt: skip
-        self._note("eval", lines)
+        for prefix in played:
+            self._note(prefix, lines)
         if self.directory:
             self.directory.log(lines)
             self.directory.write_evaluations(self.evaluations.content)
-            self._save_policies(state)
+            self._save_policies(state, iteration)
         self.report("evaluation", {"env_steps": steps, **self.last})
         return state
 
+    @property
+    def _prefix(self) -> str:
+        """Of the play that policies are chosen and reported by."""
+        return "eval_sampled" if self.program.algorithm.stochastic else "eval"
+
     def _note(self, prefix: str, lines: list[dict[str, Any]]) -> None:
-        name = f"{prefix}/return/team_sum"
+        name = f"{prefix}/{team_return(self.program.game.players)}"
         values = [line[name] for line in lines if name in line]
         if values:
             self.last[name] = float(np.mean(values))
 
-    def _save_policies(self, state: States) -> None:
-        assert self.directory is not None
+    def _policies(
+        self, state: States, iteration: int
+    ) -> tuple[dict[str, PyTree], dict[str, list[int]]]:
+        """Best and last policies [S, ...], and [S] the environment steps each was trained for."""
         algorithm = self.program.algorithm
-        last, best = self.lanes.gather(
-            state, lambda s: (algorithm.policy(s.learner), s.best.policy)
+        last, best = self.lanes.gather(state, lambda s: (algorithm.policy(s.learner), s.best))
+        low, high = best.iteration.astype(np.int64).T
+        found = low + (high << 32)
+        none = found == 0  # nothing trained was evaluated yet
+
+        def choose(of_best: Any, of_last: Any) -> Any:
+            return np.where(none.reshape(-1, *[1] * (of_last.ndim - 1)), of_last, of_best)
+
+        policies = {"best": jax.tree.map(choose, best.policy, last), "last": last}
+        reached = {"best": np.where(none, iteration, found), "last": np.full_like(found, iteration)}
+        steps = {w: [self._steps(k) for k in i.tolist()] for w, i in reached.items()}
+        return policies, steps
+
+    def _save_policies(self, state: States, iteration: int) -> None:
+        assert self.directory is not None
+        policies, steps = self._policies(state, iteration)
+        name, game = identity(self.config), self.program.game
+        default = "last" if interests_conflict(game) else "best"
+        about = describe(policies["last"], game, self.program.algorithm)
+        self.directory.write_json(
+            "policy/policy.json", seal(about | {"run": name, "default": default})
         )
-        name = identity(self.config)
-        about = describe(last, self.program.game, algorithm) | {"run": name}
-        self.directory.write_json("policy/policy.json", seal(about))
-        save_policies(self.directory.path, "last", last, name)
-        save_policies(self.directory.path, "best", best, name)
+        for which, stacked in policies.items():
+            save_policies(self.directory.path, which, stacked, name, steps[which])
 
     def _save(self, state: States, iteration: int) -> None:
         if not self.directory:
@@ -1054,17 +1155,12 @@ class _Loop:
         if self.stop:
             raise self._interrupted(state, iteration)
         algorithm = self.program.algorithm
-        policies, learner = self.lanes.gather(
-            state,
-            lambda s: (
-                {"best": s.best.policy, "last": algorithm.policy(s.learner)},
-                without_replay(s.learner),
-            ),
-        )
+        policies, steps = self._policies(state, iteration)
+        learner = self.lanes.gather(state, lambda s: without_replay(s.learner))
         path = self.directory.path if self.directory else None
         run = Run(
             self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic, learner=learner, complete=True,
+            algorithm.stochastic, steps, learner=learner, complete=True,
         )  # fmt: skip
         if self.config["final_episodes"]:
             self._absolute(run)
@@ -1076,7 +1172,7 @@ class _Loop:
         """What to raise after a request to stop; policies are saved as they are."""
         steps, again, path = self._steps(iteration), None, None
         if self.directory:
-            self._save_policies(state)
+            self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
                 again = resume_command(path, self.config["environment"], self.environment)
@@ -1085,17 +1181,16 @@ class _Loop:
         return Interrupted(path, steps, self.config["steps"], again)
 
     def _absolute(self, run: Run) -> None:
-        """The absolute metric: the best policies, on fresh episodes."""
-        played = _played_finally(run)
-        run.metrics = summary(run.game.players.agents, played)
-        returns, lengths = played["eval"]
+        """The final evaluation; those that stand for the run give marl-eval's absolute metric."""
+        played = _play_finally(run)
+        returns, lengths = played[run.which][self._prefix]
         for k in range(self.config["seeds"]):
             self.evaluations.absolute(
                 self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()
             )
         if self.directory:
             self.directory.write_evaluations(self.evaluations.content)
-            self.directory.write_result(self.config, run.metrics)
+            self.directory.write_result(self.config, run.results)
 
 
 class _Interrupt:

@@ -52,9 +52,13 @@ CONFIG: dict[str, Any] = {
     **RUN,
     "sizes": dict,
     "lanes": Seeds,
-}
+    "metric": Literal[
+        "eval/return/team_sum", "eval/return/team_mean",
+        "eval_sampled/return/team_sum", "eval_sampled/return/team_mean",
+    ],
+}  # fmt: skip
 """What must stand in a ``config.json`` to go on from it."""
-ABSENT_ONCE = {"evaluation_episodes": 32}
+ABSENT_ONCE = {"evaluation_episodes": 32, "metric": "eval/return/team_sum"}
 """What did not stand in older ones, and was this."""
 _PASSING = ("format", "coterie", "command", "steps", "versions", "sessions", "hosting")
 """What may differ between two configurations of one run."""
@@ -193,18 +197,20 @@ class RunDirectory:
         )
 
     def result(self, config: dict[str, Any]) -> dict[str, Any] | None:
-        """The final evaluation's summary as ``result.json`` holds it; None where it does not."""
+        """The final evaluation's summaries, by ``best`` and ``last`` policies, as ``result.json``
+        holds them; None where it does not."""
         try:
             content = read_sealed(self.path / RESULT)
         except (UsageError, OSError):
             return None
         same = content.get("run") == identity(config) and content.get("steps") == config["steps"]
-        metrics = content.get("metrics")
-        return metrics if same and _is_summary(metrics) else None
+        results = content.get("policies")
+        sound = isinstance(results, dict) and results.keys() == {"best", "last"}
+        return results if same and sound and all(map(_is_summary, results.values())) else None
 
-    def write_result(self, config: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Writes ``result.json``."""
-        about = {"run": identity(config), "steps": config["steps"], "metrics": metrics}
+    def write_result(self, config: dict[str, Any], results: dict[str, Any]) -> None:
+        """Writes ``result.json``: the summaries of the ``best`` and of the ``last`` policies."""
+        about = {"run": identity(config), "steps": config["steps"], "policies": results}
         self.write_json(RESULT, seal(about))
 
     @classmethod

@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt
 
 from coterie.algorithms._base import Algorithm
 from coterie.envs.views import SEED_AXIS, Game, init_vector
@@ -30,10 +30,15 @@ CHUNK_STEPS = 16_384
 
 
 class Best(eqx.Module):
-    """The policy that evaluated best so far, and its mean team return."""
+    """The policy that evaluated best so far, its mean team return, and when it was evaluated.
+
+    Before the first evaluation of a trained policy the score is -∞. ``iteration`` is two 32-bit
+    words, low first.
+    """
 
     policy: PerAgent
     score: Float[Array, ""]
+    iteration: UInt[Array, "2"]
 
 
 class TrainState(eqx.Module):
@@ -81,7 +86,7 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
         judge_key=judge_key,
         episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
         losses=dict.fromkeys(algorithm.metrics, zero),
-        best=Best(policy, jnp.full((), -jnp.inf, jnp.float32)),
+        best=Best(policy, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros(2, jnp.uint32)),
     )
     return state, vector_key
 
@@ -113,11 +118,26 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
-def better_of(policy: PerAgent, score: Float[Array, ""], best: Best) -> Best:
-    """The policy that scored more; the present one if they are equal."""
-    better = score >= best.score
-    now = Best(policy, score)
+def better_of(
+    policy: PerAgent, score: Float[Array, ""], iteration: UInt[Array, "2"], best: Best
+) -> Best:
+    """The policy that scored more; the present one if they are equal.
+
+    The untrained policy, of iteration 0, does not compete: its score says nothing of learning.
+    """
+    better = (score >= best.score) & jnp.any(iteration > 0)
+    now = Best(policy, score, iteration)
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
+
+
+def words(count: int) -> np.ndarray:
+    """A count as two 32-bit words, low first."""
+    return np.array([count % 2**32, count >> 32], np.uint32)
+
+
+def chosen_score(played: dict[str, tuple[Any, Any]], stochastic: bool) -> Any:
+    """Mean team return that policies are chosen by: as they act, so sampled if they sample."""
+    return played["eval_sampled" if stochastic else "eval"][0].sum(-1).mean(-1)
 
 
 class Paced(abc.ABC):
@@ -223,19 +243,19 @@ class Program(Paced):
         return state, done, health, ill(health)
 
     def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
-        """Plays the policy; keeps it where it is greedily the best so far.
+        """Plays the policy after iteration ``point``; keeps it where it is the best so far.
 
         Returns: the state, and {"eval": (returns [S, E, R], lengths [S, E])}, with "eval_sampled"
             beside it for a stochastic policy.
         """
-        return self._evaluate(state, np.uint32(point % 2**32))
+        return self._evaluate(state, words(point))
 
     def _judge(self, state: TrainState, point: Array, episodes: int) -> Any:
-        key = jax.random.fold_in(state.judge_key, point)
+        key = jax.random.fold_in(state.judge_key, point[0])
         policy = self.algorithm.policy(state.learner)
         played = play_both(self.game, policy, key, episodes, self.algorithm.stochastic)
-        score = played["eval"][0].sum(-1).mean()
-        best = better_of(policy, score, state.best)
+        score = chosen_score(played, self.algorithm.stochastic)
+        best = better_of(policy, score, point, state.best)
         return eqx.tree_at(lambda s: s.best, state, best), played
 
 

@@ -8,6 +8,7 @@ from sealing import make_run
 
 from coterie.errors import DamagedFile
 from coterie.show import curves
+from coterie.show.metrics import in_words
 from coterie.types import UsageError
 
 RETURN = "eval/return/team_sum"
@@ -53,7 +54,7 @@ def test_plot_draws_mean_seeds_and_words(tmp_path, drawn):
     assert not ax.collections
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["vdn (2 seeds)", "random"]
     assert ax.get_xlabel() == "environment steps"
-    assert ax.get_ylabel() == "team return (sum over agents),\ngreedy evaluation"
+    assert ax.get_ylabel() == "return of the team (sum over agents),\ngreedy"
     assert ax.get_title(loc="left") == "matrix/climbing"
     assert ax.xaxis.get_major_formatter()(2_500_000) == "2.5M"
     assert "matplotlib.pyplot" not in sys.modules
@@ -162,13 +163,36 @@ def test_what_cannot_be_plotted_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metric", "title"),
+    ("metric", "words"),
     [
-        ("eval_sampled/length", "episode length (steps),\nevaluation of the sampled policy"),
-        ("train/return/team_mean", "team return (mean over agents),\nwhile exploring"),
-        ("eval/return/agent/left", "return of left,\ngreedy evaluation"),
+        ("eval_sampled/length", "episode length (steps), sampled"),
+        ("train/return/team_mean", "return per agent (mean), while exploring"),
+        ("eval/return/agent/left", "return of left, greedy"),
         ("loss", "loss"),
+        (
+            ("eval/return/team_sum", "eval/return/team_sum"),
+            "return of the team (sum over agents), greedy",
+        ),
+        (
+            ("eval/return/team_sum", "eval_sampled/return/team_sum"),
+            "return of the team (sum over agents), policies as they act",
+        ),
     ],
 )
-def test_axis_title(metric, title):
-    assert curves.axis_title(metric) == title
+def test_metrics_in_words(metric, words):
+    assert in_words(metric) == words
+
+
+def test_every_run_is_drawn_by_its_own_metric(tmp_path, drawn):
+    """Stochastic policies as they are sampled, unless greedy play is asked for."""
+    sampled = {"eval_sampled/return/team_mean": 9.0, "eval/return/team_mean": 3.0}
+    line = [{"seed": 0, "env_steps": 0, **sampled}]
+    own = make_run(tmp_path / "a", line, algorithm="ia2c", metric=next(iter(sampled)))
+    other = write(tmp_path / "b", evaluations(1), "vdn", "lbf/8x8-2p-3f")
+    for greedy, value in ((False, 9.0), (True, 3.0)):
+        curves.plot([own, other], tmp_path / "x.png", greedy=greedy)
+        first, second = drawn[-1].axes
+        assert first.get_lines()[0].get_ydata() == [value]
+        play = "greedy" if greedy else "sampled"
+        assert first.get_ylabel() == f"return per agent (mean),\n{play}"
+        assert second.get_ylabel() == "return of the team (sum over agents),\ngreedy"

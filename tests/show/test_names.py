@@ -20,16 +20,20 @@ import coterie
 from coterie import cli
 from coterie.cli import main
 from coterie.envs.matrix import MatrixGame
+from coterie.envs.views import Game
 from coterie.errors import EnvironmentFault
+from coterie.runs import Run
 from coterie.show import curves
 from coterie.show.curves import Curve
 from coterie.show.film import picture
 from coterie.show.lesson import LectureDisplay
+from coterie.show.metrics import in_words
 from coterie.show.progress import TrainDisplay
 from coterie.show.record import Frame, Recording
 from coterie.show.report import Command, Matrix, Section, Settings, Table, Viewer, write_report
 from coterie.show.report import Text as Paragraphs
 from coterie.show.report.html import inline, quoted
+from coterie.show.returns import render_returns
 from coterie.show.scene import Label, Scene
 from coterie.show.tables import render_game
 from coterie.show.terminal import Terminal, line
@@ -107,13 +111,14 @@ def test_file_names_are_short_distinct_and_plain():
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_terminal_tables_and_lines_show_names(name, capsys):
-    m = {"mean": 1.0, "ci95": [0.5, 1.5], "per_seed": [0.5, 1.5]}
-    cli._print_metrics({f"eval/return/agent/{name}": m}, f"policy in {name}")
+    game = MatrixGame([[1, 2], [3, 0]], agents=(name, "other"), actions=(name, "B"), name=name)
+    m = {"mean": 1.25, "iqm": 1.0, "ci95": [0.5, 1.5], "per_seed": [0.5, 1.5], "seeds": 2}
+    metric = f"eval/return/agent/{name}"
+    cli._say(name, render_returns(Run({}, Game(game), {}, None, 0), {"last": {metric: m}}, metric))
     out, _ = capsys.readouterr()
     assert harmless(out)
     assert out.count(shown(name)) == 2
-    assert "1.000" in out
-    game = MatrixGame([[1, 2], [3, 0]], agents=(name, "other"), actions=(name, "B"), name=name)
+    assert "1.25" in out
     text = printed(render_game(game))
     # in the heading, the corner, as a row and a column, and in what is said below
     assert text.count(shown(name)) > 5
@@ -218,8 +223,8 @@ def a_curve(label):
 
 def test_plots_show_names(tmp_path, recwarn):
     panels = {name: [a_curve(name)] for name in NAMES}
-    title = curves.axis_title(f"eval/return/agent/{NAMES[0]}")
-    figure = curves.draw(panels, title, NAMES[0], dict.fromkeys(NAMES[:3], 0.5))
+    titles = dict.fromkeys(panels, in_words(f"eval/return/agent/{NAMES[0]}"))
+    figure = curves.draw(panels, titles, NAMES[0], dict.fromkeys(NAMES[:3], 0.5))
     figure.set_layout_engine(None)  # it takes long, and is not asked for
     figure.savefig(tmp_path / "curves.png", dpi=10)
     assert not recwarn
@@ -239,7 +244,7 @@ def test_plots_show_names(tmp_path, recwarn):
 
 def test_long_names_leave_room_for_the_curves(tmp_path, recwarn):
     name = NAMES[-1]
-    figure = curves.draw({name: [a_curve(name)]}, curves.axis_title(name), name, {name: 0.5})
+    figure = curves.draw({name: [a_curve(name)]}, {name: in_words(name)}, name, {name: 0.5})
     figure.savefig(tmp_path / "curves.png", dpi=20)
     width, _ = figure.get_size_inches()
     assert figure.axes[0].get_position().width * width > 2.5
@@ -248,7 +253,7 @@ def test_long_names_leave_room_for_the_curves(tmp_path, recwarn):
 
 def test_plots_of_names_differ_from_formulas():
     def pixels(label):
-        figure = curves.draw({"e": [a_curve(label)]}, "y")
+        figure = curves.draw({"e": [a_curve(label)]}, {"e": "y"})
         figure.savefig(file := io.BytesIO(), format="png", dpi=60)
         return np.asarray(Image.open(file))
 
@@ -358,10 +363,9 @@ def run(tmp_path_factory):
 
 
 def test_what_training_prints(run):
-    out, names, said = run
+    out, _, said = run
     assert harmless(said)
-    for name in names:
-        assert f"eval/return/agent/{shown(name)} " in said
+    assert "return per agent (mean), sampled" in said
     assert "[/blue]" in said
     assert shown(f"kept in '{out}'") in said
 
@@ -372,13 +376,14 @@ def test_what_is_made_of_a_run(run, tmp_path, capsys, command):
     file = tmp_path / ("x\x1b[1m" + {"watch": ".gif", "plot": ".png"}.get(command, ".html"))
     line_ = [command if command != "html" else "watch", str(path)]
     line_ += [] if command == "evaluate" else ["--out", str(file)]
-    line_ += ["--metric", f"eval/return/agent/{names[0]}"] if command == "plot" else []
+    one = ["--metric", f"eval/return/agent/{names[0]}"]
+    line_ += one if command in ("plot", "evaluate") else []
     assert main(line_) == 0
     out, err = capsys.readouterr()
     assert harmless(out)
     assert err == ""
     if command == "evaluate":
-        assert all(f"eval/return/agent/{shown(name)} " in out for name in names)
+        assert f"return of {shown(names[0])}, greedy " in out
     else:
         assert out == shown(f"{file}") + "\n"
     if command in ("report", "html"):

@@ -471,7 +471,9 @@ def test_the_page_of_a_run(trained, tmp_path, capsys):
     source = Source.read(trained)
     evaluated = evaluations(trained)
     absolute = evaluated["matrix"]["climbing"]["ia2c"]["seed_1"]["absolute_metrics"]["return"]
-    assert source.per_seed[1] == pytest.approx(np.mean(absolute))
+    assert source.metric == "eval_sampled/return/team_mean"
+    assert source.per_seed[1] == pytest.approx(np.mean(absolute) / 2)  # recorded as sums
+    assert "return per agent (mean), sampled" in text
 
 
 @pytest.mark.parametrize("best", [0, 1])
@@ -495,7 +497,8 @@ def test_an_unfinished_run_is_called_so_and_judged_by_its_last_evaluation(traine
     assert "ia2c (unfinished)" in text
     assert "1 run, 1 of them unfinished." in text
     last = logged(run)[-1]
-    assert Source.read(run).per_seed[last["seed"]] == last["eval/return/team_sum"]
+    assert Source.read(run).per_seed[last["seed"]] == last["eval_sampled/return/team_mean"]
+    assert Source.read(run, greedy=True).per_seed[last["seed"]] == last["eval/return/team_mean"]
 
 
 def test_names_of_runs_are_not_obeyed(trained, tmp_path, visit):

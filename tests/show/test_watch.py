@@ -111,7 +111,7 @@ def test_every_team_plays_as_it_does_when_it_is_loaded(which):
             expected.append(
                 tuple(own[a] for own, a in zip(Clock().action_names(), chosen, strict=True))
             )
-        (frames,) = record(run, seed=seed, which=which).episodes
+        (frames,) = record(run, seed=seed, which=which, greedy=True).episodes
         assert [f.actions for f in frames[1:]] == expected
         played.add(tuple(expected))
     assert len(played) > 1
@@ -125,12 +125,12 @@ def test_a_central_learner_is_shown_by_its_agents():
 
 def test_sampling_differs_between_episodes_and_repeats_with_its_seed():
     run = a_run(Clock())
-    drawn = record(run, greedy=False, episodes=12)
+    drawn = record(run, episodes=12)
     played = {tuple(f.actions for f in frames) for frames in drawn.episodes}
     assert len(played) > 3
     assert record(run, greedy=False, episodes=12).episodes == drawn.episodes
     assert record(run, greedy=False, episodes=12, episode_seed=1).episodes != drawn.episodes
-    greedy = record(run, episodes=4)
+    greedy = record(run, greedy=True, episodes=4)
     assert len({tuple(f.actions for f in frames) for frames in greedy.episodes}) == 1
 
 
@@ -206,7 +206,7 @@ def test_an_mp4_plays_as_long(short, tmp_path):
 def test_an_html_film_is_a_page_with_a_player(short, tmp_path):
     page = film(short, tmp_path / "x.html").read_text()
     assert page.count('class="viewer"') == 1
-    assert "mappo on clock:Clock, team 0, best policy" in page
+    assert "mappo on clock:Clock, team 0, last policy, sampled" in page
 
 
 def test_pictures_show_what_changed():

@@ -47,6 +47,13 @@ class Environment(abc.ABC):
     def step(self, key: PRNGKey, state: Any, actions: Int[Array, " N"]) -> tuple[Any, TimeStep]:
         """One joint action; ``truncated`` stays False unless the game itself cuts episodes."""
 
+    def return_bounds(self) -> tuple[float, float] | None:
+        """The least and the greatest return of the team in one episode, summed over agents.
+
+        Intervals of returns are cut off there. None where it is not known.
+        """
+        return None
+
     def action_names(self) -> tuple[tuple[str, ...], ...]:
         """What each agent's actions are called where they are shown; their numbers, if nothing."""
         return tuple(tuple(str(a) for a in range(k)) for k in self.spec().action_counts)

@@ -165,6 +165,10 @@ class Foraging(Environment):
         state = State(entities, state.spawned)
         return state, self._time_step(state, observations, rewards, terminated)
 
+    def return_bounds(self) -> tuple[float, float]:
+        """From every load of every step failing to everything collected."""
+        return 0.0 - self.penalty * self.players * self.time_limit, 1.0
+
     def action_names(self) -> tuple[tuple[str, ...], ...]:
         return (ACTIONS,) * self.players
 

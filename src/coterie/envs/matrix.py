@@ -144,6 +144,10 @@ class MatrixGame(Environment):
         state = MatrixState(state.played + 1, jnp.concatenate(one_hot))
         return state, self._observe(state, rewards)
 
+    def return_bounds(self) -> tuple[float, float]:
+        team = self.rounds * self.payoffs.sum(axis=-1)
+        return float(team.min()), float(team.max())
+
     def action_names(self) -> tuple[tuple[str, ...], ...]:
         return self.action_labels
 

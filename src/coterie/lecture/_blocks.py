@@ -12,11 +12,12 @@ from coterie.analysis.games import describe
 from coterie.analysis.learned import learned_play
 from coterie.analysis.statistics import summarise
 from coterie.envs.matrix import MatrixGame
-from coterie.runs import Run
-from coterie.show.curves import aggregate, axis_title, series
+from coterie.runs import Run, headline
+from coterie.show.curves import aggregate, series
+from coterie.show.metrics import in_words
+from coterie.show.numbers import folded, interval, number, proportion
 from coterie.show.record import record
 from coterie.show.report import Curves, Matrix, Table, Viewer
-from coterie.show.tables import number
 
 
 def learning_curves(
@@ -31,8 +32,14 @@ def learning_curves(
         assert run.path is not None
         curve = aggregate(run.config["algorithm"], series(run.path, metric))
         panels.setdefault(run.config["environment"], []).append(curve)
-    title = axis_title(metric).replace("\n", " ")
+    title = in_words(metric)
     return Curves(panels, title, references=dict(references), caption=caption)
+
+
+def final_returns(run: Run, which: str = "last", episodes: int = 320) -> list[float]:
+    """Each seed's return, by the metric and the play that stand for the run."""
+    metric = headline(run.game, run.stochastic)
+    return run.evaluate(episodes, which)[metric]["per_seed"]
 
 
 def outcomes(run: Run) -> list[dict[str, Any]]:
@@ -55,15 +62,10 @@ def share(played: Sequence[Mapping[str, Any]], payoff: float) -> float:
 
 
 def tally(played: Sequence[Mapping[str, Any]]) -> str:
-    """Where seeds ended: "7 on 17 of 20, 6 on 3 of 20"."""
+    """Where seeds ended: "7 on 17 of 20 (62 to 97%), 6 on 3 of 20 (3 to 38%)"."""
     counts = Counter(round(x, 3) for x in mean_payoff(played))
-    return ", ".join(f"{x:g} on {k} of {len(played)}" for x, k in counts.most_common())
-
-
-def tallied(per_seed: Sequence[float]) -> str:
-    """Every seed's number, equal ones once: "7 (18 times), 6 (2 times)"."""
-    counts = Counter(number(round(x, 2)) for x in per_seed)
-    return ", ".join(f"{x} ({k} times)" if k > 1 else x for x, k in counts.items())
+    each = counts.most_common()
+    return ", ".join(f"{number(x)} on {proportion(k, len(played))}" for x, k in each)
 
 
 def ended(env: MatrixGame, played: Mapping[str, Sequence[Mapping[str, Any]]]) -> Matrix:
@@ -111,14 +113,13 @@ def summary_table(results: Mapping[str, Sequence[float]], what: str, caption: st
     rows: list[list[Any]] = []
     for name, per_seed in results.items():
         s = summarise(per_seed)
-        interval = " to ".join(f"{number(x)}" for x in s["ci95"]) if s["ci95"] else ""
-        each = tallied(per_seed)
-        rows.append([name, s["mean"], s["iqm"], interval, s["seeds"], each])
-    headers = ["algorithm", what, "IQM", "95% interval", "seeds", "each seed"]
+        rows.append([name, s["mean"], interval(s["ci95"]), s["iqm"], s["seeds"], folded(per_seed)])
+    headers = ["algorithm", what, "95% interval", "IQM", "seeds", "each seed"]
     return Table(headers, rows, caption)
 
 
-def episode(run: Run, per_seed: Sequence[float], caption: str, greedy: bool = True) -> Viewer:
-    """An episode of the best seed's team."""
+def episode(run: Run, per_seed: Sequence[float], who: str) -> Viewer:
+    """An episode of the best seed's team, played as its policies act."""
     best = int(np.argmax(per_seed))
-    return Viewer(record(run, seed=best, greedy=greedy), caption)
+    recording = record(run, seed=best)
+    return Viewer(recording, f"{who}: {recording.title}.")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from coterie.analysis.messages import codes
+from coterie.analysis.statistics import difference_interval
 from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._blocks import episode, learning_curves, summary_table
+from coterie.lecture._blocks import episode, final_returns, learning_curves, summary_table
 from coterie.runs import Run
-from coterie.show.report import Grid
+from coterie.show.numbers import interval, number
+from coterie.show.report import Grid, Table
 
 A2C: dict[str, Any] = {
     "environments": 64, "rollout_steps": 25, "lr": 2e-3, "gae_lambda": 0.95, "entropy": 0.03,
@@ -26,13 +30,14 @@ PAIRS = {"maa2c": "ia2c", "mappo": "ippo"}
 BOOK = {"maa2c": -31.4 / 2, "ia2c": -37.7 / 2}
 """Per agent; the book plots the sum over both."""
 LEVELS = {
-    "no communication": -15.1,
+    "no words": -15.1,
     "two words": -11.1,
     "full information": -7.3,
 }
 """Returns per agent of simple ways to play."""
-CODE = {"maa2c": -9.0, "mappo": -8.5}
-"""Better than this, a team has a code of three words."""
+TALKS, COSTS = 0.8, 1.0
+"""A team communicates if its word tells of the goal by so many bits (two words tell 0.92, three
+1.58), and words of other episodes in its place cost so much return per agent."""
 
 
 class SpeakerListener(Item):
@@ -45,9 +50,11 @@ class SpeakerListener(Item):
         "Only the speaker sees which landmark is the goal, only the listener can move, so the "
         "speaker has to be understood. The book's advantage actor-critics do not come to "
         "communicate (−15.7 and −18.9 per agent). Here advantage and proximal actor-critics learn "
-        "in pairs that differ in nothing but what the critic sees. With a critic that sees "
-        "everything, a code of three words is found on nearly every seed; most teams with "
-        "independent critics have none by then, though some find one too."
+        "in pairs that differ in nothing but what the critic sees. Whether a team talks is read "
+        "off its words: how many bits they tell of the goal, and what is lost when each word is "
+        "replaced by one from another episode, or always the same one is said. With a critic that "
+        "sees everything, nearly every team finds a code; teams with independent critics find "
+        "one later, or one of fewer words."
     )
 
     def recipes(self) -> dict[str, Recipe]:
@@ -58,7 +65,10 @@ class SpeakerListener(Item):
 
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
         return {
-            name: run.evaluate(320)["eval/return/team_mean"]["per_seed"]
+            name: {
+                "per_seed": final_returns(run, "best"),
+                "codes": [dataclasses.asdict(code) for code in codes(run, which="best")],
+            }
             for name, run in trained.items()
         }
 
@@ -74,24 +84,26 @@ class SpeakerListener(Item):
         pairs = [(central, own) for central, own in PAIRS.items() if central in trained]
         references = dict(LEVELS)
         references |= {f"book, {name}": x for name, x in BOOK.items()}
+        returns = {name: found["per_seed"] for name, found in numbers.items()}
         return [
             *(
                 learning_curves(
                     {name: trained[name] for name in pair},
                     "eval_sampled/return/team_mean",
                     references,
-                    "Policies as they are drawn.",
+                    "Policies sampled.",
                 )
                 for pair in pairs
             ),
             summary_table(
-                numbers,
+                returns,
                 "return",
-                "Per agent: best policies, greedy, 320 fresh episodes a seed.",
+                "Per agent: the best policies of each seed, sampled, 320 other episodes each.",
             ),
+            _words(numbers),
             Grid(
                 [
-                    episode(trained[name], numbers[name], f"A team of {name.upper()}, greedy.")
+                    episode(trained[name], returns[name], f"A team of {name.upper()}")
                     for pair in pairs
                     for name in reversed(pair)
                 ],
@@ -100,29 +112,63 @@ class SpeakerListener(Item):
         ]
 
 
-def _compared(central: str, with_z: list[float], own: str, without: list[float]) -> list[Check]:
-    """The claims of one pair: each seed's return per agent, with and without z in the critic."""
-    level, names = CODE[central], (central.upper(), own.upper())
-    shown = [", ".join(f"{x:.1f}" for x in seeds) for seeds in (with_z, without)]
-    published = f"{BOOK['maa2c']:.1f} against {BOOK['ia2c']:.1f} per agent (A2C)"
-    means = float(np.mean(with_z)), float(np.mean(without))
+def _compared(
+    central: str, with_z: Mapping[str, Any], own: str, without: Mapping[str, Any]
+) -> list[Check]:
+    """The claims of one pair: returns per agent and codes, with and without z in the critic."""
+    names = central.upper(), own.upper()
+    returns = [np.asarray(x["per_seed"]) for x in (with_z, without)]
+    bits = [[code["bits"] for code in x["codes"]] for x in (with_z, without)]
+    gap = difference_interval(*returns)
+    found = f"{number(returns[0].mean())} against {number(returns[1].mean())}"
+    if np.isfinite(gap.low):
+        found += f"; difference {number(gap.value)} (95%: {interval((gap.low, gap.high))})"
+    talking = sum(map(_talks, with_z["codes"]))
+    seeds = len(with_z["codes"])
     return [
         Check(
-            f"{names[0]}, with a centralised critic, does better than {names[1]}",
-            published,
-            f"{means[0]:.1f} against {means[1]:.1f}",
-            means[0] > means[1] + 1,
+            f"{names[0]}, with a centralised critic, does better than {names[1]} on these seeds, "
+            "by 1 per agent at least",
+            f"{BOOK['maa2c']:.1f} against {BOOK['ia2c']:.1f} per agent (A2C)",
+            found,
+            bool(gap.value > 1),
         ),
         Check(
-            f"{names[0]} finds a code: above {level:g} on all seeds but one",
-            f"{LEVELS['full information']:g} with full information",
-            shown[0],
-            sum(x > level for x in with_z) >= max(1, len(with_z) - 1),
+            f"{names[0]} communicates on all of these {seeds} seeds but one: words tell "
+            f"{TALKS:g} bits of the goal or more, and other words cost {COSTS:g} per agent or more",
+            "with full information "
+            f"{LEVELS['full information']:g} per agent, without words {LEVELS['no words']:g}",
+            f"{talking} of {seeds}; bits {', '.join(f'{x:.2f}' for x in bits[0])}",
+            talking >= max(1, seeds - 1),
         ),
         Check(
-            f"Most seeds of {names[1]} have none yet: below {level:g}",
-            f"{LEVELS['no communication']:g} without communication",
-            shown[1],
-            sum(x < level for x in without) > len(without) / 2,
+            f"The words of {names[1]} tell less of the goal on average",
+            "no communication",
+            f"{np.mean(bits[1]):.2f} against {np.mean(bits[0]):.2f} bits; "
+            f"{', '.join(f'{x:.2f}' for x in bits[1])}",
+            bool(np.mean(bits[1]) < np.mean(bits[0])),
         ),
     ]
+
+
+def _talks(code: Mapping[str, Any]) -> bool:
+    """Whether words tell of the goal, and somebody listens to them."""
+    returns = code["returns"]
+    return code["bits"] >= TALKS and returns["said"] - returns["shuffled"] >= COSTS
+
+
+def _words(numbers: Numbers) -> Table:
+    """What each seed's team says, and what it is worth."""
+    rows: list[list[Any]] = []
+    for name, found in numbers.items():
+        for code in found["codes"]:
+            book = ", ".join(f"{goal} → {word}" for goal, word in code["book"].items())
+            returns = [code["returns"][manner] for manner in ("said", "shuffled", "silenced")]
+            rows.append([name, code["seed"], code["bits"], *returns, book])
+    headers = ["algorithm", "seed", "bits", "return", "shuffled", "silenced", "code book"]
+    caption = (
+        "The word and the goal: mutual information in bits (at most 1.58), the return per agent as "
+        "it is, with each word replaced by one of another episode, with always the same word; and "
+        "the most frequent word for each goal."
+    )
+    return Table(headers, rows, caption)

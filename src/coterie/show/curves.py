@@ -15,7 +15,7 @@ from jaxtyping import Float
 from coterie.analysis.statistics import mean_interval
 from coterie.files import warn
 from coterie.show.lettering import LITERAL, lettered, plot_font
-from coterie.text import visible
+from coterie.show.metrics import in_words, own_metric
 from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-TEAM_RETURN = "eval/return/team_sum"
 SUFFIXES = (".png", ".pdf", ".svg")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -35,17 +34,6 @@ _INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
 FEW_SEEDS = 10
 """From so many seeds on, an interval of their mean is drawn in place of the seeds themselves."""
 _MAX_POINTS = 400
-
-_WORDS = {
-    "return/team_sum": "team return (sum over agents)",
-    "return/team_mean": "team return (mean over agents)",
-    "length": "episode length (steps)",
-}
-_WHEN = {
-    "eval": "greedy evaluation",
-    "eval_sampled": "evaluation of the sampled policy",
-    "train": "while exploring",
-}
 
 
 @dataclass(frozen=True)
@@ -76,9 +64,10 @@ class Curve:
 def plot(
     runs: Sequence[Path],
     out: Path,
-    metric: str = TEAM_RETURN,
+    metric: str | None = None,
     title: str | None = None,
     references: Mapping[str, float] | None = None,
+    greedy: bool = False,
 ) -> Path:
     """Draws one line a run, the mean over seeds, in one panel an environment.
 
@@ -87,9 +76,10 @@ def plot(
     Args:
         runs: run directories.
         out: the picture, .png, .pdf or .svg; replaced where it exists.
-        metric: a name from ``metrics.jsonl``.
+        metric: a name from ``metrics.jsonl``; each run's own (``own_metric``) unless given.
         title: printed above everything.
         references: horizontal lines by name, such as published numbers.
+        greedy: of a run's own metric, greedy play, also of stochastic policies.
 
     Returns:
         ``out``.
@@ -105,12 +95,19 @@ def plot(
     if not runs:
         raise UsageError("name at least one run directory to plot")
     configs = [RunDirectory.open(Path(run)).config() for run in runs]
-    read = [(Path(run), c, series(Path(run), metric)) for run, c in zip(runs, configs, strict=True)]
+    shown = [metric or own_metric(config, greedy) for config in configs]
+    read = [
+        (Path(run), config, series(Path(run), name))
+        for run, config, name in zip(runs, configs, shown, strict=True)
+    ]
     named = [(run, str(c["algorithm"]), str(c["environment"])) for run, c, _ in read]
     panels: dict[str, list[Curve]] = {}
-    for (_, _, data), label, (_, _, environment) in zip(read, labels(named), named, strict=True):
-        panels.setdefault(environment, []).append(aggregate(label, data))
-    figure = draw(panels, axis_title(metric), title, references)
+    titles: dict[str, list[str]] = {}
+    for (_, config, data), label, name in zip(read, labels(named), shown, strict=True):
+        panels.setdefault(config["environment"], []).append(aggregate(label, data))
+        titles.setdefault(config["environment"], []).append(name)
+    words = {environment: in_words(names) for environment, names in titles.items()}
+    figure = draw(panels, words, title, references)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
     return out
@@ -187,37 +184,27 @@ def _name(run: Path) -> str:
 # ---------------------------------------------------------------------------------------------
 
 
-def axis_title(metric: str) -> str:
-    """A metric's name in words: what it measures, and when."""
-    metric = visible(metric)
-    when, _, what = metric.partition("/")
-    if when not in _WHEN:
-        return metric
-    words = _WORDS.get(what, what)
-    if what.startswith("return/agent/"):
-        words = f"return of {what.removeprefix('return/agent/')}"
-    return f"{words},\n{_WHEN[when]}"
-
-
 def draw(
     panels: Mapping[str, Sequence[Curve]],
-    y_title: str,
+    y_titles: Mapping[str, str],
     title: str | None = None,
     references: Mapping[str, float] | None = None,
 ) -> Figure:
     """A figure of one panel for each environment; a label has one colour throughout.
+
+    ``y_titles`` are by environment, as ``metrics.in_words`` writes them.
 
     Legends stand beside the panels, ordered as the lines end, so that no line is ever covered.
     """
     import matplotlib as mpl  # slow to import
 
     with mpl.rc_context(LITERAL):
-        return _figure(panels, y_title, title, references or {})
+        return _figure(panels, y_titles, title, references or {})
 
 
 def _figure(
     panels: Mapping[str, Sequence[Curve]],
-    y_title: str,
+    y_titles: Mapping[str, str],
     title: str | None,
     references: Mapping[str, float],
 ) -> Figure:
@@ -238,9 +225,13 @@ def _figure(
         _panel(ax, environment, curves, looks, references)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    y_words = "\n".join(lettered(words, plot_font(), 48) for words in y_title.split("\n"))
-    for ax in axes[::columns]:
-        ax.set_ylabel(y_words, color=_INK, fontsize=10.5, labelpad=8)
+    alike = len({y_titles[environment] for environment in panels}) == 1
+    for k, (ax, environment) in enumerate(zip(axes, panels, strict=False)):
+        if k % columns == 0 or not alike:
+            # What is measured stands above how policies acted.
+            lines = [part for part in y_titles[environment].rpartition(", ")[::2] if part]
+            words = ",\n".join(lettered(line, plot_font(), 48) for line in lines)
+            ax.set_ylabel(words, color=_INK, fontsize=10.5, labelpad=8)
     if title:
         title = lettered(title, plot_font(bold=True), 70)
         figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=14, fontweight="bold")

@@ -15,7 +15,7 @@ from rich.text import Text
 from coterie.analysis.igm import Decomposition, Verdict, learned_decomposition, learned_verdict
 from coterie.analysis.learned import Play, algorithm_of, learned_play, single_shot
 from coterie.runs import Run
-from coterie.show.tables import number
+from coterie.show.numbers import number
 from coterie.show.terminal import line
 from coterie.types import UsageError
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from coterie.show.numbers import number
 from coterie.show.terminal import Terminal, line
 
 REWARDS = {
@@ -16,6 +17,7 @@ REWARDS = {
     "sum": "common, the sum over agents",
     "mean": "common, the mean over agents",
 }
+RETURNS = {"team_sum": "of the team, the sum over agents", "team_mean": "per agent, the mean"}
 CENTRAL = {"state": "the environment's state", "joint": "the joint observation"}
 
 
@@ -52,6 +54,7 @@ class TrainDisplay:
         self.origin: dict[str, Any] | None = None
         self.facts: dict[str, Any] = {}
         self.total = 1
+        self.metric = "eval/return/team_sum"
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
         handler = getattr(self, f"_{event}", None)
@@ -76,12 +79,15 @@ class TrainDisplay:
 
     def _start(self, facts: dict[str, Any]) -> None:
         game, seeds, self.total = facts["game"], facts["seeds"], facts["steps"]
+        self.metric = facts.get("metric", self.metric)
         teams = f"{plural(seeds, 'seed')}, {self.total:,} steps" + " each" * (seeds > 1)
         what = ((facts["algorithm"], "bold"), " on ", (facts["environment"], "bold"))
         self.say(*what, f" · {plural(game.players.n_agents, 'agent')} · {teams}")
         self.say(f"{facts['mode']} · {size(facts['bytes'])}", style="dim")
         z = f" · z: {CENTRAL[game.central]}" if game.central in CENTRAL else ""
         self.say(f"reward: {REWARDS[game.reward]}{z}", style="dim")
+        when = ", policies sampled" if self.metric.startswith("eval_sampled/") else ""
+        self.say(f"returns: {RETURNS[self.metric.rpartition('/')[2]]}{when}", style="dim")
         if self.live:
             self.bar.start()
             self.task = self.bar.add_task("", total=None, steps="compiling")
@@ -109,7 +115,7 @@ class TrainDisplay:
         steps = facts["env_steps"] - self.origin["env_steps"]
         words = {
             "steps": f"{short(facts['env_steps'])}/{short(self.total)}",
-            "score": _score(facts),
+            "score": _score(facts, self.metric),
             "split": _split(facts, self.origin),
         }
         if steps > 0:
@@ -124,7 +130,7 @@ class TrainDisplay:
         words = self._words(self.facts | facts) if self.origin else {}
         rest = [words[w] for w in ("rate", "split", "left") if words.get(w)]
         steps = f"{short(facts['env_steps']):>6} steps"
-        self.say("  ".join([steps, _score(facts), *rest]))
+        self.say("  ".join([steps, _score(facts, self.metric), *rest]))
 
     def _end(self, facts: dict[str, Any]) -> None:
         self._stop()
@@ -144,9 +150,15 @@ def short(value: float | int) -> str:
     return f"{value:.0f}"
 
 
-def _score(facts: dict[str, Any]) -> str:
-    words = {"eval/return/team_sum": "return", "train/return/team_sum": "exploring"}
-    return "  ".join(f"{word} {facts[k]:.3f}" for k, word in words.items() if k in facts)
+def _score(facts: dict[str, Any], metric: str) -> str:
+    """Returns by the run's own metric, the greedy policy's in brackets beside a sampled one's."""
+    when, _, what = metric.partition("/")
+    shown = f"return {number(facts[metric])}" if metric in facts else ""
+    if when == "eval_sampled" and f"eval/{what}" in facts:
+        shown += f" (greedy {number(facts[f'eval/{what}'])})"
+    exploring = f"train/{what}"
+    words = [shown, f"exploring {number(facts[exploring])}" if exploring in facts else ""]
+    return "  ".join(word for word in words if word)
 
 
 def _split(facts: dict[str, Any], origin: dict[str, Any]) -> str:

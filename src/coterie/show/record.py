@@ -119,23 +119,26 @@ def _digits(x: float) -> float:
 def record(
     run: Run,
     seed: int = 0,
-    which: str = "best",
+    which: str | None = None,
     episodes: int = 1,
-    greedy: bool = True,
+    greedy: bool | None = None,
     episode_seed: int = 0,
 ) -> Recording:
     """Episodes that one trained team plays in the environment it was trained in.
 
     Args:
         seed: which team, counted from 0.
-        which: its ``best`` policy or its ``last``.
-        greedy: the likeliest actions; False draws them from the policy.
+        which: its ``best`` policy or its ``last``; ``Run.which`` unless given.
+        greedy: play the likeliest or most valued actions; stochastic policies are sampled unless
+            this is True.
         episode_seed: of the starts.
 
     Raises:
         UsageError: there is no such team, or it cannot be drawn from.
         NoPictures: the environment has none.
     """
+    which = which or run.which
+    greedy = not run.stochastic if greedy is None else greedy
     if which not in run.policies:
         raise UsageError(f"which must be {' or '.join(run.policies)}; got {which!r}")
     seeds = run.config["seeds"]
@@ -153,8 +156,12 @@ def record(
     player = _Player(run, policy, greedy)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(episode_seed), 0xF11A), episodes)
     played = tuple(tuple(player.episode(key)) for key in keys)
+    trained = run.policy_steps.get(which)
+    steps = trained[seed] if trained else None
+    of_step = "" if steps is None else f" of step {steps:,}"
     title = f"{run.config['algorithm']} on {run.config['environment']}, team {seed}, {which} policy"
-    return Recording(title + ("" if greedy else ", sampled"), run.game.players.agents, played)
+    manner = "greedy" if greedy else "sampled"
+    return Recording(f"{title}{of_step}, {manner}", run.game.players.agents, played)
 
 
 class _Player:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from coterie.analysis import games
 from coterie.envs.matrix import MatrixGame
+from coterie.show.numbers import number
 from coterie.show.terminal import line
 
 OPTIMAL = "bold green"
@@ -47,12 +48,6 @@ def _heading(env: MatrixGame, report: games.GameReport) -> Text:
     traits = [f"{n} agent{'s' * (n > 1)}", kind]
     traits += ["single-shot" if env.rounds == 1 else f"{env.rounds} rounds"]
     return line((env.name, "bold"), ("   " + " · ".join(traits), "dim"))
-
-
-def number(value: float) -> str:
-    """A payoff as a reader writes it: at most four significant digits, and a true minus sign."""
-    text = f"{value:.0f}" if 1e4 <= abs(value) < 1e8 else f"{value:.4g}"
-    return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _joint(labels: Sequence[str]) -> str:

@@ -12,8 +12,11 @@ import numpy as np
 
 from coterie.analysis.statistics import summarise
 from coterie.files import warn
+from coterie.policy import default_policy
 from coterie.runs import is_code, open_run
 from coterie.show import curves
+from coterie.show.metrics import in_words, own_metric
+from coterie.show.numbers import folded
 from coterie.show.record import NoPictures, record
 from coterie.show.report.blocks import (
     Block,
@@ -39,21 +42,24 @@ class Source:
 
     Attributes:
         config: what ``config.json`` holds.
-        series: team return of each greedy evaluation, by seed and environment steps.
+        metric: what is shown of it.
+        series: the metric at each evaluation, by seed and environment steps.
         steps: environment steps done, per seed.
-        absolute: [S] team returns of the best policies on fresh episodes; None before a run's end.
+        absolute: [S] the metric in the final evaluation, of other episodes; None before a run's
+            end, and for a metric that is not the run's own.
         damage: sentences on what could not be read.
     """
 
     path: Path
     config: dict[str, Any]
+    metric: str
     series: dict[int, dict[int, float]]
     steps: int
     absolute: list[float] | None
     damage: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> Source:
+    def read(cls, path: Path, metric: str | None = None, greedy: bool = False) -> Source:
         """UsageError, in one sentence, where there is no run or nothing of it can be shown."""
         directory = RunDirectory.open(path)
         config, damage = directory.config(), dict[str, None]()
@@ -62,10 +68,16 @@ class Source:
             damage[sentence] = None
             warn(sentence)
 
-        series = curves.series(path, curves.TEAM_RETURN, tell)
+        own, shown = own_metric(config), metric or own_metric(config, greedy)
+        series = curves.series(path, shown, tell)
         steps, episodes = directory.steps_done(tell), directory.absolute(tell)
-        absolute = None if episodes is None else [float(np.mean(own)) for own in episodes]
-        return cls(path, config, series, steps, absolute, tuple(damage))
+        absolute = None
+        if episodes is not None and shown == own:
+            # Episodes are recorded as sums over agents.
+            agents = len(config["sizes"]["action counts"])
+            share = agents if own.endswith("team_mean") else 1
+            absolute = [float(np.mean(episode)) / share for episode in episodes]
+        return cls(path, config, shown, series, steps, absolute, tuple(damage))
 
     @property
     def finished(self) -> bool:
@@ -79,16 +91,29 @@ class Source:
         return [own[max(own)] for _, own in sorted(self.series.items())]
 
     @property
+    def policies(self) -> str:
+        """The policies of the final evaluation."""
+        return default_policy(self.path)
+
+    @property
     def best_seed(self) -> int:
         return int(np.argmax(self.per_seed))
 
 
-def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Path:
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    command: str = "",
+    metric: str | None = None,
+    greedy: bool = False,
+) -> Path:
     """Writes the page of some runs, a section an environment; replaces ``out``.
 
     Args:
         runs: run directories, finished or not.
         command: the command line that asked for it, to be shown.
+        metric: a name from ``metrics.jsonl``; each run's own unless given.
+        greedy: of a run's own metric, greedy play, also of stochastic policies.
 
     Raises:
         UsageError: no runs, a missing or damaged one, or ``out`` does not end in ``.html``.
@@ -97,7 +122,7 @@ def report(runs: Sequence[str | Path], out: str | Path, command: str = "") -> Pa
     check(out)
     if not runs:
         raise UsageError("name at least one run directory to report on")
-    sources = [Source.read(Path(run)) for run in runs]
+    sources = [Source.read(Path(run), metric, greedy) for run in runs]
     labels = _labels(sources)
     environments = list(dict.fromkeys(s.config["environment"] for s in sources))
     sections = [
@@ -127,7 +152,7 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 def _section(environment: str, sources: Sequence[tuple[Source, str]]) -> Section:
     lines = [curves.aggregate(label, s.series) for s, label in sources]
-    y_title = curves.axis_title(curves.TEAM_RETURN)
+    y_title = in_words(s.metric for s, _ in sources)
     blocks: list[Block] = [
         Curves({"Learning curves": lines}, y_title),
         _table(sources),
@@ -153,17 +178,20 @@ def _table(sources: Sequence[tuple[Source, str]]) -> Table:
         s = summarise(source.per_seed)
         places = min(3, decimals(source.per_seed))
         interval = " to ".join(written(x, places) for x in s["ci95"]) if s["ci95"] else None
-        each = "\u2002".join(written(x, places) for x in source.per_seed)
-        rows.append([quoted(label), s["mean"], s["iqm"], interval, s["seeds"], source.steps, each])
-    headers = ("run", "mean", "IQM", "95% interval", "seeds", "steps", "each seed")
+        which = "last evaluation" if source.absolute is None else source.policies
+        rows.append(
+            [quoted(label), in_words(source.metric), which, s["mean"], interval, s["iqm"],
+             s["seeds"], source.steps, folded(source.per_seed)]
+        )  # fmt: skip
+    headers = (
+        "run", "metric", "policies", "mean", "95% interval", "IQM", "seeds", "steps", "each seed",
+    )  # fmt: skip
     caption = (
-        "Team return (sum over agents) of greedy episodes: mean, interquartile mean and 95% t "
-        "interval of the mean over seeds, and the seeds themselves. A team is judged "
-        "by its best policy on fresh episodes"
+        "Mean over seeds with its 95% t interval, interquartile mean, and each seed. Best policies "
+        "are those with the highest return at an evaluation; they and the last ones are then "
+        "evaluated on other episodes."
     )
-    if any(s.absolute is None for s, _ in sources):
-        caption += ", or by its last evaluation where there are none of those"
-    return Table(headers, rows, caption + ".")
+    return Table(headers, rows, caption)
 
 
 def _episode(source: Source, label: str) -> Block:
@@ -177,7 +205,8 @@ def _episode(source: Source, label: str) -> Block:
         recording = record(open_run(source.path), seed=source.best_seed)
     except NoPictures as error:
         return Text(quoted(error))
-    caption = f"**{quoted(label)}**, its best team of {len(source.per_seed)}."
+    seeds = len(source.per_seed)
+    caption = f"**{quoted(label)}**, its best team of {seeds}: {quoted(recording.title)}."
     return Viewer(recording, caption)
 
 

@@ -1,0 +1,41 @@
+"""Names of metrics in words: what is measured, of which play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from coterie.text import visible
+
+TEAM_RETURN = "eval/return/team_sum"
+"""The metric of a run that does not name its own."""
+PLAY = {"eval_sampled": "sampled", "eval": "greedy", "train": "while exploring"}
+"""How policies acted, by a metric's first part; stochastic ones are told of as they act first."""
+_WORDS = {
+    "return/team_sum": "return of the team (sum over agents)",
+    "return/team_mean": "return per agent (mean)",
+    "length": "episode length (steps)",
+}
+
+
+def own_metric(config: dict, greedy: bool = False) -> str:
+    """The metric that a run is reported by, from its ``config.json``.
+
+    Args:
+        greedy: of greedy play, also where the policies are stochastic.
+    """
+    metric = config.get("metric", TEAM_RETURN)
+    return metric.replace("eval_sampled/", "eval/") if greedy else metric
+
+
+def in_words(metrics: str | Iterable[str]) -> str:
+    """ "return per agent (mean), sampled"; of several that differ in play alone, "as they act"."""
+    names = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    pairs = [visible(name).partition("/")[::2] for name in names]
+    plays, what = {play for play, _ in pairs}, {what for _, what in pairs}
+    if not plays <= PLAY.keys() or len(what) > 1:
+        return ", ".join(visible(name) for name in names)
+    (measured,) = what
+    words = _WORDS.get(measured, measured)
+    if measured.startswith("return/agent/"):
+        words = f"return of {measured.removeprefix('return/agent/')}"
+    return f"{words}, {PLAY[plays.pop()] if len(plays) == 1 else 'policies as they act'}"

@@ -1,0 +1,82 @@
+"""Returns of a run's policies for the terminal: whose, of which step, played how, which return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+
+from coterie.runs import Run, interests_conflict, team_return
+from coterie.show.metrics import PLAY, in_words
+from coterie.show.numbers import folded, interval, number
+from coterie.show.terminal import line
+from coterie.types import UsageError
+
+
+def render_returns(
+    run: Run,
+    results: Mapping[str, Mapping[str, Any]],
+    metric: str | None = None,
+    greedy: bool = False,
+) -> RenderableType:
+    """A table for each kind of policies: sampled play first, greedy beside it.
+
+    Args:
+        results: by ``best`` and ``last``, what ``Run.evaluate`` returns.
+        metric: the one to show, such as ``eval/length``; the run's own unless given.
+        greedy: show greedy play only.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    names = chosen_metrics(run, next(iter(results.values())), metric, greedy)
+    parts: list[RenderableType] = []
+    for which, metrics in results.items():
+        parts += [line(policies(run, which), style="bold"), _table(metrics, names)]
+    return Group(*(Padding(part, (0, 0, k % 2, 0)) for k, part in enumerate(parts)))
+
+
+def chosen_metrics(
+    run: Run, metrics: Mapping[str, Any], metric: str | None, greedy: bool
+) -> list[str]:
+    """The metrics to show: the one asked for, or the run's returns and the episodes' length."""
+    if metric is not None:
+        if metric not in metrics:
+            raise UsageError(f"there is no metric {metric!r}; there are {', '.join(metrics)}")
+        return [metric]
+    shown = [team_return(run.game.players)]
+    if interests_conflict(run.game):
+        shown = [f"return/agent/{agent}" for agent in run.game.players.agents]
+    plays = ["eval"] if greedy else list(PLAY)
+    names = [f"{play}/{name}" for name in (*shown, "length") for play in plays]
+    return [name for name in names if name in metrics]
+
+
+def policies(run: Run, which: str) -> str:
+    """The policies of all seeds in words: "best policies, of steps 400,000 and 1,000,000"."""
+    steps = sorted({k for k in run.policy_steps.get(which, []) if k is not None})
+    if not steps:
+        return f"{which} policies"
+    few = [f"{k:,}" for k in steps] if len(steps) <= 3 else [f"{steps[0]:,} to {steps[-1]:,}"]
+    several = "s" if len(steps) > 1 else ""
+    return f"{which} policies, of step{several} {' and '.join(few)}"
+
+
+def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+    seeds = max(metrics[name]["seeds"] for name in names)
+    headers = ["mean", "95% interval"] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
+    table = Table("", *headers, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for name in names:
+        m = metrics[name]
+        ends = interval(m["ci95"] or m.get("ci95_episodes"))
+        if ends and not m["ci95"]:
+            ends += " over episodes"
+        cells = [line(number(m["mean"]), style="bold"), ends]
+        cells += [number(m["iqm"]), folded(m["per_seed"])] if seeds > 1 else []
+        table.add_row(in_words(name), *cells)
+    return table

@@ -1,0 +1,77 @@
+"""Which policies stand for a run, by which return, and what they say of themselves."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coterie
+from coterie import envs, runs
+from coterie.envs.views import Game
+from coterie.training import chosen_score
+
+TINY = {"environments": 4, "hidden": (4,)}
+
+
+def game(name, reward="individual"):
+    return Game(envs.make(name), reward=reward)
+
+
+@pytest.mark.parametrize(
+    ("name", "conflict", "metric"),
+    [
+        ("matrix/climbing", False, "return/team_mean"),
+        ("matrix/stag-hunt", False, "return/team_mean"),  # all prefer (A, A)
+        ("matrix/prisoners-dilemma", True, "return/team_mean"),
+        ("matrix/matching-pennies", True, "return/team_mean"),
+        ("lbf/5x5-2p-1f", False, "return/team_sum"),
+        ("mpe/simple-spread", False, "return/team_mean"),
+        ("mpe/simple-tag", True, "return/team_mean"),
+    ],
+)
+def test_whose_interests_conflict_and_which_return_is_told(name, conflict, metric):
+    for reward in ("individual", "sum"):  # what the learner is given changes neither
+        assert runs.interests_conflict(game(name, reward)) == conflict
+        assert runs.headline(game(name, reward), True) == f"eval_sampled/{metric}"
+    assert runs.headline(game(name), False) == f"eval/{metric}"
+
+
+def test_policies_are_chosen_as_they_act():
+    played = {
+        "eval": (jnp.array([[[1.0, 1.0], [3.0, 1.0]]]), None),
+        "eval_sampled": (jnp.array([[[5.0, 0.0], [6.0, 1.0]]]), None),
+    }
+    np.testing.assert_array_equal(chosen_score(played, True), [6.0])
+    np.testing.assert_array_equal(chosen_score(played, False), [3.0])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    def train(algorithm, name, **more):
+        out = tmp_path_factory.mktemp("which") / "run"
+        asked = {"steps": 400, "seeds": 2, "evaluation_episodes": 4, "final_episodes": 4} | more
+        return coterie.train(algorithm, name, out=out, **asked)
+
+    return train
+
+
+def test_with_one_evaluation_the_best_policy_is_the_last(trained):
+    run = trained(coterie.IA2C(**TINY), "lbf/5x5-2p-1f", evaluations=1)
+    assert run.which == "best"
+    assert run.policy_steps == {"best": [400, 400], "last": [400, 400]}
+    assert run.results["best"] == run.results["last"]
+    for which in ("best", "last"):
+        team = coterie.load(run.path, seed=1, which=which)
+        assert (team.which, team.env_steps) == (which, 400)
+    assert "best policies of step 400" in repr(coterie.load(run.path))
+    assert coterie.open_run(run.path).policy_steps == run.policy_steps
+    metric = run.metrics["eval_sampled/return/team_sum"]
+    assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
+
+
+def test_where_interests_conflict_the_last_policy_stands_for_the_run(trained):
+    run = trained(coterie.IA2C(**TINY), "matrix/prisoners-dilemma", evaluations=4)
+    assert run.which == coterie.load(run.path).which == coterie.open_run(run.path).which == "last"
+    assert run.metrics is run.results["last"]
+    assert run.config["metric"] == "eval_sampled/return/team_mean"
+    opened = coterie.open_run(run.path)
+    assert opened.evaluate(episodes=4) == opened.evaluate(episodes=4, which="last")
