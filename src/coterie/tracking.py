@@ -205,8 +205,9 @@ class RunDirectory:
             return None
         same = content.get("run") == identity(config) and content.get("steps") == config["steps"]
         results = content.get("policies")
-        sound = isinstance(results, dict) and results.keys() == {"best", "last"}
-        return results if same and sound and all(map(_is_summary, results.values())) else None
+        if not same or not isinstance(results, dict) or results.keys() != {"best", "last"}:
+            return None
+        return results if all(map(_is_summary, results.values())) else None
 
     def write_result(self, config: dict[str, Any], results: dict[str, Any]) -> None:
         """Writes ``result.json``: the summaries of the ``best`` and of the ``last`` policies."""

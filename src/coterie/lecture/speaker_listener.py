@@ -119,7 +119,7 @@ def _compared(
     names = central.upper(), own.upper()
     returns = [np.asarray(x["per_seed"]) for x in (with_z, without)]
     bits = [[code["bits"] for code in x["codes"]] for x in (with_z, without)]
-    gap = difference_interval(*returns)
+    gap = difference_interval(returns[0], returns[1])
     found = f"{number(returns[0].mean())} against {number(returns[1].mean())}"
     if np.isfinite(gap.low):
         found += f"; difference {number(gap.value)} (95%: {interval((gap.low, gap.high))})"
