@@ -269,7 +269,9 @@ def test_large_states_are_saved_more_seldom_and_slow_runs_more_often(
 # Clocks and counts -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jump", [-1e6, 1e6, 0.0])
+@pytest.mark.parametrize(
+    "jump", [-1e6, *(pytest.param(jump, marks=pytest.mark.slow) for jump in (1e6, 0.0))]
+)
 def test_a_clock_that_jumps_changes_nothing_but_times(calm, tmp_path, monkeypatch, jump):
     """Back, forth, or standing still: the log's seconds never fall."""
     readings = iter(range(10**9))

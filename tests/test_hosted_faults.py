@@ -259,7 +259,13 @@ def trained(fault, workers):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", HARMLESS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(f, marks=() if f in ("vanishing_agent", "never_ends") else pytest.mark.slow)
+        for f in HARMLESS
+    ],
+)
 def test_what_only_a_check_can_name_neither_hangs_nor_spoils(fault):
     run, spread = (trained(fault, workers) for workers in (0, 2))
     assert run.steps == spread.steps == STEPS

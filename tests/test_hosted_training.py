@@ -115,7 +115,7 @@ COMPARED = ("reinforce", "qmix", "mappo", "central_q")
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in COMPARED and name != "mappo" else pytest.mark.slow)
+        pytest.param(name, marks=() if name in ("reinforce", "central_q") else pytest.mark.slow)
         for name in algorithms()
     ],
 )
@@ -202,6 +202,7 @@ def no_warning(event, facts):
     assert event != "warning", facts
 
 
+@pytest.mark.slow
 def test_what_does_not_repeat_itself_is_resumed_with_new_episodes(tmp_path):
     cut = interrupted(guests.Forgetful, tmp_path / "cut")
     told = []

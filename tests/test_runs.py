@@ -316,10 +316,9 @@ def interrupted(kind: str, out: Path, at: int, **more) -> coterie.Interrupted:
     "kind",
     [
         "feed-forward",
-        "recurrent",
         *(
             pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("proximal", "counterfactual", "central")
+            for kind in ("recurrent", "proximal", "counterfactual", "central")
         ),
     ],
 )
@@ -363,6 +362,7 @@ def test_an_interruption_before_the_first_step_loses_nothing(trained, tmp_path):
     assert without_wall_clock(evaluations(resumed)) == without_wall_clock(evaluations(whole))
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(trained, tmp_path):
     stopped = interrupted("dilemma", tmp_path / "run", at=40)
     log = stopped.path / "metrics.jsonl"

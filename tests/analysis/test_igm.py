@@ -98,6 +98,7 @@ def test_a_learner_is_kept_without_its_replay(trained):
     )
 
 
+@pytest.mark.slow
 def test_what_has_no_joint_value_is_refused(trained):
     for name, word in [("idqn", "no joint value"), ("ia2c", "no utilities"),
                        ("central", "no utilities"), ("foraging", "single-shot")]:  # fmt: skip
@@ -174,6 +175,7 @@ def test_a_mixer_that_is_not_monotone_is_seen():
     assert igm.smallest_slope(broken, u, z) < -0.01
 
 
+@pytest.mark.slow
 def test_slopes_of_a_mixer_in_any_environment(trained):
     assert learned_slope(trained("foraging"), 1, samples=256) >= 0
     with pytest.raises(UsageError, match="no joint value"):
@@ -195,6 +197,7 @@ def test_play_of_a_team_that_acts_by_values(trained):
         assert json.loads(json.dumps(play.to_dict()))["equilibrium"]["dominated_by"]
 
 
+@pytest.mark.slow
 def test_play_of_a_stochastic_team(trained):
     run = trained("ia2c")
     scores = learned.action_scores(run, "best")
@@ -209,6 +212,7 @@ def test_play_of_a_stochastic_team(trained):
         json.dumps(play.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_play_of_a_central_learner_is_split_into_its_agents(trained):
     for play in learned_play(trained("central"), "last"):
         joint = play.sampled.probabilities
@@ -228,6 +232,7 @@ def test_deviation_from_a_correlated_policy_by_hand():
     np.testing.assert_allclose(joint_deviation_gain(chicken, both), [2.0, 2.0])
 
 
+@pytest.mark.slow
 def test_play_is_of_single_shot_matrix_games(trained):
     with pytest.raises(UsageError, match="single-shot"):
         learned_play(trained("foraging"))

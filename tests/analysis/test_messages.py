@@ -79,6 +79,7 @@ def trained(env, steps):
     return coterie.train(algorithm, env, steps=steps, evaluations=1, final_episodes=0)
 
 
+@pytest.mark.slow
 def test_a_team_that_talks_loses_by_other_words():
     (code,) = codes(trained(Tell(), 60_000), CHANNEL)
     assert code.speaker == "speaker"
@@ -91,6 +92,7 @@ def test_a_team_that_talks_loses_by_other_words():
     json.dumps(dataclasses.asdict(code))
 
 
+@pytest.mark.slow
 def test_a_team_that_needs_no_words_loses_nothing_by_others():
     (code,) = codes(trained(Tell(heard=False), 60_000), CHANNEL)
     assert code.returns["said"] > 0.9
