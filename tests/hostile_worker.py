@@ -127,7 +127,7 @@ def make_run(run: Path) -> None:
     directory.write_json("policy/policy.json", seal(about))
     stacked = jax.tree.map(lambda x: np.asarray(x)[None], policy)
     for which in ("best", "last"):
-        save_policies(run, which, stacked, name)
+        save_policies(run, which, stacked, name, [20])
     size, digest = directory.sync_log()
     meta = {"run": name, "iteration": 5, "env_steps": 20, "seconds": 1.0, "log_bytes": size,
             "log_digest": digest, "log_lines": 1, "evaluations": {}}  # fmt: skip

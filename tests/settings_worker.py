@@ -21,6 +21,7 @@ import numpy as np
 import coterie
 from coterie import cli, envs, runs
 from coterie.algorithms import algorithms
+from coterie.envs.views import Game
 from coterie.hosting import Hosting
 from coterie.show.flags import flags
 from coterie.tracking import RunDirectory
@@ -225,8 +226,8 @@ def resumed(home: Path, tally: Tally) -> None:
 def evaluated(home: Path, tally: Tally) -> None:
     """``Run.evaluate(episodes=, seed=)``."""
     runs.evaluate_game = begin
-    run = runs.Run({}, None, {"best": None}, None, 0)  # type: ignore[arg-type]
-    run.game = type("", (), {"env": None})()  # type: ignore[assignment]
+    game = Game(coterie.make("matrix/climbing"))
+    run = runs.Run({}, game, {"best": None, "last": None}, None, 0)
     for name in ("episodes", "seed"):
         for value in VALUES:
             work = lambda name=name, value=value: run.evaluate(**{name: value})  # noqa: E731

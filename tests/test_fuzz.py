@@ -67,7 +67,7 @@ def made(path: Path, seed: int, program: Program) -> Path:
     about = describe(policy, program.game, program.algorithm) | {"run": identity(settings)}
     directory.write_json("policy/policy.json", seal(about))
     for which in ("best", "last"):
-        save_policies(path, which, policy, identity(settings))
+        save_policies(path, which, policy, identity(settings), [80, 80])
     return path
 
 
