@@ -132,7 +132,10 @@ def _names(agents: tuple[str, ...], chosen: Any) -> str:
     return ", ".join(agent for agent, bad in zip(agents, chosen, strict=True) if bad)
 
 
-_PARTS = {"optimiser": "the gradient", "moments": "the variance of rewards", "": "a parameter"}
+_PARTS = {
+    "optimiser": "the gradient", "moments": "the variance of rewards",
+    "so_far": "the discounted sum of rewards", "": "a parameter",
+}  # fmt: skip
 """What a part of a learner tells of: Adam's moments are finite as long as gradients are."""
 
 

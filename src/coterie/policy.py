@@ -105,7 +105,10 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
     policy, label = read_tree(path, template)
     if label | _label(which, seed, d["run"]) != label:
         raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
-    return policy, d | {"env_steps": label.get("env_steps")}
+    steps = label.get("env_steps")
+    if steps is not None and (type(steps) is not int or steps < 0):
+        raise CheckpointError(f"{path} is damaged: env_steps is no number of steps")
+    return policy, d | {"env_steps": steps}
 
 
 def _description(run: Path) -> dict[str, Any]:

@@ -585,6 +585,7 @@ def _take_up(plan: _Plan, directory: RunDirectory, environment: Opened, report: 
         config = directory.config()
         now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
         check_same(directory.path, _as_json(now), _as_json(plan.config), plan.depends)
+        check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
         if directory.is_finished(config):
             return _finished(directory, config, algorithm, game, report)
         check_resumable(directory.path, config, directory.steps_done())
@@ -603,7 +604,7 @@ def _finished(
 ) -> Run:
     """A complete run, with its result as it was recorded, or evaluated again where that is lost."""
     run = _opened(directory, config, algorithm, game)
-    report("note", {"sentence": f"{directory.path} is complete; its result is:"})
+    report("note", {"sentence": f"{directory.path} is complete"})
     if not run.results and config["final_episodes"]:
         _play_finally(run)
         directory.write_result(config, run.results)
@@ -617,7 +618,8 @@ def _play_finally(run: Run) -> dict[str, Played]:
     """
     episodes, seed = run.config["final_episodes"], run.config["seed"]
     hosting = hosting_of(run.config) or Hosting()
-    same = run.policy_steps["best"] == run.policy_steps["last"]
+    best = run.policy_steps["best"]
+    same = None not in best and best == run.policy_steps["last"]
     agents, bounds = run.game.players.agents, return_bounds(run.game)
     played: dict[str, Played] = {}
     for which, policies in run.policies.items():
@@ -897,9 +899,15 @@ def restore(
     game = Game(env, config["central"], config["reward"], algorithm.joint_view)
     if is_code(name):
         check_fits(config["sizes"], env.spec(), given)
-    if hosting and config.get("spec_digest") != digest(env.spec()):
-        raise UsageError(f"{given} has other agents, or another state, than the run was trained on")
+    if hosting:
+        check_same_spec(config, digest(env.spec()), given)
     return algorithm, game
+
+
+def check_same_spec(config: dict[str, Any], found: str | None, name: str) -> None:
+    """UsageError unless a Python environment promises what that of the run did."""
+    if config.get("spec_digest") != found:
+        raise UsageError(f"{name} has other agents, or another state, than the run was trained on")
 
 
 @contextlib.contextmanager
@@ -1163,7 +1171,10 @@ class _Loop:
             algorithm.stochastic, steps, learner=learner, complete=True,
         )  # fmt: skip
         if self.config["final_episodes"]:
-            self._absolute(run)
+            try:
+                self._absolute(run)
+            except KeyboardInterrupt:  # all is saved; going on evaluates again
+                raise self._interrupted(state, iteration) from None
         facts = {"stopped": False, "seconds": self._seconds(), "env_steps": run.steps}
         self.report("end", facts)
         return run

@@ -111,18 +111,25 @@ def encoded(content: Any) -> bytes:
 
 def _is_summary(metrics: Any) -> bool:
     """Whether it is made as ``runs.summary`` makes it."""
-    return isinstance(metrics, dict) and all(
+    return isinstance(metrics, dict) and bool(metrics) and all(map(_is_metric, metrics.values()))
+
+
+def _is_metric(m: Any) -> bool:
+    return (
         isinstance(m, dict)
-        and isinstance(m.get("mean"), float)
-        and all(isinstance(x, float) for x in _listed(m.get("per_seed")))
+        and all(isinstance(m.get(name), float) for name in ("mean", "iqm"))
+        and _are_numbers(m.get("per_seed"))
+        and m.get("seeds") == len(m["per_seed"])
         and "ci95" in m
-        and (m["ci95"] is None or len(_listed(m["ci95"])) == 2)
-        for m in metrics.values()
+        and all(
+            m.get(name) is None or (_are_numbers(m[name]) and len(m[name]) == 2)
+            for name in ("ci95", "iqm_ci95", "ci95_episodes")
+        )
     )
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [None]
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(x, float) for x in values)
 
 
 class RunDirectory:

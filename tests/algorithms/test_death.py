@@ -16,7 +16,7 @@ import pytest
 from probes import clock_at, game_for, quick, random_learner, small, spied
 
 import coterie
-from coterie.algorithms import algorithms
+from coterie.algorithms import algorithms, make
 from coterie.envs._seat import Limits
 from coterie.envs.check import check_env
 from coterie.envs.fleet import make_fleet
@@ -25,6 +25,7 @@ from coterie.envs.views import Game, ends_of, learner_steps
 from coterie.health import without_replay
 from coterie.hosted_rollout import Restarts, Seconds, Stage, halves
 from coterie.hosting import open_hosted
+from coterie.training import Program
 from coterie.types import EnvSpec, TimeStep, Transition
 
 NO, YES = jnp.array(False), jnp.array(True)
@@ -482,6 +483,27 @@ def test_flags_of_who_left_before_are_ignored():
     assert not ends.terminated | ends.truncated
     np.testing.assert_array_equal(ends.alive, [False, True])
     assert not ends.truncated_alone.any()
+
+
+def test_who_left_does_not_come_back_where_its_flag_stays_up():
+    """Also where the environment still shows it as alive."""
+    flags = jnp.array([True, False]), jnp.zeros(2, bool)
+    shown = TimeStep(jnp.zeros((2, 1)), jnp.zeros(2), *flags, alive=jnp.ones(2, bool))
+    ends = ends_of(shown, jnp.array([False, True]))
+    assert not ends.terminated | ends.truncated
+    np.testing.assert_array_equal(ends.alive, [False, True])
+
+
+@pytest.mark.parametrize("reward", ["individual", "mean"])
+@pytest.mark.parametrize("name", ["idqn", "ia2c", "mappo", "pac", "reinforce"])
+def test_whole_programs_take_environments_with_a_flag_for_each_agent(name, reward):
+    """Training and evaluation are traced: what loops carry has one shape from start to end."""
+    algorithm = make(name, environments=2, hidden=(4,)).resolve(100, 8)
+    game = Game(SHIFT, "joint" if algorithm.central else "none", reward)
+    program = Program(algorithm, game, 1, 2)
+    state, clock = program.template(), algorithm.clock(np.arange(program.chunk))
+    jax.eval_shape(program._run_chunk, state, clock, np.int32(1))
+    jax.eval_shape(program._evaluate, state, np.zeros(2, np.uint32))
 
 
 def test_a_time_limit_cuts_who_is_left():

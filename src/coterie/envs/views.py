@@ -108,7 +108,7 @@ def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> Ends:
     if terminated.ndim == truncated.ndim == 0:
         return Ends(terminated, truncated, given, jnp.zeros_like(before))
     cut = before & truncated & ~terminated
-    staying = given & ~(before & (terminated | truncated))
+    staying = given & ~(terminated | truncated)
     over = ~jnp.any(staying)
     terminated = over & ~jnp.any(cut)
     return Ends(
@@ -194,7 +194,8 @@ class Game:
         no = jnp.zeros((), bool)
         ends = Ends(no, no, alive, ~everybody)
         t = jnp.zeros((), jnp.int32)
-        return GameState(state, t, alive if self.mortal else None), self._complete(shown, ends)
+        view = self._complete(shown, ends).onward()  # no step led to a start
+        return GameState(state, t, alive if self.mortal else None), view
 
     def step(
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from coterie.analysis.statistics import mean_interval
 from coterie.files import warn
 from coterie.show.lettering import LITERAL, lettered, plot_font
-from coterie.show.metrics import in_words, own_metric
+from coterie.show.metrics import in_words, shared_metrics
 from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
@@ -95,7 +95,7 @@ def plot(
     if not runs:
         raise UsageError("name at least one run directory to plot")
     configs = [RunDirectory.open(Path(run)).config() for run in runs]
-    shown = [metric or own_metric(config, greedy) for config in configs]
+    shown = [metric] * len(runs) if metric else shared_metrics(configs, greedy)
     read = [
         (Path(run), config, series(Path(run), name))
         for run, config, name in zip(runs, configs, shown, strict=True)

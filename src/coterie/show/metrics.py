@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from coterie.text import visible
 
 TEAM_RETURN = "eval/return/team_sum"
 """The metric of a run that does not name its own."""
 PLAY = {"eval_sampled": "sampled", "eval": "greedy", "train": "while exploring"}
-"""How policies acted, by a metric's first part; stochastic ones are told of as they act first."""
+"""How policies acted, by a metric's first part; sampled play is listed first."""
 _WORDS = {
     "return/team_sum": "return of the team (sum over agents)",
     "return/team_mean": "return per agent (mean)",
@@ -25,6 +25,20 @@ def own_metric(config: dict, greedy: bool = False) -> str:
     """
     metric = config.get("metric", TEAM_RETURN)
     return metric.replace("eval_sampled/", "eval/") if greedy else metric
+
+
+def shared_metrics(configs: Sequence[dict], greedy: bool = False) -> list[str]:
+    """Each run's own metric, of one return in every environment.
+
+    Older runs do not name theirs: they are shown by that of a run beside them that does.
+    """
+    named = {c["environment"]: c["metric"] for c in configs if "metric" in c}
+    shown = []
+    for config in configs:
+        play, what = own_metric(config, greedy).split("/", 1)
+        what = named.get(config["environment"], f"/{what}").split("/", 1)[1]
+        shown.append(f"{play}/{what}")
+    return shown
 
 
 def in_words(metrics: str | Iterable[str]) -> str:

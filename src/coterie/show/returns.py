@@ -49,7 +49,8 @@ def chosen_metrics(
         return [metric]
     shown = [team_return(run.game.players)]
     if interests_conflict(run.game):
-        shown = [f"return/agent/{agent}" for agent in run.game.players.agents]
+        named = (name.partition("/")[2] for name in metrics)
+        shown = list(dict.fromkeys(name for name in named if name.startswith("return/agent/")))
     plays = ["eval"] if greedy else list(PLAY)
     names = [f"{play}/{name}" for name in (*shown, "length") for play in plays]
     return [name for name in names if name in metrics]

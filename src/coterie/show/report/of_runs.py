@@ -15,7 +15,7 @@ from coterie.files import warn
 from coterie.policy import default_policy
 from coterie.runs import is_code, open_run
 from coterie.show import curves
-from coterie.show.metrics import in_words, own_metric
+from coterie.show.metrics import in_words, own_metric, shared_metrics
 from coterie.show.numbers import folded
 from coterie.show.record import NoPictures, record
 from coterie.show.report.blocks import (
@@ -59,7 +59,7 @@ class Source:
     damage: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path, metric: str | None = None, greedy: bool = False) -> Source:
+    def read(cls, path: Path, metric: str | None = None) -> Source:
         """UsageError, in one sentence, where there is no run or nothing of it can be shown."""
         directory = RunDirectory.open(path)
         config, damage = directory.config(), dict[str, None]()
@@ -68,7 +68,8 @@ class Source:
             damage[sentence] = None
             warn(sentence)
 
-        own, shown = own_metric(config), metric or own_metric(config, greedy)
+        own = own_metric(config)
+        shown = metric or own
         series = curves.series(path, shown, tell)
         steps, episodes = directory.steps_done(tell), directory.absolute(tell)
         absolute = None
@@ -97,7 +98,12 @@ class Source:
 
     @property
     def best_seed(self) -> int:
-        return int(np.argmax(self.per_seed))
+        """The team with the highest return, whatever metric is shown."""
+        if self.absolute is not None:
+            return int(np.argmax(self.absolute))
+        returns = curves.series(self.path, own_metric(self.config), lambda sentence: None)
+        best = max(returns, key=lambda seed: returns[seed][max(returns[seed])])
+        return best - self.config["seed"]
 
 
 def report(
@@ -122,12 +128,14 @@ def report(
     check(out)
     if not runs:
         raise UsageError("name at least one run directory to report on")
-    sources = [Source.read(Path(run), metric, greedy) for run in runs]
+    configs = [RunDirectory.open(Path(run)).config() for run in runs]
+    shown = [metric] * len(runs) if metric else shared_metrics(configs, greedy)
+    sources = [Source.read(Path(run), name) for run, name in zip(runs, shown, strict=True)]
     labels = _labels(sources)
     environments = list(dict.fromkeys(s.config["environment"] for s in sources))
     sections = [
         _section(name, [(s, labels[k]) for k, s in enumerate(sources)
-                        if s.config["environment"] == name])
+                        if s.config["environment"] == name], greedy)
         for name in environments
     ]  # fmt: skip
     if command:
@@ -150,13 +158,13 @@ def _labels(sources: Sequence[Source]) -> list[str]:
     return [n if s.finished else f"{n} (unfinished)" for n, s in zip(names, sources, strict=True)]
 
 
-def _section(environment: str, sources: Sequence[tuple[Source, str]]) -> Section:
+def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bool) -> Section:
     lines = [curves.aggregate(label, s.series) for s, label in sources]
     y_title = in_words(s.metric for s, _ in sources)
     blocks: list[Block] = [
         Curves({"Learning curves": lines}, y_title),
         _table(sources),
-        Grid([_episode(s, label) for s, label in sources], columns=2),
+        Grid([_episode(s, label, greedy) for s, label in sources], columns=2),
     ]
     for source, label in sources:
         asked = source.config.get("command")
@@ -194,7 +202,7 @@ def _table(sources: Sequence[tuple[Source, str]]) -> Table:
     return Table(headers, rows, caption)
 
 
-def _episode(source: Source, label: str) -> Block:
+def _episode(source: Source, label: str, greedy: bool) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
     if is_code(source.config["environment"]):
         return Text(
@@ -202,7 +210,7 @@ def _episode(source: Source, label: str) -> Block:
             "so there is no episode to show."
         )
     try:
-        recording = record(open_run(source.path), seed=source.best_seed)
+        recording = record(open_run(source.path), seed=source.best_seed, greedy=greedy or None)
     except NoPictures as error:
         return Text(quoted(error))
     seeds = len(source.per_seed)
