@@ -576,9 +576,12 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         trained = runs.hosting_of(run.config) or Hosting()
         hosting = dataclasses.replace(trained, workers=own.workers)
     asked = [own.which] if own.which else run.both()
-    results = {
-        which: run.evaluate(own.episodes, which, elsewhere, own.seed, hosting) for which in asked
-    }
+    results: dict[str, Any] = {}
+    for which in asked:
+        if results and run.last_is_best:
+            results[which] = results[asked[0]]
+        else:
+            results[which] = run.evaluate(own.episodes, which, elsewhere, own.seed, hosting)
     where, which = own.environment or run.config["environment"], own.which or run.which
     if own.json:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}

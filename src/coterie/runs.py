@@ -128,6 +128,12 @@ class Run:
         """The policies that stand for the run: the best, or the last where interests conflict."""
         return "last" if interests_conflict(self.game) else "best"
 
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the best policies of all seeds are known to be the last ones."""
+        best, last = (self.policy_steps.get(which) for which in WHICH)
+        return best is not None and None not in best and best == last
+
     def both(self) -> list[str]:
         """The best and the last policies, those that stand for the run first."""
         return sorted(self.policies, key=lambda which: which != self.which)
@@ -618,12 +624,10 @@ def _play_finally(run: Run) -> dict[str, Played]:
     """
     episodes, seed = run.config["final_episodes"], run.config["seed"]
     hosting = hosting_of(run.config) or Hosting()
-    best = run.policy_steps["best"]
-    same = None not in best and best == run.policy_steps["last"]
     agents, bounds = run.game.players.agents, return_bounds(run.game)
     played: dict[str, Played] = {}
     for which, policies in run.policies.items():
-        if same and played:
+        if played and run.last_is_best:
             played[which] = next(iter(played.values()))
         else:
             played[which] = evaluate_game(

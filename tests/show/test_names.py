@@ -148,11 +148,11 @@ def test_displays_show_names(terminal):
         display("start", facts)
         display("note", {"sentence": name})
         display("warning", {"sentence": name})
-        run = type("Run", (), {"path": Path("runs") / name.replace("\0", "")})
-        display("end", {"run": run, "env_steps": 1, "seconds": 1.0, "stopped": True})
+        again = f"coterie resume {name}"
+        display("end", {"resume": again, "env_steps": 1, "seconds": 1.0, "stopped": True})
         said = re.sub(r"\x1b\[[\d;]*m", "", page.getvalue())
         assert harmless(said)
-        assert said.count(shown(name)) == 3 + ("\0" not in name)
+        assert said.count(shown(name)) == 4
         if isinstance(display, LectureDisplay):
             display.tell("training", {"command": f"coterie train vdn {name}"})
             assert shown(f"$ coterie train vdn {name}") in page.getvalue()
@@ -366,7 +366,7 @@ def test_what_training_prints(run):
     out, _, said = run
     assert harmless(said)
     assert "return per agent (mean), sampled" in said
-    assert "[/blue]" in said
+    assert "[/dim]" in said
     assert shown(f"kept in '{out}'") in said
 
 
