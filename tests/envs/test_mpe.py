@@ -32,7 +32,7 @@ TASKS = (
     ("simple-speaker-listener", {}),
     ("simple-spread", {}),
     ("simple-spread", {"n": 5, "local_ratio": 0.2}),
-    ("simple-spread", {"n": 1, "local_ratio": 1}),
+    ("simple-spread", {"n": 1, "local_ratio": 1.0}),
     ("simple-adversary", {}),
     ("simple-adversary", {"n": 4}),
     ("simple-tag", {}),
