@@ -182,7 +182,7 @@ def begin(folder: Path) -> None:
             with contextlib.suppress(coterie.UsageError):  # it has its steps already
                 coterie.resume(second) if begun else train(second)
             gone_on = contents(second).items() ^ calm.items()
-            facts["resumed"] = sorted(dict(gone_on).keys() - {"result.json"})
+            facts["resumed"] = sorted(dict(gone_on).keys() - {"result.json", "result.json.tmp"})
         print(json.dumps(facts))
     print(json.dumps({"operations": copies.operations}))
 

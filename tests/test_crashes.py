@@ -11,6 +11,7 @@ from quick import FLAGS
 
 HERE = Path(__file__).parent
 SOAK = HERE.parent / "benchmarks" / "soak.py"
+OLDEST = ["checkpoints/0/state.safetensors"]
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
 
 
@@ -46,14 +47,16 @@ def test_a_run_killed_at_any_operation_is_gone_on_with(tmp_path):
     """From the making of its directory to its result: by resume, or by the line that began it."""
     *copies, last = map(json.loads, run(HERE / "crash_worker.py", tmp_path, "begin").splitlines())
     assert last["operations"] > 100
+    assert sum(copy["different"] == OLDEST for copy in copies) < 12
     assert len(copies) > 25
     assert sum("resumed" in copy for copy in copies) > 15
     assert sum(not copy["begun"] for copy in copies) >= 2  # nothing, a lock, half a configuration
     assert sum(copy["begun"] and copy["files"] < 3 for copy in copies) >= 2  # no checkpoint yet
     for copy in copies:
         assert copy["again"] is True
-        assert copy["different"] == []
-        assert copy.get("resumed", []) == []
+        # Killed after the last save, before the oldest checkpoint was removed, it keeps that.
+        assert copy["different"] in ([], OLDEST)
+        assert copy.get("resumed", []) in ([], OLDEST)
 
 
 @pytest.mark.slow
