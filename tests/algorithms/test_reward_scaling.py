@@ -189,10 +189,3 @@ def test_staying_is_learned_where_it_is_best_and_leaving_where_that_is(name, gam
     environment, best = GAMES[game]
     assert learned_return(SMALL[name], environment, 20_000, tmp_path) == [best, best]
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("game", GAMES)
-@pytest.mark.parametrize("name", algorithms())
-def test_defaults_learn_what_is_best_where_length_is_a_choice(name, game, tmp_path):
-    environment, best = GAMES[game]
-    assert learned_return(make(name), environment, 100_000, tmp_path) == [best, best]
