@@ -188,4 +188,3 @@ SMALL = {
 def test_staying_is_learned_where_it_is_best_and_leaving_where_that_is(name, game, tmp_path):
     environment, best = GAMES[game]
     assert learned_return(SMALL[name], environment, 20_000, tmp_path) == [best, best]
-
