@@ -42,7 +42,7 @@ if __name__ == "__main__":
     algorithm = coterie.VDN(
         environments=8, learning_starts=1_000, epsilon_steps=4_000, hidden=(32,)
     )
-    run = coterie.train(algorithm, Colours, steps=8_000, evaluations=2, final_episodes=100)
+    run = coterie.train(algorithm, Colours, steps=16_000, evaluations=2, final_episodes=100)
     for name, metric in run.metrics.items():
         print(f"{name:30} {metric['mean']:6.2f}")
     # Ten wishes an episode; chance grants one in twelve.
