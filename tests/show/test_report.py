@@ -498,7 +498,8 @@ def test_an_unfinished_run_is_called_so_and_judged_by_its_last_evaluation(traine
     assert "1 run, 1 of them unfinished." in text
     last = logged(run)[-1]
     assert Source.read(run).per_seed[last["seed"]] == last["eval_sampled/return/team_mean"]
-    assert Source.read(run, greedy=True).per_seed[last["seed"]] == last["eval/return/team_mean"]
+    greedy = Source.read(run, "eval/return/team_mean")
+    assert greedy.per_seed[last["seed"]] == last["eval/return/team_mean"]
 
 
 def test_names_of_runs_are_not_obeyed(trained, tmp_path, visit):
