@@ -54,7 +54,8 @@ def drop_each_leaf(run_dir: Path, like, *others):
 def begin(case: str, calm: Path, cut: Path) -> None:
     """Trains to the end; a copy of all files as they are once more was logged than was saved."""
     name, recurrent = CASES[case]
-    algorithm = small(name, recurrent=recurrent, reward_scaling="standardise", buffer_size=256)
+    scaling = "scale" if recurrent else "standardise"
+    algorithm = small(name, recurrent=recurrent, reward_scaling=scaling, buffer_size=256)
     time_limit = 3
     algorithm = algorithm.resolve(10**4, time_limit)
     steps, environments = algorithm.rollout_shape()

@@ -298,6 +298,16 @@ def test_evaluate_prints_a_table(call, run):
     refused(call(f"evaluate {run} --episodes 3 --metric eval/lenght"), "there is no metric")
 
 
+def test_evaluate_prints_the_metrics_asked_for_in_json_too(call, run):
+    def names(flags):
+        status, out, _ = call(f"evaluate {run} --episodes 3 --json {flags}")
+        assert status == 0
+        return list(json.loads(out)["metrics"])
+
+    assert names("--metric eval/length") == ["eval/length"]
+    assert all(name.startswith("eval/") for name in names("--greedy"))
+
+
 def test_plot_draws(call, run, tmp_path):
     for suffix in ("png", "svg"):
         picture = tmp_path / f"curve.{suffix}"

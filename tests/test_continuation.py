@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import coterie
 from coterie import runs, training
 from coterie.cli import main
 from coterie.continuation import moved_sentence, note_session, resume_command
+from coterie.errors import NotFinite
 from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
@@ -181,6 +183,10 @@ def test_an_interruption_in_the_last_chunk_is_none_of_the_result(tmp_path):
     with pytest.raises(coterie.Interrupted, match="is complete") as stopped:
         start(tmp_path / "complete", report, final_episodes=0)
     assert stopped.value.resume is None
+    assert stopped.value.complete
+    for error in (stopped.value, NotFinite("the loss", 1, 240)):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 @pytest.mark.parametrize("folder", ["run", "a run; with (words)", "-run"])
@@ -199,9 +205,14 @@ def test_the_command_that_is_printed_works(tmp_path, monkeypatch, capsys, folder
 
     monkeypatch.setattr(training.Program, "advance", stopped)
     line = ["train", "ia2c", "their_doors:TwoDoors", "--steps", "128", f"--out={folder}", *TINY]
-    assert main(line) == 130
+    assert main([*line, "--json"]) == 130
     monkeypatch.setattr(training.Program, "advance", advance)
-    said = capsys.readouterr().err
+    printed, said = capsys.readouterr()
+    stopped_at = json.loads(printed)
+    assert stopped_at["complete"] is False
+    policies = stopped_at["policies"]
+    assert policies["last"] == {"env_steps": [stopped_at["env_steps"]], "metrics": {}}
+    assert stopped_at["which"] in policies
     (printed,) = re.findall(r"; continue with: coterie (.*)\n", said)
     assert main([*shlex.split(printed), "--json"]) == 0, said
     assert json.loads(capsys.readouterr().out)["complete"] is True

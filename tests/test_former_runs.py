@@ -79,6 +79,7 @@ def test_opens_as_before(former, name):
     assert run.steps == max(json.loads(line)["env_steps"] for line in log)
     seeds = jax.tree.leaves(run.policies["best"])[0].shape[0]
     assert seeds == run.config["seeds"]
+    assert run.which == coterie.load(former / name).which == "best"  # as it was then
 
 
 @pytest.mark.parametrize(

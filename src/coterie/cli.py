@@ -346,6 +346,17 @@ def _print_help(command: Command, names: list[str]) -> None:
     _say(render_help(command.usage, about, shown, more), width=100)
 
 
+def _stopped(stop: Interrupted) -> dict[str, Any]:
+    """What ``--json`` prints of an interrupted training: the policies it saved, no metrics."""
+    facts = {"run": str(stop.path), "env_steps": stop.steps, "complete": stop.complete}
+    if stop.path is not None:
+        from coterie.policy import WHICH, default_policy, saved_steps
+
+        policies = {w: {"env_steps": saved_steps(stop.path, w), "metrics": {}} for w in WHICH}
+        facts |= {"which": default_policy(stop.path), "policies": policies}
+    return {**facts, "metrics": {}}
+
+
 def _by_policy(run: Run, results: dict[str, Any]) -> dict[str, Any]:
     """Results as a program reads them: of each kind of policies, with the steps they are of."""
     return {
@@ -489,8 +500,7 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
         run = train()
     except Interrupted as stop:
         if as_json:
-            facts = {"run": str(stop.path), "env_steps": stop.steps, "complete": False}
-            _print_json({**facts, "metrics": {}})
+            _print_json(_stopped(stop))
         return INTERRUPTED
     if as_json:
         facts = {"run": str(run.path), "env_steps": run.steps, "complete": run.complete}
@@ -565,6 +575,7 @@ class EvaluateArgs:
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import runs
     from coterie.hosting import Hosting
+    from coterie.show.returns import asked_metrics, render_returns
     from coterie.tracking import RunDirectory
 
     own = parsed.run
@@ -576,19 +587,19 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         trained = runs.hosting_of(run.config) or Hosting()
         hosting = dataclasses.replace(trained, workers=own.workers)
     asked = [own.which] if own.which else run.both()
+    wanted = asked_metrics(run, own.metric, own.greedy)
     results: dict[str, Any] = {}
     for which in asked:
         if results and run.last_is_best:
             results[which] = results[asked[0]]
         else:
-            results[which] = run.evaluate(own.episodes, which, elsewhere, own.seed, hosting)
+            metrics = run.evaluate(own.episodes, which, elsewhere, own.seed, hosting)
+            results[which] = {name: metrics[name] for name in wanted}
     where, which = own.environment or run.config["environment"], own.which or run.which
     if own.json:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}
         facts |= {"policies": _by_policy(run, results)}
         return _print_json({"metrics": results[which], **facts})
-    from coterie.show.returns import render_returns
-
     title = f"{where} · {own.episodes:,} episodes of each seed's team"
     return _say(title, render_returns(run, results, own.metric, own.greedy))
 

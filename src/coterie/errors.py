@@ -29,17 +29,23 @@ class Interrupted(KeyboardInterrupt):
     Attributes:
         path: the run directory, which holds everything up to ``steps``; None if there is none.
         steps: environment steps done, per seed.
+        total: environment steps that were asked for, per seed.
         resume: what continues the run: a command, or a call in Python; None where nothing can.
+        complete: the training had made all its steps, and the run directory holds all of it.
     """
 
     def __init__(self, path: Path | None, steps: int, total: int, resume: str | None):
-        done = f"training was interrupted after {steps:,} of {total:,} steps"
-        if path is None:
-            more = "nothing is kept of it, as it has no run directory (out)"
-        else:
-            more = f"continue with: {resume}" if resume else f"the run in {path} is complete"
-        super().__init__(f"{done}; {more}")
-        self.path, self.steps, self.resume = path, steps, resume
+        super().__init__(path, steps, total, resume)  # so it survives being pickled
+        self.path, self.steps, self.total, self.resume = path, steps, total, resume
+        self.complete = path is not None and resume is None
+
+    def __str__(self) -> str:
+        done = f"training was interrupted after {self.steps:,} of {self.total:,} steps"
+        if self.path is None:
+            return f"{done}; nothing is kept of it, as it has no run directory (out)"
+        if self.complete:
+            return f"{done}; the run in {self.path} is complete"
+        return f"{done}; continue with: {self.resume}"
 
 
 class NotFinite(RuntimeError):
@@ -52,11 +58,14 @@ class NotFinite(RuntimeError):
     """
 
     def __init__(self, what: str, seed: int, step: int):
-        super().__init__(
-            f"{what} is not finite in seed {seed} at step {step:,}: training stopped before "
-            "anything was saved of it"
-        )
+        super().__init__(what, seed, step)
         self.what, self.seed, self.step = what, seed, step
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} is not finite in seed {self.seed} at step {self.step:,}: training "
+            "stopped before anything was saved of it"
+        )
 
 
 class EnvironmentFault(RuntimeError):
@@ -81,7 +90,7 @@ class EnvironmentFault(RuntimeError):
         seed: int | None = None,
         original: str = "",
     ) -> None:
-        # All of it are arguments of the base: so it survives being pickled by a worker.
+        # All of it are arguments of the base: so it survives being pickled.
         super().__init__(what, environment, agent, step, seed, original)
         self.what, self.environment, self.agent = what, environment, agent
         self.step, self.seed, self.original = step, seed, original

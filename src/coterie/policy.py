@@ -265,6 +265,12 @@ def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
     )
 
 
+def saved_steps(run: Path, which: str) -> list[int | None]:
+    """[S] the environment steps that each seed's saved policy was trained for."""
+    seeds = len(list((run / "policy").glob("seed-*")))
+    return [load_policy(run, k, which)[1]["env_steps"] for k in range(seeds)]
+
+
 def default_policy(run: Path) -> str:
     """Which policies of a run directory are played unless asked otherwise."""
     return _description(run).get("default", "best")

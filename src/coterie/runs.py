@@ -55,7 +55,7 @@ from coterie.hosting import (
     settle,
 )
 from coterie.lanes import Lanes, States
-from coterie.policy import WHICH, describe, load_policy, save_policies
+from coterie.policy import WHICH, default_policy, describe, load_policy, save_policies
 from coterie.settings import RUN, Episodes, Seed, Seeds, StepCount, fitted, shown
 from coterie.tracking import (
     ABSENT_ONCE,
@@ -108,6 +108,7 @@ class Run:
             None where an older run does not say.
         results: by the same names, the final evaluation's summary over seeds.
         complete: training made all its steps, and the final evaluation, if there is one, ended.
+        default: the policies that the run directory says stand for the run; None without one.
         learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
             opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
     """
@@ -122,11 +123,15 @@ class Run:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     learner: PyTree = None
     complete: bool = False
+    default: str | None = None
 
     @property
     def which(self) -> str:
-        """The policies that stand for the run: the best, or the last where interests conflict."""
-        return "last" if interests_conflict(self.game) else "best"
+        """The policies that stand for the run: the best, or the last where interests conflict.
+
+        Of a run of version 0.1 they are always the best.
+        """
+        return self.default or ("last" if interests_conflict(self.game) else "best")
 
     @property
     def last_is_best(self) -> bool:
@@ -692,17 +697,13 @@ EPISODE_BYTES, RECORD_LIMIT = 48, 90_000_000
 """Of a played episode in evaluations.json and in a checkpoint's header, which must stay small."""
 
 
-def _check_episodes(game: Game, config: dict[str, Any], stochastic: bool, points: int = 0) -> None:
-    """UsageError if so many episodes cannot be played at once, or not be recorded.
-
-    Args:
-        points: evaluations that were made before.
-    """
+def _check_episodes(game: Game, config: dict[str, Any], stochastic: bool) -> None:
+    """UsageError if so many episodes cannot be played at once, or not be recorded."""
     seeds, episodes = config["seeds"], config["evaluation_episodes"]
     for name in ("evaluation_episodes", "final_episodes"):
         needed = _playing_bytes(game, config[name], seeds, stochastic)
         check_memory(needed, f"lower --{name.replace('_', '-')}")
-    played = seeds * (episodes * (points + config["evaluations"] + 1) + config["final_episodes"])
+    played = seeds * (episodes * (config["evaluations"] + 1) + config["final_episodes"])
     if played * EPISODE_BYTES > RECORD_LIMIT:
         raise UsageError(
             f"{played:,} episodes would be recorded, and at most {RECORD_LIMIT // EPISODE_BYTES:,} "
@@ -947,6 +948,7 @@ def _opened(
     return Run(
         config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic, steps,
         (directory.result(config) if complete else None) or {}, complete=complete,
+        default=default_policy(directory.path),
     )  # fmt: skip
 
 

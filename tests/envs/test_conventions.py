@@ -2,6 +2,7 @@
 
 import sys
 import types
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -254,6 +255,36 @@ def test_rewards_are_single_finite_numbers(reward, paid, monkeypatch):
     else:
         with pytest.raises(EnvironmentFault, match="agent 1: reward"):
             env.step(np.zeros(2, int))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kept"),
+    [
+        ([1, np.nan], [1, 0]),
+        (np.array([1, -np.inf]), [1, 0]),
+        ([1, 2], [1, 2]),
+        ([np.nan, 2], None),
+        (np.nan, None),
+        (3, [3, 3]),
+    ],
+)
+def test_what_is_no_number_is_refused_of_the_living_alone(rewards, kept):
+    """Gymnasium's lists have a reward for the dead too: agent_1 terminated at the first step."""
+    box, two = Tuple((Box(-9, 9, (1,)),) * 2), Tuple((Discrete(2),) * 2)
+    seen = (np.zeros(1, np.float32),) * 2
+    steps = iter([(seen, [0, 0], [False, True], False, {}), (seen, rewards, False, False, {})])
+    theirs = SimpleNamespace(
+        observation_space=box, action_space=two, close=lambda: None,
+        reset=lambda seed: (seen, {}), step=lambda actions: next(steps),
+    )  # fmt: skip
+    env = HostedEnvironment(theirs, name="theirs")
+    env.reset(0)
+    env.step(np.zeros(2, int))
+    if kept is None:
+        with pytest.raises(EnvironmentFault, match="reward is"):
+            env.step(np.zeros(2, int))
+    else:
+        np.testing.assert_array_equal(env.step(np.zeros(2, int)).rewards, kept)
 
 
 def test_nothing_follows_the_end_of_an_episode():

@@ -23,7 +23,7 @@ from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
 from coterie.analysis import gradients
 from coterie.analysis.decomposition import additive_fit, monotone_fit
-from coterie.lecture import _decomposed, items, modes, policy_gradient
+from coterie.lecture import _decomposed, items, lbf, modes, policy_gradient
 from coterie.lecture._base import Scale
 from coterie.networks import MonotonicMixer, PerAgent
 from coterie.ops import losses, returns
@@ -39,6 +39,7 @@ MIXER = {"hyper_hidden": 16, "mixer_embedding": 16}
 FORAGING = {
     "environments": 32, "epsilon_steps": 30_000, "learning_starts": 2000, "update_ratio": 1 / 16,
     "lr": 2e-3, "hidden": (64,), "batch_size": 64,
+    "reward_scaling": lbf.SETTINGS["reward_scaling"],
 }  # fmt: skip
 TALKING = {"environments": 32, "rollout_steps": 25, "lr": 2e-3, "hidden": (16,)}
 

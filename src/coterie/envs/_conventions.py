@@ -52,17 +52,23 @@ class TupleHost:
 
     def reset(self, seed: int | None) -> Shown:
         observations, info = _values("reset", self._environment.reset(seed=seed), _RESET)
-        return self._shown(observations, 0.0, False, False, info)
+        return self._shown(self._everybody, observations, 0.0, False, False, info)
 
     def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> Shown:
-        del alive  # this convention asks every agent for an action
-        return self._shown(*_values("step", self._environment.step(actions), _STEP))
+        # This convention asks every agent for an action, the dead too.
+        return self._shown(alive, *_values("step", self._environment.step(actions), _STEP))
 
     def close(self) -> None:
         self._environment.close()
 
     def _shown(
-        self, observations: Any, rewards: Any, terminated: Any, truncated: Any, info: Any
+        self,
+        acted: Bool[np.ndarray, " N"],
+        observations: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any,
+        info: Any,
     ) -> Shown:
         n = len(self.agents)
         masks = info.get("action_mask") if isinstance(info, Mapping) else None
@@ -74,7 +80,7 @@ class TupleHost:
                 raise Nonsense(f"there are {n} agents, but {len(given)} {what} were given")
         return Shown(
             observations,
-            _payments(rewards, n),
+            _payments(rewards, acted),
             self._flags("terminated", terminated),
             self._flags("truncated", truncated),
             masks,
@@ -228,11 +234,15 @@ def constant_flags(n: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N
     return down, up
 
 
-def _payments(rewards: Any, n: int) -> Float32[np.ndarray, " N"]:
-    """One reward per agent, where one for all is paid to each."""
+def _payments(rewards: Any, acted: Bool[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
+    """One reward per agent, where one for all is paid to each.
+
+    Those of agents that are dead are 0 unless they are finite numbers.
+    """
+    n = len(acted)
     if isinstance(rewards, list | tuple) and len(rewards) == n and all(map(_payable, rewards)):
         return np.asarray(rewards, np.float32)  # by far the most frequent, and much faster
-    return _numbers("reward", rewards, n)
+    return _numbers("reward", rewards, n, acted)
 
 
 def _payable(reward: Any) -> bool:
@@ -240,8 +250,14 @@ def _payable(reward: Any) -> bool:
     return number and bool(abs(reward) <= _LARGEST)
 
 
-def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
-    """One number per agent, where one for all stands for each."""
+def _numbers(
+    word: str, values: Any, n: int, counts: Bool[np.ndarray, " N"] | None = None
+) -> Float32[np.ndarray, " N"]:
+    """One number per agent, where one for all stands for each.
+
+    Args:
+        counts: the agents whose numbers must be finite, all unless given; the others' become 0.
+    """
     try:
         given = np.asarray(values)
     except ValueError:
@@ -250,7 +266,11 @@ def _numbers(word: str, values: Any, n: int) -> Float32[np.ndarray, " N"]:
         raise Nonsense(f"{word} is {values!r:.40}, not a number; make it one")
     if given.shape not in ((), (n,)):
         raise Nonsense(f"{word} has shape {given.shape}; one for all or one per agent is needed")
-    if not (np.abs(given) <= _LARGEST).all():  # nor is NaN
+    usable = np.abs(given) <= _LARGEST  # NaN is not
+    if counts is not None:
+        given = np.where(usable | counts, given, 0)
+        usable = usable | ~counts
+    if not usable.all():
         raise Nonsense(f"{word} is {values!r:.40}; make it a finite number of 32 bits")
     return np.broadcast_to(given.astype(np.float32), n)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
+from coterie.evaluate import return_metrics
 from coterie.runs import Run, interests_conflict, team_return
 from coterie.show.metrics import PLAY, in_words
 from coterie.show.numbers import folded, interval, number
@@ -28,9 +30,6 @@ def render_returns(
         results: by ``best`` and ``last``, what ``Run.evaluate`` returns.
         metric: the one to show, such as ``eval/length``; the run's own unless given.
         greedy: show greedy play only.
-
-    Raises:
-        UsageError: there is no such metric.
     """
     names = chosen_metrics(run, next(iter(results.values())), metric, greedy)
     parts: list[RenderableType] = []
@@ -39,13 +38,27 @@ def render_returns(
     return Group(*(Padding(part, (0, 0, k % 2, 0)) for k, part in enumerate(parts)))
 
 
+def asked_metrics(run: Run, metric: str | None, greedy: bool) -> list[str]:
+    """The metrics of an evaluation: the one asked for, those of greedy play, or all.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    agents, plays = run.game.players.agents, ["eval"] + ["eval_sampled"] * run.stochastic
+    nothing = np.zeros((1, len(agents))), np.zeros(1)
+    names = [name for play in plays for name in return_metrics(play, agents, *nothing)]
+    if metric is None:
+        return [name for name in names if name.startswith("eval/") or not greedy]
+    if metric not in names:
+        raise UsageError(f"there is no metric {metric!r}; there are {', '.join(names)}")
+    return [metric]
+
+
 def chosen_metrics(
     run: Run, metrics: Mapping[str, Any], metric: str | None, greedy: bool
 ) -> list[str]:
     """The metrics to show: the one asked for, or the run's returns and the episodes' length."""
     if metric is not None:
-        if metric not in metrics:
-            raise UsageError(f"there is no metric {metric!r}; there are {', '.join(metrics)}")
         return [metric]
     shown = [team_return(run.game.players)]
     if interests_conflict(run.game):
