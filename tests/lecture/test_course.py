@@ -37,7 +37,7 @@ class Trained(Item):
     """One training of ten iterations, saved after the third."""
 
     name, number, title = "trained", 1, "A game, learnt"  # type: ignore[assignment]
-    source, about = "Lecture, somewhere", "Two agents play."
+    source, about, minutes = "Lecture, somewhere", "Two agents play.", (30, 4)
 
     def recipes(self):
         recipe = Recipe(
@@ -59,7 +59,7 @@ class Told(Item):
     """Nothing to train; it passes as long as the test says so."""
 
     name, number, title = "told", 2, "A tale, told"  # type: ignore[assignment]
-    source, about = "Lecture, elsewhere", "One agent speaks."
+    source, about, minutes = "Lecture, elsewhere", "One agent speaks.", (2, 1)
     times = 0
     truth: bool = True
 
@@ -119,6 +119,7 @@ def events(names, out, scale=Scale()):  # noqa: B008
     """What a display is told while items are given, without the facts; and the outcomes."""
     told = []
     found = give(names, out, scale, lambda event, facts: told.append(event))
+    assert told.pop(0) == "begin"
     return told, found
 
 
@@ -247,6 +248,39 @@ def test_what_is_done_is_taken_over(given, finished):
     assert again == finished[1]
     assert Told.times == 0
     assert (given / "report.html").read_bytes() == before
+
+
+def test_the_page_is_there_as_soon_as_an_item_is(tmp_path):
+    pages = []
+
+    def tell(event, facts):
+        page = tmp_path / "report.html"
+        if event in ("item", "outcome"):
+            text = html.unescape(page.read_text()) if page.is_file() else ""
+            pages.append([item.about in text for item in (Told, Trained)])
+
+    give(["told", "trained"], tmp_path, tell=tell)
+    assert pages == [[False, False], [True, False], [True, False], [True, True]]
+
+
+@pytest.mark.parametrize(
+    ("names", "scale", "minutes"),
+    [
+        ([], Scale(), 32),
+        (["told"], Scale(quick=True), 1),
+        (["trained"], Scale(quick=True, seeds=3), 12),
+        (["trained"], Scale(seeds=1), 15),
+    ],
+)
+def test_how_long_it_takes_is_said_before_it_begins(names, scale, minutes, tmp_path):
+    """In proportion to the seeds of the trainings: here two, or one if quick."""
+
+    def tell(event, facts):
+        assert (event, facts["minutes"]) == ("begin", minutes)
+        raise Called
+
+    with pytest.raises(Called):
+        give(names, tmp_path, scale, tell)
 
 
 def test_the_same_seeds_give_the_same_numbers(finished, tmp_path):
@@ -557,6 +591,7 @@ def test_the_command_tells_every_claim_and_where_the_report_is(call, given):
     assert status == 0
     for words in ("Payoffs are payoffs", "0 & less", "Tales are true", "✓", "report.html"):
         assert words in out
+    assert "idle cores" not in err  # nothing is left to be done
     assert "1/2  A game, learnt" in err
     assert "2/2  A tale, told" in err
     assert "✗" not in out
@@ -564,8 +599,9 @@ def test_the_command_tells_every_claim_and_where_the_report_is(call, given):
 
 def test_a_claim_that_fails_is_the_status(call, monkeypatch, tmp_path):
     monkeypatch.setattr(Told, "truth", False)
-    status, out, _ = call(f"lecture told --out {tmp_path}/no")
+    status, out, err = call(f"lecture told --out {tmp_path}/no")
     assert (status, "✗" in out, "failed" in out) == (1, True, True)
+    assert "1 item to run: about 2 minutes on two idle cores" in err
     status, out, _ = call(f"lecture told --out {tmp_path}/no --json")
     document = json.loads(out)
     assert (status, document["passed"]) == (1, False)

@@ -176,12 +176,14 @@ class Item(abc.ABC):
         title: what it is called in the report.
         source: where it stands.
         about: what is shown, in a sentence or two.
+        minutes: how long it takes on two idle cores, at its full and at its quick size.
     """
 
     number: ClassVar[int]
     title: ClassVar[str]
     source: ClassVar[str]
     about: ClassVar[str]
+    minutes: ClassVar[tuple[float, float]]
 
     @property
     def name(self) -> str:
@@ -190,6 +192,13 @@ class Item(abc.ABC):
     def recipes(self) -> dict[str, Recipe]:
         """The trainings, by the name under which ``measure`` asks for them."""
         return {}
+
+    def expected(self, scale: Scale) -> float:
+        """Minutes on two idle cores, in proportion to the seeds of its trainings."""
+        usual = dataclasses.replace(scale, seeds=None)
+        seeds = [sum(r.at(s).seeds for r in self.recipes().values()) for s in (scale, usual)]
+        share = seeds[0] / seeds[1] if seeds[1] else 1.0
+        return float(self.minutes[scale.quick] * share)
 
     @abc.abstractmethod
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:

@@ -69,19 +69,22 @@ def give(
 def _give_all(
     chosen: list[Item], out: Path, scale: Scale, tell: Tell, report: Report | None
 ) -> list[Outcome]:
+    kept = {item.name: _kept(item, out, scale) for item in chosen}
+    ahead = [item for item in chosen if kept[item.name] is None]
+    tell(
+        "begin",
+        {"items": len(ahead), "minutes": sum((item.expected(scale) for item in ahead), 0.0)},
+    )
     outcomes: list[Outcome] = []
-    try:
-        for item in chosen:
-            tell("item", {"item": item, "of": len(chosen)})
-            outcome = _kept(item, out, scale)
-            if outcome is None:
-                outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
-                RunDirectory(out).write_json(f"items/{item.name}.json", seal(outcome.to_dict()))
-            tell("outcome", {"outcome": outcome})
-            outcomes.append(outcome)
-    finally:  # what is done is shown, also where the lecture is cut off
-        if outcomes:
-            write(out)
+    for item in chosen:
+        tell("item", {"item": item, "of": len(chosen)})
+        outcome = kept[item.name]
+        if outcome is None:
+            outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
+            RunDirectory(out).write_json(f"items/{item.name}.json", seal(outcome.to_dict()))
+        write(out)  # at once: what is done is shown, also where the lecture is cut off
+        tell("outcome", {"outcome": outcome})
+        outcomes.append(outcome)
     return outcomes
 
 

@@ -31,6 +31,7 @@ class LevelBasedForaging(Item):
     """Three items, two agents, an 8x8 grid."""
 
     number = 7
+    minutes = (12, 2)
     title = "Level-based foraging"
     source = "Lecture, “Value Decomposition in LBF”"
     about = (

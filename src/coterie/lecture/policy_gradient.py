@@ -39,6 +39,7 @@ class PolicyGradient(Item):
     """Exact gradients by enumeration against what IA2C, MAA2C and COMA sample."""
 
     number = 8
+    minutes = (2, 1)
     title = "The multi-agent policy-gradient theorem"
     source = "Lecture, “The Multi-Agent Policy-Gradient Theorem”"
     about = (

@@ -28,8 +28,10 @@ class LectureDisplay(TrainDisplay):
         return self
 
     def tell(self, event: str, facts: dict[str, Any]) -> None:
-        """One line for every item, training and outcome."""
-        if event == "item":
+        """One line for the lecture, and for every item, training and outcome."""
+        if event == "begin":
+            self._expect(facts["items"], facts["minutes"])
+        elif event == "item":
             self.count += 1
             self.say()
             self.say(f"{self.count}/{facts['of']}  {facts['item'].title}", style="bold")
@@ -39,6 +41,11 @@ class LectureDisplay(TrainDisplay):
         elif event == "outcome":
             outcome = facts["outcome"]
             self.say(_WORDS[outcome.passed], f" in {clock(outcome.seconds)}")
+
+    def _expect(self, items: int, minutes: float) -> None:
+        if items:
+            about = f"about {max(round(minutes), 1)} minutes on two idle cores"
+            self.say(f"{items} item{'s' * (items > 1)} to run: {about}")
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
         """Nothing: a lecture has too many of them."""
