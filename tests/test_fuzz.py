@@ -192,6 +192,16 @@ def test_no_checkpoint_without_its_facts_passes(runs, program, tmp_path, change,
     assert f"does not say its {word}" in warning
 
 
+@pytest.mark.parametrize("found", [[1], [0, 1, 2], "01", {"0": 1}, [1, 0], [0, "1"], [True, 2]])
+def test_bounds_of_returns_are_two_numbers(runs, tmp_path, found):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    del config["digest"]
+    (run / "config.json").write_text(json.dumps(seal(config | {"return_bounds": found})))
+    with pytest.raises(UsageError, match="is not that of a run: return_bounds are not two numbers"):
+        open_run(run)
+
+
 def test_no_damaged_configuration_passes(runs, tmp_path):
     """Bits flipped, pieces cut, digits and words replaced."""
     run = shutil.copytree(runs[0], tmp_path / "run")

@@ -64,6 +64,7 @@ def test_with_one_evaluation_the_best_policy_is_the_last(trained):
         assert (team.which, team.env_steps) == (which, 400)
     assert "best policies of step 400" in repr(coterie.load(run.path))
     assert coterie.open_run(run.path).policy_steps == run.policy_steps
+    assert run.config["return_bounds"] == [0.0, 1.0]
     metric = run.metrics["eval_sampled/return/team_sum"]
     assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
 

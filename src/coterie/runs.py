@@ -24,7 +24,7 @@ from coterie import envs
 from coterie.algorithms import Algorithm, algorithms
 from coterie.algorithms import find as find_algorithm
 from coterie.analysis.games import no_conflict
-from coterie.analysis.statistics import Bounds, Interval, summarise
+from coterie.analysis.statistics import Bounds, Interval, bounds_by_metric, summarise
 from coterie.continuation import (
     check_same,
     moved_sentence,
@@ -254,12 +254,12 @@ def summary(
 
 def return_bounds(game: Game) -> dict[str, Bounds]:
     """What the team's returns can be at least and at most, by metric, where that is known."""
-    known = game.env.return_bounds() if isinstance(game.env, Environment) else None
-    if known is None:
-        return {}
-    low, high = known
-    n = game.players.n_agents
-    return {"return/team_sum": (low, high), "return/team_mean": (low / n, high / n)}
+    return bounds_by_metric(_sum_bounds(game.env), game.players.n_agents)
+
+
+def _sum_bounds(env: Environment | Hosted) -> Bounds | None:
+    """What the sum of returns over agents can be at least and at most, where that is known."""
+    return env.return_bounds() if isinstance(env, Environment) else None
 
 
 def interests_conflict(game: Game) -> bool:
@@ -554,6 +554,7 @@ def _plan(
         "seed": seed,
         **judged,
         "metric": headline(game, algorithm.stochastic),
+        "return_bounds": list(bounds) if (bounds := _sum_bounds(env)) else None,
         "sizes": sizes(game.players),
         "versions": versions(),
     }

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from coterie import __version__, metrics_log
 from coterie.errors import UsageError
 from coterie.files import (
@@ -79,9 +81,18 @@ def check_config(config: dict[str, Any]) -> None:
     if config["lanes"] not in (1, config["seeds"]):
         raise UsageError(f"lanes is {config['lanes']}")
     check_seeds(config["seed"], config["seeds"])
+    if not _are_bounds(config.get("return_bounds")):
+        raise UsageError("return_bounds are not two numbers")
     sessions = config.get("sessions", [])
     if not isinstance(sessions, list) or not all(isinstance(s, dict) for s in sessions):
         raise UsageError("sessions is no list of them")
+
+
+def _are_bounds(found: Any) -> bool:
+    if found is None:
+        return True
+    numbers = isinstance(found, list) and all(type(x) in (int, float) for x in found)
+    return numbers and len(found) == 2 and bool(np.isfinite(found).all()) and found[0] <= found[1]
 
 
 def check_seeds(first: int, count: int) -> None:

@@ -69,6 +69,26 @@ def test_many_seeds_are_drawn_as_the_interval_of_their_mean(tmp_path, drawn):
     np.testing.assert_allclose([band.min(), band.max()], [4.5 - 2.1659, 7.5 + 2.1659], atol=1e-4)
 
 
+def test_intervals_of_bounded_returns_stay_within_their_bounds(tmp_path, drawn):
+    """Ten seeds at 0 or 2, and the sum over two agents is at most 2: their mean's t interval is
+    1 ± 0.75, that of nine zeros and a two reaches below 0."""
+    lines = [
+        {"seed": s, "env_steps": k, "eval/return/team_sum": x, "eval/return/team_mean": x / 2}
+        for k, ones in ((0, 5), (1, 1), (2, 9))
+        for s in range(10)
+        for x in [2.0 * (s < ones)]
+    ]
+    run = make_run(tmp_path / "a", lines, return_bounds=[0, 2], sizes={"action counts": [3, 3]})
+    for metric, greatest in (("eval/return/team_sum", 2.0), ("eval/return/team_mean", 1.0)):
+        curve = curves.aggregate("a", curves.series(run, metric))
+        assert curve.low[1] < 0 and curve.high[2] > greatest
+        curves.plot([run], tmp_path / "curves.png", metric=metric)
+        (ax,) = drawn[-1].axes
+        (band,) = ax.collections
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == (0.0, greatest)
+
+
 def test_one_panel_an_environment_and_one_colour_an_algorithm(tmp_path, drawn):
     runs = [
         write(tmp_path / "a", evaluations(), "vdn", "matrix/climbing"),

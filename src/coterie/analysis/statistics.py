@@ -42,6 +42,14 @@ class Interval(NamedTuple):
         )
 
 
+def bounds_by_metric(total: Bounds | None, n_agents: int) -> dict[str, Bounds]:
+    """Bounds of the team's returns by metric, from those of their sum over agents."""
+    if total is None:
+        return {}
+    low, high = total
+    return {"return/team_sum": (low, high), "return/team_mean": (low / n_agents, high / n_agents)}
+
+
 # One sample -------------------------------------------------------------------------------------
 
 

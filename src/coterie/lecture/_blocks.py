@@ -10,11 +10,11 @@ import numpy as np
 
 from coterie.analysis.games import describe
 from coterie.analysis.learned import learned_play
-from coterie.analysis.statistics import summarise
+from coterie.analysis.statistics import Bounds, summarise
 from coterie.envs.matrix import MatrixGame
 from coterie.runs import Run, headline
 from coterie.show.curves import aggregate, series
-from coterie.show.metrics import in_words
+from coterie.show.metrics import bounds, in_words
 from coterie.show.numbers import folded, interval, number, proportion
 from coterie.show.record import record
 from coterie.show.report import Curves, Matrix, Table, Viewer
@@ -30,7 +30,8 @@ def learning_curves(
     panels: dict[str, list[Any]] = {}
     for run in trained.values():
         assert run.path is not None
-        curve = aggregate(run.config["algorithm"], series(run.path, metric))
+        within = bounds(run.config, metric)
+        curve = aggregate(run.config["algorithm"], series(run.path, metric), within)
         panels.setdefault(run.config["environment"], []).append(curve)
     title = in_words(metric)
     return Curves(panels, title, references=dict(references), caption=caption)
@@ -108,11 +109,20 @@ def _pair(payoffs: np.ndarray) -> str:
     return ", ".join(f"{x:g}" for x in payoffs)
 
 
-def summary_table(results: Mapping[str, Sequence[float]], what: str, caption: str = "") -> Table:
-    """Mean, interquartile mean, interval and every seed of several algorithms."""
+def summary_table(
+    results: Mapping[str, Sequence[float]],
+    what: str,
+    caption: str = "",
+    within: Bounds | None = None,
+) -> Table:
+    """Mean, interquartile mean, interval and every seed of several algorithms.
+
+    Args:
+        within: what the numbers can be at least and at most; intervals stay between them.
+    """
     rows: list[list[Any]] = []
     for name, per_seed in results.items():
-        s = summarise(per_seed)
+        s = summarise(per_seed, within)
         rows.append([name, s["mean"], interval(s["ci95"]), s["iqm"], s["seeds"], folded(per_seed)])
     headers = ["algorithm", what, "95% interval", "IQM", "seeds", "each seed"]
     return Table(headers, rows, caption)

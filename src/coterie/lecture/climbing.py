@@ -18,6 +18,7 @@ from coterie.lecture._blocks import (
     tally,
 )
 from coterie.runs import Run
+from coterie.show.metrics import bounds
 
 BEST, SAFE = 11.0, 7.0
 """Per agent: the lecture's curves of Pareto-AC and of centralised A2C end here."""
@@ -73,6 +74,7 @@ class Climbing(Item):
         greedy = {name: mean_payoff(numbers[name]) for name in trained}
         returns = numbers["sampled"]
         env: Any = trained["pac"].game.env
+        within = bounds(trained["pac"].config, "eval/return/team_mean")
         published = {"lecture, Pareto-AC": BEST, "lecture, A2C": SAFE}
         return [
             learning_curves(
@@ -81,8 +83,10 @@ class Climbing(Item):
                 published,
                 "Policies sampled; their greedy play is in the table.",
             ),
-            summary_table(returns, "sampled return", "Per agent: the last policies, sampled."),
-            summary_table(greedy, "greedy return", "Per agent: the last policies, greedy."),
+            summary_table(
+                returns, "sampled return", "Per agent: the last policies, sampled.", within
+            ),
+            summary_table(greedy, "greedy return", "Per agent: the last policies, greedy.", within),
             ended(env, {name: numbers[name] for name in trained}),
             episode(trained["pac"], returns["pac"], "A team of Pareto actor-critic"),
         ]

@@ -12,6 +12,7 @@ from coterie.analysis.statistics import probability_of_improvement, summarise
 from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
 from coterie.lecture._blocks import episode, final_returns, learning_curves, summary_table
 from coterie.runs import Run, evaluate_native
+from coterie.show.metrics import bounds
 from coterie.show.numbers import folded, interval, number
 from coterie.show.report import Table
 
@@ -80,7 +81,10 @@ class LevelBasedForaging(Item):
         return [
             learning_curves(trained, "eval/return/team_sum", references, "Greedy evaluations."),
             summary_table(
-                returns, "return", "Of the team: best policies, greedy, 320 fresh episodes a seed."
+                returns,
+                "return",
+                "Of the team: best policies, greedy, 320 fresh episodes a seed.",
+                bounds(trained["idqn"].config, "eval/return/team_sum"),
             ),
             Table(
                 headers, rows, "How likely a seed of the first does better than one of the second."

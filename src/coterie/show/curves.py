@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from coterie.analysis.statistics import mean_interval
+from coterie.analysis.statistics import Bounds, mean_interval
 from coterie.files import warn
 from coterie.show.lettering import LITERAL, lettered, plot_font
-from coterie.show.metrics import in_words, shared_metrics
+from coterie.show.metrics import bounds, in_words, shared_metrics
 from coterie.tracking import RunDirectory
 from coterie.types import UsageError
 
@@ -104,7 +104,8 @@ def plot(
     panels: dict[str, list[Curve]] = {}
     titles: dict[str, list[str]] = {}
     for (_, config, data), label, name in zip(read, labels(named), shown, strict=True):
-        panels.setdefault(config["environment"], []).append(aggregate(label, data))
+        curve = aggregate(label, data, bounds(config, name))
+        panels.setdefault(config["environment"], []).append(curve)
         titles.setdefault(config["environment"], []).append(name)
     words = {environment: in_words(names) for environment, names in titles.items()}
     figure = draw(panels, words, title, references)
@@ -146,11 +147,14 @@ def series(
     raise UsageError(f"{run} has no numbers of a metric {metric!r}{hint}")
 
 
-def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:
+def aggregate(
+    label: str, data: Mapping[int, Mapping[int, float]], within: Bounds | None = None
+) -> Curve:
     """Mean and interval over seeds, on the steps at which every seed has data.
 
     Seeds report at differing steps: each is interpolated linearly onto all steps any of them
     reported, between the latest first and the earliest last one, so that none is extrapolated.
+    Intervals stay ``within`` what the metric can be at least and at most, where that is known.
     """
     steps = [np.array(sorted(own)) for own in data.values()]
     first, last = max(s[0] for s in steps), min(s[-1] for s in steps)
@@ -162,7 +166,7 @@ def aggregate(label: str, data: Mapping[int, Mapping[int, float]]) -> Curve:
         grid = np.linspace(first, last, _MAX_POINTS)
     values = [[own[k] for k in s.tolist()] for own, s in zip(data.values(), steps, strict=True)]
     samples = np.stack([np.interp(grid, s, v) for s, v in zip(steps, values, strict=True)])
-    mean, low, high = mean_interval(samples)
+    mean, low, high = mean_interval(samples).within(within)
     return Curve(label, grid, mean, low, high, samples)
 
 

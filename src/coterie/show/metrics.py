@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from coterie.analysis.statistics import Bounds, bounds_by_metric
 from coterie.text import visible
 
 TEAM_RETURN = "eval/return/team_sum"
@@ -25,6 +26,15 @@ def own_metric(config: dict, greedy: bool = False) -> str:
     """
     metric = config.get("metric", TEAM_RETURN)
     return metric.replace("eval_sampled/", "eval/") if greedy else metric
+
+
+def bounds(config: dict, metric: str) -> Bounds | None:
+    """What a metric of a run can be at least and at most, from its ``config.json``."""
+    if (total := config.get("return_bounds")) is None:
+        return None
+    low, high = map(float, total)
+    known = bounds_by_metric((low, high), len(config["sizes"]["action counts"]))
+    return known.get(metric.partition("/")[2])
 
 
 def shared_metrics(configs: Sequence[dict], greedy: bool = False) -> list[str]:

@@ -15,7 +15,7 @@ from coterie.files import warn
 from coterie.policy import default_policy
 from coterie.runs import is_code, open_run
 from coterie.show import curves
-from coterie.show.metrics import in_words, own_metric, shared_metrics
+from coterie.show.metrics import bounds, in_words, own_metric, shared_metrics
 from coterie.show.numbers import folded
 from coterie.show.record import NoPictures, record
 from coterie.show.report.blocks import (
@@ -159,7 +159,7 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bool) -> Section:
-    lines = [curves.aggregate(label, s.series) for s, label in sources]
+    lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in sources]
     y_title = in_words(s.metric for s, _ in sources)
     blocks: list[Block] = [
         Curves({"Learning curves": lines}, y_title),
@@ -182,19 +182,23 @@ def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bo
 def _table(sources: Sequence[tuple[Source, str]]) -> Table:
     """What each run came to, over its seeds."""
     rows: list[list[Cell]] = []
-    for source, label in sources:
-        s = summarise(source.per_seed)
+    words = [in_words(source.metric) for source, _ in sources]
+    alike = len(set(words)) == 1
+    for (source, label), metric in zip(sources, words, strict=True):
+        s = summarise(source.per_seed, bounds(source.config, source.metric))
         places = min(3, decimals(source.per_seed))
         interval = " to ".join(written(x, places) for x in s["ci95"]) if s["ci95"] else None
         which = "last evaluation" if source.absolute is None else source.policies
         rows.append(
-            [quoted(label), in_words(source.metric), which, s["mean"], interval, s["iqm"],
+            [quoted(label), *[metric] * (not alike), which, s["mean"], interval, s["iqm"],
              s["seeds"], source.steps, folded(source.per_seed)]
         )  # fmt: skip
     headers = (
-        "run", "metric", "policies", "mean", "95% interval", "IQM", "seeds", "steps", "each seed",
+        "run", *["metric"] * (not alike), "policies", "mean", "95% interval", "IQM", "seeds",
+        "steps", "each seed",
     )  # fmt: skip
-    caption = (
+    caption = f"{words[0][0].upper()}{words[0][1:]}. " if alike else ""
+    caption += (
         "Mean over seeds with its 95% t interval, interquartile mean, and each seed. Best policies "
         "are those with the highest return at an evaluation; they and the last ones are then "
         "evaluated on other episodes."
