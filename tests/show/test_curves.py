@@ -81,7 +81,8 @@ def test_intervals_of_bounded_returns_stay_within_their_bounds(tmp_path, drawn):
     run = make_run(tmp_path / "a", lines, return_bounds=[0, 2], sizes={"action counts": [3, 3]})
     for metric, greatest in (("eval/return/team_sum", 2.0), ("eval/return/team_mean", 1.0)):
         curve = curves.aggregate("a", curves.series(run, metric))
-        assert curve.low[1] < 0 and curve.high[2] > greatest
+        assert curve.low[1] < 0
+        assert curve.high[2] > greatest
         curves.plot([run], tmp_path / "curves.png", metric=metric)
         (ax,) = drawn[-1].axes
         (band,) = ax.collections
