@@ -115,7 +115,7 @@ COMPARED = ("reinforce", "qmix", "mappo", "central_q")
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("reinforce", "central_q") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "reinforce" else pytest.mark.slow)
         for name in algorithms()
     ],
 )
@@ -151,8 +151,8 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("ippo", {"recurrent": True, "minibatches": 1}),
-        pytest.param("qmix", {}, marks=pytest.mark.slow),
+        pytest.param("ippo", {"recurrent": True, "minibatches": 1}, marks=pytest.mark.slow),
+        ("qmix", {}),
     ],
 )
 def test_workers_change_nothing(name, settings, tmp_path):

@@ -163,6 +163,7 @@ def test_metrics_have_their_fixed_names(trained):
     assert set(run.metrics["eval/length"]) >= {"mean", "iqm", "ci95", "per_seed"}
 
 
+@pytest.mark.slow
 def test_stochastic_policies_are_evaluated_greedily_and_by_drawing(trained):
     run = trained("proximal")
     names = [f"return/agent/agent_{i}" for i in range(2)]
@@ -496,7 +497,9 @@ def scores_by_hand(folder: Path, which: str, observations, memories):
     return scores, after
 
 
-@pytest.mark.parametrize("kind", ["feed-forward", "recurrent", "doors"])
+@pytest.mark.parametrize(
+    "kind", ["feed-forward", "recurrent", pytest.param("doors", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_policy_can_be_executed_with_numpy_alone(trained, kind, which):
     run = trained(kind)

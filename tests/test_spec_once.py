@@ -73,7 +73,8 @@ def test_a_check():
     assert coterie.check_env(Counted(), episodes=2).ok
 
 
-@pytest.mark.parametrize("name", ["maa2c", pytest.param("central_q", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["maa2c", "central_q"])
 def test_training_going_on_evaluating_and_watching(name, tmp_path, capsys):
     """Central state and joint observation; one agent over joint actions."""
     env, asked = Counted(), {"evaluations": 1, "final_episodes": 2}

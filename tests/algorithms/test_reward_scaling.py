@@ -52,7 +52,7 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("scaling", ["scale", "standardise"])
+@pytest.mark.parametrize("scaling", ["scale", pytest.param("standardise", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OWN_REWARDS)
 def test_an_agent_learns_the_same_whatever_others_are_rewarded(name, scaling):
     """Parameters, targets, the optimiser and moments, bit for bit."""
@@ -183,6 +183,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("name", SMALL)
 def test_staying_is_learned_where_it_is_best_and_leaving_where_that_is(name, game, tmp_path):

@@ -355,7 +355,7 @@ def trained(algorithm, rounds=2, **more):
 @pytest.mark.parametrize(
     ("algorithm", "field", "reward", "scaling"),
     [
-        (coterie.MAA2C, "central", "individual", "none"),
+        pytest.param(coterie.MAA2C, "central", "individual", "none", marks=pytest.mark.slow),
         (coterie.COMA, "joint", "sum", "standardise"),
     ],
 )
