@@ -2,8 +2,8 @@
 
 ``python settings_worker.py FOLDER SHARE`` tries one value in SHARE. Whatever comes to training must
 be read by what every command reads a run with, and be the same then; all else must be refused in
-one sentence that names the setting, before anything is written. Nothing is compiled. In a process of its own, where types are
-checked by Coterie alone and not by the tests' hook.
+one sentence that names the setting, before anything is written. Nothing is compiled. In a process
+of its own, where types are checked by Coterie alone and not by the tests' hook.
 """
 
 import contextlib
