@@ -331,22 +331,22 @@ def test_tables_sort_by_click_and_by_keyboard(page, visit):
 def test_curves_show_values_under_the_pointer_and_by_keyboard(page, visit):
     shown = visit(page)
     plot, key = shown.locator(".plot > svg"), shown.locator(".plot .key")
-    assert key.locator(".at").inner_text() == "at the end"
+    assert key.locator(".at").inner_text() == "at the end: mean and 95% interval over seeds"
     assert key.locator("b").all_inner_texts() == ["−7.000", "−15.00"]
     assert "5 seeds" in key.inner_text()
     assert "−8.000 to −6.000" in key.inner_text()
     assert "1 seed" in key.inner_text()
     box = plot.bounding_box()
     shown.mouse.move(box["x"] + 51, box["y"] + 100)
-    assert key.locator(".at").inner_text() == "at 0 steps"
+    assert key.locator(".at").inner_text() == "at 0 steps: mean and 95% interval over seeds"
     assert key.locator("b").all_inner_texts() == ["−90.00", "−300.0"]
     shown.mouse.move(0, 0)
-    assert key.locator(".at").inner_text() == "at the end"
+    assert key.locator(".at").inner_text() == "at the end: mean and 95% interval over seeds"
     plot.focus()
     shown.keyboard.press("ArrowLeft")
-    assert key.locator(".at").inner_text() == "at 19,000 steps"
+    assert key.locator(".at").inner_text() == "at 19,000 steps: mean and 95% interval over seeds"
     shown.keyboard.press("Home")
-    assert key.locator(".at").inner_text() == "at 0 steps"
+    assert key.locator(".at").inner_text() == "at 0 steps: mean and 95% interval over seeds"
     references = shown.locator(".reference text").all_text_contents()
     assert "book −31.4" in references
     assert len(references) == 2
@@ -358,7 +358,10 @@ def test_curves_are_touched_on_a_phone(page, visit):
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     shown.touchscreen.tap(box["x"] + 52, box["y"] + 80)
-    assert shown.locator(".plot .key .at").inner_text() == "at 0 steps"
+    assert (
+        shown.locator(".plot .key .at").inner_text()
+        == "at 0 steps: mean and 95% interval over seeds"
+    )
 
 
 def test_the_late_part_of_curves_can_be_scaled_to(page, visit):

@@ -231,7 +231,9 @@ class Plot {
     const at = step ?? this.steps.at(-1);
     this.mark.replaceChildren();
     if (step !== null) this.mark.append(make("svg:line", { x1: this.x(step), x2: this.x(step), y1: PAD.top, y2: this.height - PAD.bottom, stroke: "var(--ink)", "stroke-width": 1 }));
-    const words = step === null ? `at the end` : `at ${at.toLocaleString("en")} steps`;
+    const when = step === null ? `at the end` : `at ${at.toLocaleString("en")} steps`;
+    const several = this.panel.curves.some((curve) => curve.seeds > 1);
+    const words = several ? `${when}: mean and 95% interval over seeds` : when;
     const rows = this.panel.curves.map((curve) => this.row(curve, step)).sort((a, b) => b[0] - a[0]);
     const levels = this.wide ? [] : this.named().map(([name, value, letter]) => make("li", {}, [
       make("i", { text: letter }), make("span", { class: "name", text: name }), make("b", { text: brief(value) }), make("span"),
