@@ -291,6 +291,7 @@ def test_evaluate_prints_a_table(call, run):
     rows = [line for line in out.splitlines() if line.startswith("return per agent (mean), greedy")]
     assert len(rows) == 2
     assert re.search(r" [−\d.]+ +\S+ to \S+ +\S+ +\S.*$", rows[0])
+    assert "best and last" not in out
     status, out, _ = call(f"evaluate {run} --episodes 3 --which last --metric eval/length")
     assert status == 0
     assert "best" not in out

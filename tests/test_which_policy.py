@@ -1,5 +1,7 @@
 """Which policies stand for a run, by which return, and what they say of themselves."""
 
+import io
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import pytest
 import coterie
 from coterie import envs, runs
 from coterie.envs.views import Game
+from coterie.show.returns import policies, render_returns
+from coterie.show.terminal import Terminal
 from coterie.training import chosen_score
 
 TINY = {"environments": 4, "hidden": (4,)}
@@ -65,6 +69,10 @@ def test_with_one_evaluation_the_best_policy_is_the_last(trained):
     assert "best policies of step 400" in repr(coterie.load(run.path))
     assert coterie.open_run(run.path).policy_steps == run.policy_steps
     assert run.config["return_bounds"] == [0.0, 1.0]
+    assert policies(run, "best", "last") == "best and last policies, of step 400"
+    table = io.StringIO()
+    Terminal(table, 100).print(render_returns(run, run.results))
+    assert table.getvalue().count("return of the team (sum over agents), sampled") == 1
     metric = run.metrics["eval_sampled/return/team_sum"]
     assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
 

@@ -35,6 +35,13 @@ def test_interquartile_mean(values, expected):
     assert float(interquartile_mean(np.asarray(values))) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seeds", range(1, 24))
+def test_equal_numbers_are_their_own_interquartile_mean(seeds):
+    """To the last digit: no sum of weights may round it to 9.999999999999998."""
+    for value in (10.0, 0.1, -7.3):
+        assert summarise([value] * seeds)["iqm"] == value
+
+
 def test_interquartile_mean_agrees_with_trimming_at_multiples_of_four():
     from scipy.stats import trim_mean
 

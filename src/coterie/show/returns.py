@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 
 from coterie.evaluate import return_metrics
@@ -24,7 +23,8 @@ def render_returns(
     metric: str | None = None,
     greedy: bool = False,
 ) -> RenderableType:
-    """A table for each kind of policies: sampled play first, greedy beside it.
+    """A table for each kind of policies, one for both where they are the same: sampled play first,
+    greedy beside it.
 
     Args:
         results: by ``best`` and ``last``, what ``Run.evaluate`` returns.
@@ -33,9 +33,11 @@ def render_returns(
     """
     names = chosen_metrics(run, next(iter(results.values())), metric, greedy)
     parts: list[RenderableType] = []
-    for which, metrics in results.items():
-        parts += [line(policies(run, which), style="bold"), _table(metrics, names)]
-    return Group(*(Padding(part, (0, 0, k % 2, 0)) for k, part in enumerate(parts)))
+    together = [list(results)] if run.last_is_best else [[which] for which in results]
+    for which in together:
+        parts += [line()] * bool(parts)
+        parts += [line(policies(run, *which), style="bold"), _table(results[which[0]], names)]
+    return Group(*parts)
 
 
 def asked_metrics(run: Run, metric: str | None, greedy: bool) -> list[str]:
@@ -69,14 +71,15 @@ def chosen_metrics(
     return [name for name in names if name in metrics]
 
 
-def policies(run: Run, which: str) -> str:
+def policies(run: Run, *which: str) -> str:
     """The policies of all seeds in words: "best policies, of steps 400,000 and 1,000,000"."""
-    steps = sorted({k for k in run.policy_steps.get(which, []) if k is not None})
+    steps = sorted({k for k in run.policy_steps.get(which[0], []) if k is not None})
+    words = f"{' and '.join(which)} policies"
     if not steps:
-        return f"{which} policies"
+        return words
     few = [f"{k:,}" for k in steps] if len(steps) <= 3 else [f"{steps[0]:,} to {steps[-1]:,}"]
     several = "s" if len(steps) > 1 else ""
-    return f"{which} policies, of step{several} {' and '.join(few)}"
+    return f"{words}, of step{several} {' and '.join(few)}"
 
 
 def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
