@@ -22,11 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie import checkpoint, make, training
+from coterie import make
 from coterie.algorithms import make as make_algorithm
-from coterie.health import Health
-from coterie.runs import CHECKPOINTS, LARGE, SAVING_RATE, SAVING_SHARE, make_game
-from coterie.training import Program
+from coterie.runs.environments import make_game
+from coterie.runs.loop import CHECKPOINTS, LARGE, SAVING_RATE, SAVING_SHARE
+from coterie.storage import checkpoint
+from coterie.training import loop as training
+from coterie.training.finite import Health
+from coterie.training.loop import Program
 
 CASES = {
     "small": ("ippo", "lbf/8x8-2p-3f", 1_000_000, {}),

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import coterie
-from coterie.envs.views import SEED_AXIS, Game, VectorState, init_vector, refill, step_vector
+from coterie.views.game import Game
+from coterie.views.vector import SEED_AXIS, VectorState, init_vector, refill, step_vector
 
 TASK, ACTIONS = "lbf/8x8-2p-3f", 6
 

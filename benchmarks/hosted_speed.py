@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.lanes import one_core_per_seed
+from coterie.training.devices import one_core_per_seed
 
 ENVIRONMENT = "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3"
 SECONDS = 15.0
@@ -70,7 +70,7 @@ def in_worker(make: Any, path: str) -> Any:
 
 def random_play(name: str) -> tuple[float, float]:
     """Seconds of one environment in a loop, random legal actions: its own a step, and with ours."""
-    from coterie.envs.hosted import HostedEnvironment, open_factory
+    from coterie.python_envs.adapters.environment import HostedEnvironment, open_factory
 
     inside: list[float] = []
     env = HostedEnvironment(timed(open_factory(name)(), inside.append, time.perf_counter))
@@ -102,10 +102,10 @@ def trained(
 ) -> dict[str, Any]:
     """Figures of one algorithm; ``path`` is a file in which workers note their seconds."""
     from coterie.algorithms import make
-    from coterie.envs.fleet import Hosted
-    from coterie.hosted_lanes import HostedLanes
-    from coterie.hosting import Hosting, settle
-    from coterie.runs import make_game, open_environment
+    from coterie.python_envs.settings import Hosting, settle
+    from coterie.python_envs.training import HostedLanes
+    from coterie.runs.environments import make_game, open_environment
+    from coterie.spec import Hosted
 
     made = make(algorithm, environments=environments).resolve(1_000_000)
     env, _ = open_environment(name, {})

@@ -97,7 +97,7 @@ def trained(algorithm: str, make: Any, steps: int, workers: int) -> dict[str, An
 
 
 def main() -> None:
-    from coterie.lanes import one_core_per_seed
+    from coterie.training.devices import one_core_per_seed
 
     one_core_per_seed(1, hosted=True)
     steps = int(float(sys.argv[1])) if len(sys.argv) > 1 else 50_000

@@ -32,8 +32,8 @@ def rate(algorithm: Any, seconds: float = 8.0) -> float:
     import jax
 
     from coterie import make
-    from coterie.runs import make_game
-    from coterie.training import Program
+    from coterie.runs.environments import make_game
+    from coterie.training.loop import Program
 
     name = "lbf/8x8-2p-3f"
     program = Program(algorithm, make_game(algorithm, make(name), name, None, "auto"), 1)

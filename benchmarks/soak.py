@@ -26,7 +26,9 @@ import jax
 import numpy as np
 
 import coterie
-from coterie import checkpoint, runs, training
+from coterie.runs import loop, plan
+from coterie.storage import checkpoint
+from coterie.training import loop as training
 
 KINDS = ("write", "pwrite64", "fsync", "rename", "unlink", "unlinkat", "rmdir", "mkdir", "openat",
          "close", "lseek", "read", "newfstatat", "ftruncate", "getdents64")  # fmt: skip
@@ -56,8 +58,8 @@ def attempt(run: Path, cache: Path, kills: int, events: int | None = None) -> No
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     time.perf_counter = lambda: 0.0
-    training.CHUNK_STEPS, runs.EPISODES = 32, 4
-    runs.CHECKPOINTS = runs.LOG_POINTS = 2 * kills
+    training.CHUNK_STEPS, plan.EPISODES = 32, 4
+    loop.CHECKPOINTS = loop.LOG_POINTS = 2 * kills
 
     def report(event: str, facts: dict) -> None:
         if events is not None:

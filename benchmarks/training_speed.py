@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any
 
-from coterie.lanes import Lanes, one_core_per_seed
+from coterie.training.devices import Lanes, one_core_per_seed
 
 PEERS = {
     "idqn": {"marl-book": 1400, "EPyMARL (GRU)": 500},
@@ -37,7 +37,7 @@ def rate(name: str, seconds: float = 8.0, seeds: int = 1, **own: Any) -> float:
     """Environment steps per second over all seeds."""
     from coterie import make
     from coterie.algorithms import make as make_algorithm
-    from coterie.runs import make_game
+    from coterie.runs.environments import make_game
 
     algorithm = make_algorithm(name, buffer_size=100_000, **own).resolve(1_000_000)
     game = make_game(algorithm, make("lbf/8x8-2p-3f"), "lbf/8x8-2p-3f", None, "auto")

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import coterie
-from coterie.analysis import decomposition
-from coterie.envs.views import Game
-from coterie.training import Program
+from coterie.games import decomposition
+from coterie.training.loop import Program
+from coterie.views.game import Game
 
 PLAYS = 100_000
 SETTINGS = {

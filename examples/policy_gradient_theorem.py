@@ -7,8 +7,8 @@ import equinox as eqx
 import numpy as np
 
 import coterie
-from coterie.analysis.finite import matrix_game
 from coterie.analysis.gradients import ESTIMATORS, estimate, exact_critics
+from coterie.games.finite import matrix_game
 
 SAMPLES = 2**14
 ERROR = 0.5  # of the wrong critics, standard deviation

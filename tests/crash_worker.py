@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coterie import checkpoint, files
-from coterie.checkpoint import latest, save
+from coterie.storage import checkpoint, files
+from coterie.storage.checkpoint import latest, save
 
 CALLS = ("write", "fsync", "close", "replace", "mkdir", "open", "unlink", "rmdir", "listdir")
 """Functions of ``os`` that a save calls; opening and reading files is noticed by an audit hook."""
@@ -146,7 +146,7 @@ def begin(folder: Path) -> None:
     import jax
 
     import coterie
-    from coterie import training
+    from coterie.training import loop as training
 
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

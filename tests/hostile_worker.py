@@ -27,13 +27,16 @@ import numpy as np
 import pytest
 
 import coterie
-from coterie.checkpoint import CheckpointError, CheckpointMismatch, latest, read_arrays, save
-from coterie.envs.views import Game
-from coterie.files import read_sealed, seal
-from coterie.policy import describe, load_policy, save_policies
-from coterie.runs import open_run, resume, sizes
-from coterie.tracking import RunDirectory, identity
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.runs.api import open_run, resume
+from coterie.runs.environments import sizes
+from coterie.runs.policy_files import describe, load_policy, save_policies
+from coterie.storage.checkpoint import latest, save
+from coterie.storage.config_file import identity
+from coterie.storage.files import read_sealed, seal
+from coterie.storage.run_directory import RunDirectory
+from coterie.storage.tree_files import CheckpointError, CheckpointMismatch, read_arrays
+from coterie.views.game import Game
 
 FORBIDDEN = ("exec", "compile", "import", "pickle.find_class", "marshal.loads", "subprocess.Popen",
              "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.__new__",

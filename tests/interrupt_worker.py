@@ -16,9 +16,9 @@ from multiprocessing import resource_tracker, util
 
 import guests
 
-from coterie.envs._seat import RESET, Limits
-from coterie.envs.fleet import make_fleet
-from coterie.hosting import open_hosted
+from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import RESET, Limits
 
 heard: list[int] = []
 

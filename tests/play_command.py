@@ -3,10 +3,12 @@
 import contextlib
 import sys
 
-from coterie import cli
-from coterie.envs._seat import RESET, STEP, Limits
-from coterie.envs.fleet import make_fleet
-from coterie.hosting import find_factory, make_one, open_hosted
+from coterie.cli import entry as cli
+from coterie.cli import printing, table
+from coterie.cli.commands import listing
+from coterie.python_envs.opening import find_factory, make_one, open_hosted
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import RESET, STEP, Limits
 
 
 def play(names, parsed, args):
@@ -18,10 +20,10 @@ def play(names, parsed, args):
             fleet.rows.command[:] = command
             fleet.start(0)
             assert fleet.wait(0) == []
-    cli._print_json({"played": name})
+    printing.answer_json({"played": name})
     return 5
 
 
-cli.COMMANDS["play"] = cli.Command(play, cli.ListArgs, "coterie play NAME WORKERS", (2, 2))
+table.COMMANDS["play"] = table.Command(play, listing.ListArgs, "coterie play NAME WORKERS", (2, 2))
 if __name__ == "__main__":
     sys.exit(cli.main())

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from quick import QUICK
 
-from coterie.algorithms import Algorithm, find
+from coterie.algorithms import find
 from coterie.envs.base import Environment
-from coterie.envs.views import SEED_AXIS, Game, init_vector
-from coterie.rollout import scan_rollout
-from coterie.training import Program
-from coterie.types import EnvSpec, TimeStep
+from coterie.learners.contract import Algorithm
+from coterie.spec import EnvSpec
+from coterie.training.loop import Program
+from coterie.training.rollout import scan_rollout
+from coterie.types import TimeStep
+from coterie.views.game import Game
+from coterie.views.vector import SEED_AXIS, init_vector
 
 END = "end"
 

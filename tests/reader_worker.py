@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from coterie.cli import main
+from coterie.cli.entry import main
 
 GIGABYTES, SECONDS = 16, 60
 """Of addresses, of which JAX alone takes several; and of a command."""

@@ -16,10 +16,12 @@ import pytest
 from probes import small
 from quick import trace_quickly
 
-from coterie import checkpoint, runs
 from coterie.algorithms import algorithms
-from coterie.checkpoint import CheckpointMismatch, latest, read_arrays, read_tree, write_tree
-from coterie.runs import resume, train
+from coterie.runs import api, plan
+from coterie.runs.api import resume, train
+from coterie.storage import tree_files as checkpoint
+from coterie.storage.checkpoint import latest
+from coterie.storage.tree_files import CheckpointMismatch, read_arrays, read_tree, write_tree
 
 CASES = {f"{name}{'-recurrent' * r}": (name, r) for name in algorithms() for r in (False, True)}
 ITERATIONS = 12
@@ -30,8 +32,8 @@ def prepare(cache: str) -> None:
     trace_quickly()
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    runs.EPISODES = 2
-    runs.checkpoints.latest = drop_each_leaf  # type: ignore[assignment]
+    plan.EPISODES = 2
+    api.checkpoints.latest = drop_each_leaf  # type: ignore[assignment]
     os.fsync = lambda _: None  # power stays on
     time.perf_counter = lambda: 0.0
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coterie.files import open_blanks, seal
-from coterie.formats import FORMAT
-from coterie.tracking import RunDirectory, identity
+from coterie.storage.config_file import identity
+from coterie.storage.files import open_blanks, seal
+from coterie.storage.formats import FORMAT
+from coterie.storage.run_directory import RunDirectory
 
 CONFIG = {
     "format": FORMAT, "algorithm": "vdn", "settings": {}, "environment": "matrix/climbing",

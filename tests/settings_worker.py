@@ -19,13 +19,19 @@ from typing import Any
 import numpy as np
 
 import coterie
-from coterie import cli, envs, runs
+from coterie import envs
 from coterie.algorithms import algorithms
-from coterie.envs.views import Game
-from coterie.hosting import Hosting
-from coterie.show.flags import flags
-from coterie.tracking import RunDirectory
-from coterie.types import UsageError
+from coterie.cli import entry as cli
+from coterie.cli.commands import train as train_command
+from coterie.errors import UsageError
+from coterie.flags import flags
+from coterie.python_envs.settings import Hosting
+from coterie.runs import api, loop
+from coterie.runs import config as configs
+from coterie.runs import evaluation as run_evaluation
+from coterie.runs import run as opened_runs
+from coterie.storage.run_directory import RunDirectory
+from coterie.views.game import Game
 
 NUMBERS = ["-1e400", "-1e30", "-3", "-1", "-1e-9", "0", "1e-320", "1e-30", "1e-5", "0.3", "0.5",
            "1", "1.5", "2", "4", "7", "64", "1e3", "1e5", "1e6", "1e9", "4294967295", "4294967296",
@@ -64,9 +70,9 @@ def begin(*_: Any) -> None:
     raise Begun
 
 
-runs.Lanes = Idle  # type: ignore[misc]
-runs._Loop.__init__ = lambda *_: None  # type: ignore[method-assign]
-runs._Loop.run = begin  # type: ignore[method-assign]
+api.Lanes = Idle  # type: ignore[misc]
+loop.Loop.__init__ = lambda *_: None  # type: ignore[method-assign]
+loop.Loop.run = begin  # type: ignore[method-assign]
 
 
 @dataclasses.dataclass
@@ -106,7 +112,7 @@ class Tally:
         """The configuration, read as every command reads it."""
         try:
             config = RunDirectory.open(out).config()
-            runs.restore(config)
+            configs.restore(config)
         except Exception as error:
             self.wrong.append(f"{setting} = {label(value)} is accepted, but not read: {error}")
             return {}
@@ -135,7 +141,11 @@ def tried(name: str) -> list:
 def commands(home: Path, tally: Tally) -> None:
     """``coterie train``, with settings of the algorithm, the environment and the run."""
     for seed, (name, cls) in enumerate(algorithms().items()):
-        groups = [(cls, ""), (cli.TrainArgs, ""), (envs.family("matrix/x").Options, "env.")]
+        groups = [
+            (cls, ""),
+            (train_command.TrainArgs, ""),
+            (envs.family("matrix/x").Options, "env."),
+        ]
         takes = [f for c, prefix in groups for f in flags(c, prefix) if f.value]
         takes = [f.name for f in takes if f.name not in ("--out", "--groups")]
         for k, (flag, value) in enumerate(drawn(takes, NUMBERS, 25, seed)):
@@ -215,14 +225,14 @@ def resumed(home: Path, tally: Tally) -> None:
         directory.write_config(config)
         raise Begun
 
-    runs._go_on = go_on  # type: ignore[assignment]
+    api._go_on = go_on  # type: ignore[assignment]
     out = home / "run"
     with contextlib.suppress(Begun):
         coterie.train(coterie.IA2C(), "matrix/climbing", 100, out=out)
     before = (out / "config.json").read_bytes()
     for value in tried("resume"):
         (out / "config.json").write_bytes(before)
-        work = lambda value=value: runs.resume(out, steps=value)  # noqa: E731
+        work = lambda value=value: api.resume(out, steps=value)  # noqa: E731
         if tally.attempt(home / "none", "steps", value, work):
             tally.read(out, "steps", value)
         elif (out / "config.json").read_bytes() != before:
@@ -231,9 +241,9 @@ def resumed(home: Path, tally: Tally) -> None:
 
 def evaluated(home: Path, tally: Tally) -> None:
     """``Run.evaluate(episodes=, seed=)``."""
-    runs.evaluate_game = begin
+    run_evaluation.evaluate_game = begin
     game = Game(coterie.make("matrix/climbing"))
-    run = runs.Run({}, game, {"best": None, "last": None}, None, 0)
+    run = opened_runs.Run({}, game, {"best": None, "last": None}, None, 0)
     for name in ("episodes", "seed"):
         for value in tried(name):
             work = lambda name=name, value=value: run.evaluate(**{name: value})  # noqa: E731

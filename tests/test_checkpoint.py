@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from coterie import checkpoint
-from coterie.checkpoint import (
+from coterie.errors import UsageError
+from coterie.storage import tree_files as checkpoint
+from coterie.storage.checkpoint import latest, save
+from coterie.storage.tree_files import (
     CheckpointError,
     CheckpointMismatch,
-    latest,
     read_arrays,
     read_tree,
-    save,
     write_tree,
 )
-from coterie.types import UsageError
 
 META = {"env_steps": 2**40 + 1, "best": float("-inf"), "name": "Grüße", "list": [1, None, True]}
 

@@ -16,11 +16,14 @@ import pytest
 from quick import FLAGS, quick_compilation
 
 import coterie
-from coterie import cli
 from coterie.algorithms import algorithms
-from coterie.cli import COMMANDS, HELP, main, whole_number
-from coterie.show.flags import flags
-from coterie.show.progress import TrainDisplay, clock, plural, short, size
+from coterie.cli import table
+from coterie.cli.commands import listing
+from coterie.cli.entry import HELP, main
+from coterie.cli.parsing import whole_number
+from coterie.cli.table import COMMANDS
+from coterie.flags import flags
+from coterie.show.terminal.progress import TrainDisplay, clock, plural, short, size
 
 SMALL = ["--environments", "4", "--hidden", "8", "--batch-size", "16", "--buffer-size", "1e3",
          "--learning-starts", "50", "--update-ratio", ".25"]  # fmt: skip
@@ -435,7 +438,7 @@ def test_mistakes_are_one_sentence_in_any_locale(tmp_path, locale):
         "--lr x": "--lr must be a number; got x",
         "--gamma 2": "gamma must be a number from 0 to 1; got 2.0",
     }
-    code = "import sys; from coterie.cli import main; [main(a.split()) for a in sys.argv[1:]]"
+    code = "import sys; from coterie.cli.entry import main; [main(a.split()) for a in sys.argv[1:]]"
     lines = [f"train vdn matrix/climbing {flag}" for flag in wrong]
     environment = {"PYTHONPATH": SOURCE, "LC_ALL": locale, "PYTHONUTF8": "0", "COLUMNS": "40"}
     done = subprocess.run(
@@ -469,13 +472,13 @@ def test_other_errors(call, monkeypatch, error, status, sentence):
     def fail(*_):
         raise error
 
-    command = cli.Command(fail, cli.ListArgs, "coterie list", (0, 0))
+    command = table.Command(fail, listing.ListArgs, "coterie list", (0, 0))
     monkeypatch.setitem(COMMANDS, "list", command)
     assert refused(call("list"), status=status) == f"coterie: {sentence}\n"
 
 
 def test_mistakes_of_coterie_itself_are_not_hidden(call, monkeypatch):
-    command = cli.Command(lambda *_: 1 / 0, cli.ListArgs, "coterie list", (0, 0))
+    command = table.Command(lambda *_: 1 / 0, listing.ListArgs, "coterie list", (0, 0))
     monkeypatch.setitem(COMMANDS, "list", command)
     with pytest.raises(ZeroDivisionError):
         call("list")
@@ -490,7 +493,7 @@ def coterie_process(*args: str, cwd: Path, **more) -> subprocess.Popen:
         "XLA_FLAGS": FLAGS,
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "coterie.cli", *args]
+    command = [sys.executable, "-m", "coterie.cli.entry", *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **(pipes | more))
 
@@ -524,7 +527,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 
 
 def test_help_does_not_wait_for_the_compiler(tmp_path):
-    code = "import sys, coterie.cli as c; c.main(['--help']); sys.exit('jax' in sys.modules)"
+    code = "import sys, coterie.cli.entry as c; c.main(['--help']); sys.exit('jax' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": SOURCE}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
 

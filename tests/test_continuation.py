@@ -15,12 +15,13 @@ from probes import small
 from quick import quick_compilation
 
 import coterie
-from coterie import runs, training
-from coterie.cli import main
-from coterie.continuation import moved_sentence, note_session, resume_command
-from coterie.errors import NotFinite
-from coterie.tracking import RunDirectory
-from coterie.types import UsageError
+from coterie.cli.entry import main
+from coterie.errors import NotFinite, UsageError
+from coterie.runs import api
+from coterie.runs.continuation import moved_sentence, note_session, resume_command
+from coterie.storage import config_file
+from coterie.storage.run_directory import RunDirectory
+from coterie.training import loop as training
 
 EACH = 16
 STEPS = 8 * EACH
@@ -247,17 +248,17 @@ def test_what_no_command_can_name_is_continued_in_python():
 
 
 def test_another_version_or_machine_is_said_and_recorded(tmp_path, monkeypatch):
-    run, here = tmp_path / "run", runs.place()
+    run, here = tmp_path / "run", api.place()
     with pytest.raises(coterie.Interrupted):
         start(run, stop_at("progress"))
     config = RunDirectory(run).config()
     assert config["sessions"] == [{"env_steps": 0, **here}]
-    name = runs.identity(config)
+    name = config_file.identity(config)
     there = {
         "versions": here["versions"] | {"jax": "9.9"},
         "machine": here["machine"] | {"cores": 77},
     }
-    monkeypatch.setattr(runs, "place", lambda: there)
+    monkeypatch.setattr(api, "place", lambda: there)
     said = []
     with pytest.raises(coterie.Interrupted) as stopped:
         coterie.resume(run, report=lambda e, f: said.append((e, f)) or stop_at_once(e))
@@ -267,7 +268,7 @@ def test_another_version_or_machine_is_said_and_recorded(tmp_path, monkeypatch):
     assert "numpy" not in warning
     assert [s["machine"]["cores"] for s in RunDirectory(run).config()["sessions"]][1:] == [77]
     assert RunDirectory(run).config()["sessions"][1]["env_steps"] < stopped.value.steps
-    assert runs.identity(RunDirectory(run).config()) == name
+    assert config_file.identity(RunDirectory(run).config()) == name
     said.clear()
     coterie.resume(run, report=lambda e, f: said.append((e, f)))  # nothing has changed since
     assert not [e for e, _ in said if e == "warning"]

@@ -13,7 +13,7 @@ from quick import quick_compilation
 
 import coterie
 from coterie.algorithms import algorithms
-from coterie.checkpoint import write_tree
+from coterie.storage.tree_files import write_tree
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

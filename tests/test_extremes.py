@@ -11,11 +11,10 @@ from probes import small
 from quick import quick_compilation
 
 import coterie
-from coterie import training
 from coterie.algorithms import algorithms
-from coterie.errors import NotFinite
+from coterie.errors import NotFinite, UsageError
 from coterie.settings import Range, hints
-from coterie.types import UsageError
+from coterie.training import loop as training
 
 ENDLESS = {"epochs"}
 """So many passes over a rollout are one call of the program; it would be sat out."""

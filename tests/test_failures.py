@@ -14,9 +14,16 @@ import pytest
 from probes import small
 from quick import quick_compilation
 
-from coterie import Interrupted, cli, runs, training
-from coterie.checkpoint import CheckpointError, latest, read_arrays, save
-from coterie.runs import resume, train
+from coterie import Interrupted
+from coterie.cli import entry as cli
+from coterie.runs import api, loop
+from coterie.runs import config as configs
+from coterie.runs import evaluation as run_evaluation
+from coterie.runs.api import resume, train
+from coterie.storage.checkpoint import latest, save
+from coterie.storage.tree_files import CheckpointError, read_arrays
+from coterie.training import loop as training
+from coterie.training import state as training_state
 from coterie.types import tree_bytes
 
 HERE = Path(__file__).parent
@@ -199,7 +206,7 @@ def test_a_signal_in_the_final_evaluation_loses_no_training(calm, tmp_path, monk
         stop(signal.SIGINT)
         time.sleep(10)
 
-    monkeypatch.setattr(runs, "evaluate_native", interrupted)
+    monkeypatch.setattr(run_evaluation, "evaluate_native", interrupted)
     # As in a terminal: a process that a shell runs in the background ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -230,7 +237,7 @@ def test_calls_of_the_program_become_short_where_iterations_are_long(tmp_path, m
         return advance(self, state, iteration, count)
 
     monkeypatch.setattr(training.Program, "advance", slow)
-    monkeypatch.setattr(runs, "LOG_POINTS", 1)
+    monkeypatch.setattr(loop, "LOG_POINTS", 1)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     start(tmp_path / "run", steps=40 * EACH, evaluations=1, final_episodes=0)
     assert sum(counts) == 40
@@ -255,13 +262,13 @@ def test_large_states_are_saved_more_seldom_and_slow_runs_more_often(
 
     monkeypatch.setattr(training.Program, "advance", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(runs, "LARGE", 0 if large else 1e9)
+    monkeypatch.setattr(loop, "LARGE", 0 if large else 1e9)
 
     def size(tree):
-        return 100_000_000 if isinstance(tree[0], training.TrainState) else tree_bytes(tree)
+        return 100_000_000 if isinstance(tree[0], training_state.TrainState) else tree_bytes(tree)
 
-    monkeypatch.setattr(runs, "tree_bytes", size)
-    monkeypatch.setattr(runs, "SAVING_RATE", 250e6)
+    monkeypatch.setattr(loop, "tree_bytes", size)
+    monkeypatch.setattr(loop, "SAVING_RATE", 250e6)
     run = start(tmp_path / "run", final_episodes=0).path
     assert steps_of(run) == kept
 
@@ -314,8 +321,8 @@ def test_counts_go_on_beyond_what_32_bits_hold(calm, tmp_path, border):
 
 def shift_to(run: Path, iteration: int) -> None:
     """The newest checkpoint as if it had been made after so many iterations."""
-    config = runs.RunDirectory.open(run).config()
-    program = runs.Lanes(*runs.restore(config), config["seeds"]).program
+    config = api.RunDirectory.open(run).config()
+    program = api.Lanes(*configs.restore(config), config["seeds"]).program
     step, tree, meta = latest(run, (program.template(),))
     step = iteration * EACH
     shutil.rmtree(run / "checkpoints")

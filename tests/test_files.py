@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from coterie import files
-from coterie.cli import main
-from coterie.files import make_directory, only_writer, read_sealed, refuse_links, replacing, seal
-from coterie.tracking import RunDirectory
-from coterie.types import UsageError
+from coterie.cli.entry import main
+from coterie.errors import UsageError
+from coterie.storage import files
+from coterie.storage.files import (
+    make_directory,
+    only_writer,
+    read_sealed,
+    refuse_links,
+    replacing,
+    seal,
+)
+from coterie.storage.run_directory import RunDirectory
 
 SOURCE = str(Path(__file__).parents[1] / "src")
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import coterie
-from coterie import formats, runs
-from coterie.analysis.learned import learner, read_former
-from coterie.checkpoint import CheckpointMismatch, write_tree
-from coterie.cli import main
-from coterie.files import read_sealed, seal
+from coterie.cli.entry import main
+from coterie.runs import config as configs
+from coterie.runs.learner import learner, read_former
+from coterie.storage import formats
+from coterie.storage.files import read_sealed, seal
+from coterie.storage.tree_files import CheckpointMismatch, write_tree
 
 # They say that these runs have no digests beside their settings and arrays.
 pytestmark = pytest.mark.filterwarnings("ignore::coterie.errors.DamagedFile")
@@ -212,7 +213,7 @@ def test_settings_by_former_names_are_understood(former, monkeypatch):
     lot = config["settings"].pop("batch_size")
     config["settings"] |= {"lot": lot, "sharing": "all", "thrift": 1}
     told: list[str] = []
-    algorithm, _ = runs.restore(config, note=told.append)
+    algorithm, _ = configs.restore(config, note=told.append)
     assert (algorithm.batch_size, algorithm.sharing) == (lot, "shared")
     assert told == ["the run's setting thrift no longer applies and is ignored"]
 
@@ -223,7 +224,7 @@ def test_former_runs_keep_the_units_of_their_rewards(former, former_value, scali
     assert "standardise_rewards" in config["settings"]
     config["settings"]["standardise_rewards"] = former_value
     told: list[str] = []
-    algorithm, _ = runs.restore(config, note=told.append)
+    algorithm, _ = configs.restore(config, note=told.append)
     assert (algorithm.reward_scaling, told) == (scaling, [])
 
 

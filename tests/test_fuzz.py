@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 import coterie
-from coterie.checkpoint import CheckpointError, latest, read_arrays, read_tree, save, write_tree
-from coterie.envs.views import Game
-from coterie.files import seal
-from coterie.policy import describe, load_policy, save_policies
-from coterie.runs import _misplaced, open_run, sizes
-from coterie.tracking import RunDirectory, identity
-from coterie.training import Program
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.runs.api import _misplaced, open_run
+from coterie.runs.environments import sizes
+from coterie.runs.policy_files import describe, load_policy, save_policies
+from coterie.storage.checkpoint import latest, save
+from coterie.storage.config_file import identity
+from coterie.storage.files import seal
+from coterie.storage.run_directory import RunDirectory
+from coterie.storage.tree_files import CheckpointError, read_arrays, read_tree, write_tree
+from coterie.training.loop import Program
+from coterie.views.game import Game
 
 STEPS = (40, 80)
 MISTAKEN = r"is not the (best|last) policy of seed . of this run"

@@ -13,14 +13,16 @@ from probes import game_for, quick_program, small, spied
 from quick import quick_compilation
 
 import coterie
-from coterie import evaluate, training
-from coterie.checkpoint import read_arrays
-from coterie.cli import main
+from coterie.cli.entry import main
 from coterie.errors import NotFinite
-from coterie.files import read_sealed
-from coterie.health import without_replay
-from coterie.runs import resume, train
-from coterie.types import EnvSpec, TimeStep
+from coterie.runs.api import resume, train
+from coterie.spec import EnvSpec
+from coterie.storage.files import read_sealed
+from coterie.storage.tree_files import read_arrays
+from coterie.training import evaluate
+from coterie.training import loop as training
+from coterie.training.finite import without_replay
+from coterie.types import TimeStep
 
 REWARD, OBSERVATION, CENTRAL, DEAD_REWARD, DEAD_OBSERVATION = range(1, 6)
 LOSS, GRADIENT, PARAMETER, MOMENTS = range(6, 10)
@@ -236,7 +238,7 @@ def test_going_on_stops_there_again(stopped, capsys, monkeypatch):
     assert (caught.value.what, caught.value.seed, caught.value.step) == (
         bad.what, bad.seed, bad.step,
     )  # fmt: skip
-    monkeypatch.setattr(coterie.runs, "resume", lambda *_, **__: resume(path, environment=Late))
+    monkeypatch.setattr(coterie.runs.api, "resume", lambda *_, **__: resume(path, environment=Late))
     assert main(["resume", str(path)]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"coterie: {bad}"

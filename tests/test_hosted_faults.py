@@ -19,13 +19,18 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting, hosted_lanes, hosted_play, hosted_rollout, runs
-from coterie.envs import fleet as fleets
-from coterie.envs._seat import RESET, SKIP, STEP, Fault, Limits
-from coterie.envs.fleet import make_fleet
-from coterie.hosted_lanes import HostedLanes, HostedProgram
-from coterie.hosted_rollout import Restarts, Seconds, Stage, halves
-from coterie.hosting import open_hosted
+from coterie import EnvironmentFault, Hosting
+from coterie.python_envs import evaluate as hosted_play
+from coterie.python_envs import rollout as hosted_rollout
+from coterie.python_envs import training as hosted_lanes
+from coterie.python_envs.bookkeeping import Restarts, Seconds
+from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.rollout import Stage, halves
+from coterie.python_envs.training import HostedLanes, HostedProgram
+from coterie.python_envs.workers import pool as fleets
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import RESET, SKIP, STEP, Fault, Limits
+from coterie.runs import plan
 
 NOTICED = {
     "raise_in_reset": (0, None, "reset raised LookupError: no such map (faulty.py, line "),
@@ -91,7 +96,7 @@ def one_program(tmp_path_factory):
     """All trainings on ``faulty`` share what is compiled: it promises the same with any fault."""
     with quick_compilation(tmp_path_factory.mktemp("compiled")) as patch:
         patch.setattr(hosted_lanes, "CHUNK_STEPS", 32)
-        patch.setattr(runs, "EPISODES", 2)
+        patch.setattr(plan, "EPISODES", 2)
         for module in (hosted_play, hosted_rollout):
             patch.setattr(module, "NO_LIMIT_STEPS", LIMIT)
         programs = {}

@@ -20,16 +20,22 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting, UsageError, hosted_lanes, hosted_play, hosting, runs
+from coterie import EnvironmentFault, Hosting, UsageError
 from coterie.algorithms import algorithms
-from coterie.cli import main
-from coterie.envs._seat import RESET, STEP, Limits
-from coterie.envs.fleet import make_fleet
-from coterie.hosted_lanes import HostedLanes
-from coterie.hosting import open_hosted, pays_in_common
-from coterie.runs import open_environment
-from coterie.training import Program
-from coterie.types import EnvSpec, TimeStep
+from coterie.cli.entry import main
+from coterie.python_envs import evaluate as hosted_play
+from coterie.python_envs import opening as hosting
+from coterie.python_envs import training as hosted_lanes
+from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.probe import pays_in_common
+from coterie.python_envs.training import HostedLanes
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import RESET, STEP, Limits
+from coterie.runs import plan
+from coterie.runs.environments import open_environment
+from coterie.spec import EnvSpec
+from coterie.training.loop import Program
+from coterie.types import TimeStep
 
 WALL_CLOCK = ("seconds", "steps_per_second", "digest")
 SERIAL, WORKERS = Hosting(workers=0), Hosting(workers=2)
@@ -41,7 +47,7 @@ def quick(tmp_path_factory):
     """Looks from the host after every few rollouts."""
     with quick_compilation(tmp_path_factory.mktemp("compiled")) as patch:
         patch.setattr(hosted_lanes, "CHUNK_STEPS", 24)
-        patch.setattr(runs, "EPISODES", 4)
+        patch.setattr(plan, "EPISODES", 4)
         yield
 
 
@@ -169,7 +175,7 @@ def test_workers_change_nothing(name, settings, tmp_path):
 
 
 def test_workers_do_not_wait_for_jax():
-    code = "import sys, coterie.envs.fleet; sys.exit('jax' in sys.modules)"
+    code = "import sys, coterie.python_envs.workers.pool; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -382,7 +388,7 @@ def test_objects_of_a_class_typed_by_hand_are_not_sent():
     """What ``python -c`` runs has no file that another process could read, as at the prompt."""
     code = (
         "import functools, guests\n"
-        "from coterie.envs.fleet import can_be_sent, copies_of\n"
+        "from coterie.python_envs.workers.pool import can_be_sent, copies_of\n"
         "class Typed(guests.Dice): pass\n"
         "given = (copies_of(guests.Dice()), copies_of(Typed()), guests.Dice, Typed)\n"
         "for make in given: print(can_be_sent(make), can_be_sent(functools.partial(make)))\n"

@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, Discrete
 
 import coterie
 from coterie.algorithms import make
-from coterie.hosting import Hosting
+from coterie.python_envs.settings import Hosting
 
 
 class Walk:
@@ -61,7 +61,7 @@ def settings(algorithm: str, environment, steps: int, **asked) -> tuple[tuple[in
 
     made = make(algorithm)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coterie.runs._Loop", begin)
+        patch.setattr("coterie.runs.loop.Loop", begin)
         with pytest.raises(Begun):
             coterie.train(made, environment, steps, report=report, reward="sum", **asked)
     names = ("evaluations", "evaluation_episodes", "final_episodes")

@@ -11,8 +11,10 @@ import pytest
 from probes import Walk, game_for, quick, small
 
 from coterie.algorithms import algorithms
-from coterie.networks import GRU, History, MonotonicMixer, PerAgent, sharing_index
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.networks.layers import GRU, History
+from coterie.networks.mixers import MonotonicMixer
+from coterie.networks.per_agent import PerAgent, sharing_index
 
 KEY = jax.random.key(0)
 INDICES = {"own": (0, 1, 2), "shared": (0, 0, 0), "grouped": (0, 1, 1)}

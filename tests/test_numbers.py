@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from sealing import CONFIG, evaluations, logged, make_run, unseal
 
-from coterie import metrics_log
 from coterie.errors import DamagedFile
-from coterie.tracking import EvaluationFile, RunDirectory
+from coterie.storage import metrics_log
+from coterie.storage.evaluations import EvaluationFile
+from coterie.storage.run_directory import RunDirectory
 
 LINES = [
     {"seed": s, "env_steps": 10 * k, "eval/return/team_sum": 0.5 * k + s, "updates": k, "x": None}

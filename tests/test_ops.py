@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coterie.ops.exploration import (
+from coterie.ops.action_selection import (
     epsilon_greedy,
     greedy,
     mask_scores,
@@ -23,7 +23,7 @@ from coterie.ops.losses import (
     policy_gradient,
     summed_mean,
 )
-from coterie.ops.moments import Moments
+from coterie.ops.running_statistics import Moments
 
 
 def test_target_by_hand():

@@ -12,13 +12,15 @@ from gymnasium.spaces import Box, Discrete
 from probes import collector, game_for, quick_program, random_learner, small
 
 import coterie
-from coterie import runs
 from coterie.algorithms import algorithms
-from coterie.envs.views import Game
-from coterie.hosted_lanes import HostedLanes
-from coterie.hosted_play import play_hosted
-from coterie.hosting import Hosting
-from coterie.types import EnvSpec, TimeStep
+from coterie.python_envs.evaluate import play_hosted
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.training import HostedLanes
+from coterie.runs import environments
+from coterie.runs import evaluation as run_evaluation
+from coterie.spec import EnvSpec
+from coterie.types import TimeStep
+from coterie.views.game import Game
 
 SERIAL = Hosting(workers=0)
 SEEDS, K = 3, 4
@@ -88,7 +90,7 @@ def test_nothing_is_drawn_twice_in_training_and_in_evaluation():
     played.append(games["eval"][0])
     policies = algorithm.policy(state.learner)
     for seed in (0, 1):
-        final = runs.evaluate_native(game, policies, 4, seed, stochastic=True)
+        final = run_evaluation.evaluate_native(game, policies, 4, seed, stochastic=True)
         played += [final["eval"][0], final["eval_sampled"][0]]
     training = drawn(state.learner.replay.rewards)
     evaluation = np.concatenate([drawn(returns) for returns in played])
@@ -154,7 +156,7 @@ def test_sampled_evaluation_draws_for_everyone():
     game = Game(Choices())
     policy = algorithm.policy(random_learner(algorithm, game))
     policies = jax.tree.map(lambda x: jnp.zeros((SEEDS, *x.shape)), policy)
-    played = runs.evaluate_native(game, policies, 8, 0, stochastic=True)
+    played = run_evaluation.evaluate_native(game, policies, 8, 0, stochastic=True)
     assert_unrelated(played["eval_sampled"][0], SEEDS * 8 * 3)
 
 
@@ -218,7 +220,7 @@ def lanes():
     opened = []
 
     def open_lanes(algorithm, seeds=SEEDS) -> HostedLanes:
-        env, _ = runs.open_environment(Brief, {}, Hosting(workers=0, time_limit=10))
+        env, _ = environments.open_environment(Brief, {}, Hosting(workers=0, time_limit=10))
         made = HostedLanes(algorithm, Game(env), seeds, 5, 4, SERIAL, pytest.fail)
         opened.append(made)
         Brief.seeds.clear()
@@ -305,7 +307,7 @@ def test_the_interval_over_episodes_is_as_wide_as_it_says():
     held = 0
     for _ in range(times):
         returns = truth[:, None, None] + rng.normal(size=(seeds, episodes, 1))
-        metrics = runs.summary(("a",), {"eval": (returns, np.ones((seeds, episodes)))})
+        metrics = run_evaluation.summary(("a",), {"eval": (returns, np.ones((seeds, episodes)))})
         low, high = metrics["eval/return/team_sum"]["ci95_episodes"]
         held += low <= truth.mean() <= high
     assert 0.92 <= held / times <= 0.98

@@ -29,18 +29,21 @@ from test_fuzz import made
 from test_numbers import broken
 
 import coterie
-from coterie.checkpoint import CheckpointError, latest, read_tree, write_tree
-from coterie.envs.views import Game
-from coterie.errors import DamagedFile
-from coterie.files import open_blanks, read_sealed, seal, warn
-from coterie.lecture import course, items
-from coterie.lecture._base import Outcome, Scale
-from coterie.policy import load_policy
-from coterie.runs import open_run
+from coterie.errors import DamagedFile, UsageError
+from coterie.lecture import items
+from coterie.lecture.base import course
+from coterie.lecture.base.item import Outcome, Scale
+from coterie.runs.api import open_run
+from coterie.runs.policy_files import load_policy
 from coterie.show import curves
-from coterie.tracking import EvaluationFile, RunDirectory, identity
-from coterie.training import Program
-from coterie.types import UsageError
+from coterie.storage.checkpoint import latest
+from coterie.storage.config_file import identity
+from coterie.storage.evaluations import EvaluationFile
+from coterie.storage.files import open_blanks, read_sealed, seal, warn
+from coterie.storage.run_directory import RunDirectory
+from coterie.storage.tree_files import CheckpointError, read_tree, write_tree
+from coterie.training.loop import Program
+from coterie.views.game import Game
 
 HERE = Path(__file__).parent
 ANSWERED = (UsageError, CheckpointError)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from probes import small
 
-from coterie import replay
+from coterie.ops import replay
 
 add, sample = jax.jit(replay.add), jax.jit(replay.sample)
 

@@ -13,7 +13,7 @@ from probes import Walk, game_for, quick_program, small
 from quick import FLAGS
 from resume_worker import CASES
 
-from coterie.checkpoint import leaf_name
+from coterie.storage.tree_files import leaf_name
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

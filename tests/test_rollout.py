@@ -10,8 +10,9 @@ import pytest
 from probes import Walk, collector, game_for, quick, random_learner, small
 
 from coterie.algorithms import algorithms
-from coterie.envs.views import SEED_AXIS, Game, init_vector
-from coterie.rollout import scan_rollout
+from coterie.training.rollout import scan_rollout
+from coterie.views.game import Game
+from coterie.views.vector import SEED_AXIS, init_vector
 
 R, T, B, N = 12, 4, 3, 3
 

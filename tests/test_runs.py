@@ -20,15 +20,19 @@ from safetensors.numpy import load_file
 from sealing import rewrite
 
 import coterie
-from coterie import IDQN, QMIX, VDN, UsageError, runs, training
+from coterie import IDQN, QMIX, VDN, UsageError
 from coterie.algorithms import make
-from coterie.analysis.learned import learner, settle
-from coterie.checkpoint import CheckpointError
-from coterie.envs.views import Game
-from coterie.files import seal
-from coterie.networks import PerAgent
-from coterie.runs import Run, open_run, resume, train
-from coterie.tracking import RunDirectory
+from coterie.networks.per_agent import PerAgent
+from coterie.runs import evaluation as run_evaluation
+from coterie.runs import loop
+from coterie.runs.api import open_run, resume, train
+from coterie.runs.learner import learner, settle
+from coterie.runs.run import Run
+from coterie.storage.files import seal
+from coterie.storage.run_directory import RunDirectory
+from coterie.storage.tree_files import CheckpointError
+from coterie.training import loop as training
+from coterie.views.game import Game
 
 SMALL = {"environments": 4, "learning_starts": 100, "update_ratio": 1 / 4, "buffer_size": 2_000}
 TINY = {**SMALL, "hidden": (8, 12), "batch_size": 16, "epsilon_steps": 300}
@@ -326,7 +330,7 @@ def interrupted(kind: str, out: Path, at: int, **more) -> coterie.Interrupted:
 def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind, monkeypatch):
     whole = trained(kind)
     if kind == "feed-forward":  # a look after every iteration, on machines of any speed
-        monkeypatch.setattr(runs, "CALL_SECONDS", 0.0)
+        monkeypatch.setattr(loop, "CALL_SECONDS", 0.0)
     stopped = interrupted(kind, tmp_path / "run", at=38)
     monkeypatch.undo()
     assert 0 < stopped.steps < STEPS
@@ -837,11 +841,11 @@ def test_settings_that_make_no_sense_fail_at_construction(settings, sentence):
 
 def test_more_evaluations_than_rollouts_are_not_counted_out():
     """Counting them one by one would last until the test's own time-out."""
-    marks = runs._Loop._marks(types.SimpleNamespace(total=5), 10**12)  # type: ignore[arg-type]
+    marks = loop.Loop._marks(types.SimpleNamespace(total=5), 10**12)  # type: ignore[arg-type]
     assert marks == {1, 2, 3, 4, 5}
 
 
 def test_available_memory_unknown_refuses_nothing(monkeypatch):
-    monkeypatch.setattr(runs, "available_memory", lambda: None)
+    monkeypatch.setattr(run_evaluation, "available_memory", lambda: None)
     run = start("dilemma", None, steps=8, final_episodes=0)
     assert run.steps == 8

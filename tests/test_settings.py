@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import pytest
 from quick import FLAGS
 
+from coterie.errors import UsageError
 from coterie.settings import Range, check, span
-from coterie.types import UsageError
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))

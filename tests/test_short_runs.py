@@ -8,7 +8,7 @@ import pytest
 
 import coterie
 from coterie.algorithms import algorithms, find, make
-from coterie.envs.views import Game
+from coterie.views.game import Game
 
 STEPS = (1, 7, 100, 999, 3_000, 30_000, 1_000_000)
 ENVIRONMENTS = (1, 2, 3, 5, 6, 7, 10, 16, 64)

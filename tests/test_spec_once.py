@@ -10,11 +10,11 @@ from probes import small
 from quick import quick_compilation
 
 import coterie
-from coterie.cli import main
-from coterie.envs.views import Game
-from coterie.runs import open_run, resume, train
-from coterie.show.record import record
-from coterie.show.scene import Circle, Scene
+from coterie.cli.entry import main
+from coterie.envs.scene import Circle, Scene
+from coterie.runs.api import open_run, resume, train
+from coterie.show.film.record import record
+from coterie.views.game import Game
 
 calls: dict[int, int] = {}
 made: list[coterie.Environment] = []

@@ -20,9 +20,9 @@ from probes import (
     train,
 )
 
-from coterie.evaluate import play, return_metrics
-from coterie.training import clear_totals
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.training.evaluate import play, return_metrics
+from coterie.training.state import clear_totals
 
 ITERATIONS = 12
 

@@ -19,10 +19,11 @@ from quick import FLAGS
 
 import coterie
 from coterie import EnvironmentFault
-from coterie.envs import fleet as fleets
-from coterie.envs._seat import RESET, STEP, Limits
-from coterie.envs.fleet import Hosted, make_fleet
-from coterie.hosting import open_hosted
+from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.workers import pool as fleets
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import RESET, STEP, Limits
+from coterie.spec import Hosted
 
 PLACES = unruly.PLACES
 

@@ -10,8 +10,12 @@ import pytest
 from probes import Starts, Walk, collector, quick, random_learner, small
 
 from coterie.envs.base import Environment
-from coterie.envs.views import Game, draw_starts, learner_rewards
-from coterie.types import EnvSpec, TimeStep, UsageError
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec
+from coterie.types import TimeStep
+from coterie.views.game import Game
+from coterie.views.steps import learner_rewards
+from coterie.views.vector import draw_starts
 
 
 class Clock(Environment):

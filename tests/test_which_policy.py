@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import coterie
-from coterie import envs, runs
-from coterie.envs.views import Game
-from coterie.show.returns import policies, render_returns
-from coterie.show.terminal import Terminal
-from coterie.training import chosen_score
+from coterie import envs
+from coterie.runs import evaluation as run_evaluation
+from coterie.show.terminal.console import Terminal
+from coterie.show.terminal.returns import policies, render_returns
+from coterie.training.state import chosen_score
+from coterie.views.game import Game
 
 TINY = {"environments": 4, "hidden": (4,)}
 
@@ -34,9 +35,9 @@ def game(name, reward="individual"):
 )
 def test_whose_interests_conflict_and_which_return_is_told(name, conflict, metric):
     for reward in ("individual", "sum"):  # what the learner is given changes neither
-        assert runs.interests_conflict(game(name, reward)) == conflict
-        assert runs.headline(game(name, reward), True) == f"eval_sampled/{metric}"
-    assert runs.headline(game(name), False) == f"eval/{metric}"
+        assert run_evaluation.interests_conflict(game(name, reward)) == conflict
+        assert run_evaluation.headline(game(name, reward), True) == f"eval_sampled/{metric}"
+    assert run_evaluation.headline(game(name), False) == f"eval/{metric}"
 
 
 def test_policies_are_chosen_as_they_act():

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from coterie.algorithms.vdn import VDN
     from coterie.envs import make
     from coterie.envs.base import Environment
-    from coterie.envs.check import check_env
     from coterie.envs.matrix import MatrixGame
     from coterie.errors import EnvironmentFault, Interrupted, UsageError
-    from coterie.hosting import Hosting
-    from coterie.policy import Team, load
-    from coterie.runs import Run, open_run, resume, train
-    from coterie.types import EnvSpec, TimeStep
+    from coterie.python_envs.check.check import check_env
+    from coterie.python_envs.settings import Hosting
+    from coterie.runs.api import open_run, resume, train
+    from coterie.runs.run import Run
+    from coterie.runs.team import Team, load
+    from coterie.spec import EnvSpec
+    from coterie.types import TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
 _HOME = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from coterie.errors import UsageError
+from coterie.python_envs.adapters.environment import HostedEnvironment
 
 Reward = Literal["individual", "sum", "mean"]
 """What the learner is paid: each agent its own reward, or one common reward for all."""
@@ -80,3 +82,22 @@ def _plain(sizes: Any) -> Any:
         return operator.index(sizes)
     except TypeError:
         return sizes
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A Python environment as a run knows it: what it promises and how one is made.
+
+    Attributes:
+        name: what it is recorded under.
+        make: makes one; pickled to send it to worker processes.
+        promise: what each one made promises.
+    """
+
+    name: str
+    make: Callable[[], HostedEnvironment]
+    promise: EnvSpec
+
+    def spec(self) -> EnvSpec:
+        """Sizes, time limit, customary reward."""
+        return self.promise

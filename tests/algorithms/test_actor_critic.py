@@ -12,8 +12,8 @@ import pytest
 from probes import Walk, clock_at, collector, game_for, quick, random_learner, small, spied
 
 from coterie.algorithms import make
-from coterie.algorithms._actor_critic import Batch
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.learners.actor_critic import Batch
 
 N, COUNTS, A = 3, (2, 3, 4), 4
 T, B = 6, 8

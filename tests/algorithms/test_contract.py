@@ -11,11 +11,13 @@ import pytest
 from probes import Walk, game_for, quick, small
 
 import coterie
-from coterie import evaluate, training
 from coterie.algorithms import algorithms, find, make
-from coterie.algorithms._base import Mode
-from coterie.envs.views import SEED_AXIS
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.learners.contract import Mode
+from coterie.training import evaluate
+from coterie.training import loop as training
+from coterie.training import state as training_state
+from coterie.views.vector import SEED_AXIS
 
 NAMES = list(algorithms())
 UNLIKE = ("qmix", "reinforce", "mappo")
@@ -102,7 +104,7 @@ def trainer(algorithm, game):
     """
 
     def run(_, key, clock):
-        state = training.init(algorithm, game, key)
+        state = training_state.init(algorithm, game, key)
 
         def body(state, now):
             state, _ = training.iterate(algorithm, game, state, now)

@@ -17,16 +17,19 @@ from probes import clock_at, game_for, quick, random_learner, small, spied
 
 import coterie
 from coterie.algorithms import algorithms, make
-from coterie.envs._seat import Limits
-from coterie.envs.check import check_env
-from coterie.envs.fleet import make_fleet
-from coterie.envs.hosted import HostedEnvironment
-from coterie.envs.views import Game, ends_of, learner_steps
-from coterie.health import without_replay
-from coterie.hosted_rollout import Restarts, Seconds, Stage, halves
-from coterie.hosting import open_hosted
-from coterie.training import Program
-from coterie.types import EnvSpec, TimeStep, Transition
+from coterie.python_envs.adapters.environment import HostedEnvironment
+from coterie.python_envs.bookkeeping import Restarts, Seconds
+from coterie.python_envs.check.check import check_env
+from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.rollout import Stage, halves
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import Limits
+from coterie.spec import EnvSpec
+from coterie.training.finite import without_replay
+from coterie.training.loop import Program
+from coterie.types import TimeStep, Transition
+from coterie.views.game import Game, ends_of
+from coterie.views.steps import learner_steps
 
 NO, YES = jnp.array(False), jnp.array(True)
 
@@ -568,7 +571,7 @@ def recorded(environment, steps):
 
 @pytest.mark.parametrize("reward", ["individual", "mean"])
 def test_transitions_of_a_python_environment_are_those_of_its_compiled_twin(reward):
-    from coterie.hosted_rollout import transitions
+    from coterie.python_envs.record import transitions
 
     hosted, record, _ = recorded(PythonShift, 4)
     one = jax.tree.map(lambda x: jnp.asarray(x[:, :1, 0]), record)

@@ -27,14 +27,16 @@ from probes import (
 )
 
 import coterie
-from coterie.algorithms._actor_critic import Learner
 from coterie.algorithms.pac import max_over_others, with_joint_optimum
-from coterie.checkpoint import read_tree, write_tree
 from coterie.envs.base import Environment
-from coterie.envs.joint import JointView
-from coterie.networks import PerAgent
-from coterie.ops.moments import Moments
-from coterie.types import EnvSpec, TimeStep, Transition, UsageError
+from coterie.errors import UsageError
+from coterie.learners.actor_critic import Learner
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.running_statistics import Moments
+from coterie.spec import EnvSpec
+from coterie.storage.tree_files import read_tree, write_tree
+from coterie.types import TimeStep, Transition
+from coterie.views.joint_actions import JointView
 
 STOCHASTIC = ["reinforce", "ia2c", "maa2c", "ippo", "mappo", "coma", "pac", "central_a2c"]
 

@@ -12,10 +12,12 @@ from quick import quick_compilation
 
 import coterie
 from coterie.algorithms import algorithms, make
-from coterie.cli import main
+from coterie.cli.entry import main
 from coterie.envs.base import Environment
-from coterie.health import without_replay
-from coterie.types import EnvSpec, TimeStep, UsageError
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec
+from coterie.training.finite import without_replay
+from coterie.types import TimeStep
 
 OWN_REWARDS = ["idqn", "reinforce", "ia2c", "ippo", "maa2c", "mappo", "pac"]
 

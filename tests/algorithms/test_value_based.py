@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from probes import Walk, clock_at, game_for, quick, random_learner, random_like, small
 
-from coterie.algorithms._value_based import Experience
-from coterie.envs.views import Game, learner_steps, usable
+from coterie.learners.value_based import Experience
 from coterie.types import Transition
+from coterie.views.game import Game, usable
+from coterie.views.steps import learner_steps
 
 NAMES = ["idqn", "vdn", "qmix"]
 GAME = Game(Walk(), "state", "sum")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from coterie import envs
-from coterie.analysis import decomposition as d
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.games import decomposition as d
 
 
 def table(name):

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 
 from coterie import envs
-from coterie.analysis import games
 from coterie.envs.matrix import MatrixGame
-from coterie.show.tables import number, render_game
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.games import solution_concepts as games
+from coterie.show.numbers import number
+from coterie.show.terminal.games import render_game
 
 
 def payoffs(name):

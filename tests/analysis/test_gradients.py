@@ -12,10 +12,11 @@ import pytest
 from quick import quick_compilation
 
 import coterie
-from coterie.analysis import finite, gradients
-from coterie.analysis.finite import exact_gradients, matrix_game
+from coterie.analysis import gradients
 from coterie.analysis.gradients import ESTIMATORS, estimate, exact_critics, learned_critics
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.games import finite
+from coterie.games.finite import exact_gradients, matrix_game
 
 RNG = np.random.default_rng(3)
 THREE = RNG.normal(size=(2, 3, 2, 3))

@@ -10,13 +10,15 @@ import pytest
 from quick import quick_compilation
 
 import coterie
-from coterie.analysis import decomposition, igm, learned
-from coterie.analysis.games import deviation_gain
+from coterie.analysis import igm, learned
 from coterie.analysis.igm import learned_decomposition, learned_slope, learned_verdict
 from coterie.analysis.learned import joint_deviation_gain, learned_play
-from coterie.networks import MonotonicMixer
-from coterie.runs import open_run
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.games import decomposition
+from coterie.games.solution_concepts import deviation_gain
+from coterie.networks.mixers import MonotonicMixer
+from coterie.runs import learner
+from coterie.runs.api import open_run
 
 UNIFORM = {"epsilon_start": 1.0, "epsilon_end": 1.0, "epsilon_steps": 1, "learning_starts": 1_000,
            "buffer_size": 20_000, "environments": 32, "lr": 2e-3, "hidden": (32,)}  # fmt: skip
@@ -79,7 +81,7 @@ def test_seeds_differ_and_an_opened_run_says_the_same(trained):
     assert opened.learner is None
     for each in (run, opened):
         for seed in range(2):
-            mixer = jax.tree.leaves(learned.learner(each, seed).values.mixer)
+            mixer = jax.tree.leaves(learner.learner(each, seed).values.mixer)
             kept = jax.tree.leaves(run.learner.values.mixer)
             for found, every in zip(mixer, kept, strict=True):
                 np.testing.assert_array_equal(found, every[seed])

@@ -16,9 +16,11 @@ import pytest
 from quick import OPTIMISED
 
 import coterie
-from coterie import training
-from coterie.analysis import decomposition
-from coterie.envs.views import SEED_AXIS, Game
+from coterie.games import decomposition
+from coterie.training import loop as training
+from coterie.training import state as training_state
+from coterie.views.game import Game
+from coterie.views.vector import SEED_AXIS
 
 # The time limit is for machines that do other things too.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -73,7 +75,7 @@ def learn(name: str, games: tuple[str, ...]):
         return Game(OneOf(made, k), "state" if near.central else "none", "mean")
 
     def begin(key):
-        return training.init(near, game(0), key)
+        return training_state.init(near, game(0), key)
 
     state, steps = jax.jit(jax.vmap(begin, axis_name=SEED_AXIS))(keys), 0
     for algorithm, until in ((near, NEAR), (dataclasses.replace(near, **FINE), SIZES[games])):

@@ -11,7 +11,7 @@ import pytest
 
 import coterie
 from coterie.analysis.messages import Channel, channels, codes, mutual_information
-from coterie.types import UsageError
+from coterie.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from coterie.analysis.statistics import (
+from coterie.errors import UsageError
+from coterie.statistics import (
     compare,
     difference_interval,
     interquartile_mean,
@@ -17,7 +18,6 @@ from coterie.analysis.statistics import (
     proportion_interval,
     summarise,
 )
-from coterie.types import UsageError
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from faulty import FAULTS, Faulty
 from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 import coterie
-from coterie.cli import main
-from coterie.envs import check
-from coterie.envs._apart import check_apart
-from coterie.envs._strays import Held, rounded, strays
-from coterie.envs.check import Beat, Finding, check_env
+from coterie.cli.entry import main
+from coterie.python_envs.check import check
+from coterie.python_envs.check.check import check_env
+from coterie.python_envs.check.findings import Beat, Finding
+from coterie.python_envs.check.isolated import check_apart
+from coterie.python_envs.check.observations import Held, rounded, strays
 
 RIGHT = "step 3, agent right: "
 NAMED = {

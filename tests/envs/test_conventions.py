@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from coterie.envs import _spaces
-from coterie.envs.hosted import HostedEnvironment, HostedStep, make_hosted
 from coterie.errors import EnvironmentFault, UsageError
-from coterie.runs import open_environment
+from coterie.python_envs.adapters import spaces as _spaces
+from coterie.python_envs.adapters.environment import HostedEnvironment, HostedStep, make_hosted
+from coterie.runs.environments import open_environment
 
 TICTACTOE = "pettingzoo:pettingzoo.classic.tictactoe_v3"
 

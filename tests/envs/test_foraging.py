@@ -17,8 +17,8 @@ from scipy.stats import chi2_contingency, chisquare
 from coterie import envs
 from coterie.envs import foraging
 from coterie.envs.foraging import EAST, LOAD, NONE, NORTH, SOUTH, WEST, Foraging, Options, State
-from coterie.envs.views import Game
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.views.game import Game
 
 TASKS = (
     "8x8-2p-3f",

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Text, Tuple
 
-import coterie.envs.hosted as hosted
-from coterie.envs import Environment
-from coterie.envs.hosted import HostedEnvironment, make_hosted
-from coterie.errors import EnvironmentFault
-from coterie.types import EnvSpec, UsageError
+from coterie.envs.base import Environment
+from coterie.errors import EnvironmentFault, UsageError
+from coterie.python_envs.adapters import environment as hosted
+from coterie.python_envs.adapters.environment import HostedEnvironment, make_hosted
+from coterie.spec import EnvSpec
 
 BOX = Box(-9, 9, (2,))
 TWO = Discrete(2)
@@ -460,7 +460,7 @@ def test_wrong_numbers_of_things_are_refused():
 
 def test_gymnasium_and_drawing_are_not_imported_before_they_are_needed():
     code = (
-        "import sys, coterie.envs.hosted as h\n"
+        "import sys, coterie.python_envs.adapters.environment as h\n"
         "assert 'jax' not in sys.modules\n"
         "assert 'gymnasium' not in sys.modules and not hasattr(h, 'FAMILY')\n"
         "h.make_hosted('gymnasium:lbforaging:Foraging-8x8-2p-3f-v3')().reset(0)\n"

@@ -9,9 +9,10 @@ from probes import Walk, collector, game_for, random_learner, small
 
 import coterie
 from coterie.algorithms import find
-from coterie.envs.joint import JointView
-from coterie.envs.views import learner_rewards
-from coterie.types import EnvSpec, UsageError
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec
+from coterie.views.joint_actions import JointView
+from coterie.views.steps import learner_rewards
 
 
 def team_of(*counts):

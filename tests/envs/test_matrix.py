@@ -10,7 +10,7 @@ import pytest
 from coterie import envs
 from coterie.envs import matrix
 from coterie.envs.matrix import MatrixGame
-from coterie.types import UsageError
+from coterie.errors import UsageError
 
 KEY = jax.random.key(0)
 

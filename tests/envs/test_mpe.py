@@ -17,11 +17,11 @@ from scipy.stats import chisquare, kstest
 import coterie
 from coterie import envs
 from coterie.envs import mpe
-from coterie.envs.hosted import make_hosted
-from coterie.envs.mpe._base import Particles
+from coterie.envs.mpe.particles import Particles
 from coterie.envs.mpe.physics import State
-from coterie.envs.views import Game, GameState
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.python_envs.adapters.environment import make_hosted
+from coterie.views.game import Game, GameState
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 import coterie
-from coterie.cli import main
+from coterie.cli.entry import main
 
 FAULTS = {
     "a type": (

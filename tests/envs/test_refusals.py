@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
-from coterie import UsageError, cli, envs
-from coterie.envs.check import check_env
-from coterie.files import seal
-from coterie.runs import open_environment
+from coterie import UsageError, envs
+from coterie.cli import entry as cli
+from coterie.python_envs.check.check import check_env
+from coterie.runs.environments import open_environment
+from coterie.storage.files import seal
 
 BOX, TWO = Box(-1, 1, (2,)), Discrete(2)
 

@@ -17,18 +17,21 @@ import numpy as np
 import pytest
 from quick import quick_compilation
 
-from coterie import cli, envs, runs
+from coterie import envs
 from coterie.algorithms import make
-from coterie.analysis.learned import learner
-from coterie.errors import DamagedFile, NotFinite
-from coterie.files import read_sealed, seal
-from coterie.lecture import course, items
-from coterie.lecture._base import Check, Item, Outcome, Recipe, Scale
-from coterie.lecture._blocks import learning_curves, mean_payoff, outcomes
-from coterie.lecture.course import give
-from coterie.runs import open_run
-from coterie.show.report import Text
-from coterie.types import UsageError
+from coterie.cli import entry as cli
+from coterie.errors import DamagedFile, NotFinite, UsageError
+from coterie.lecture import items
+from coterie.lecture.base import course
+from coterie.lecture.base.blocks import learning_curves, mean_payoff, outcomes
+from coterie.lecture.base.course import give
+from coterie.lecture.base.item import Check, Item, Outcome, Recipe, Scale
+from coterie.runs import api, plan
+from coterie.runs import run as opened_runs
+from coterie.runs.api import open_run
+from coterie.runs.learner import learner
+from coterie.show.report.blocks import Text
+from coterie.storage.files import read_sealed, seal
 
 SMALL = {"environments": 4, "hidden": (8,)}
 
@@ -172,7 +175,7 @@ def called(what):
 def test_a_command_is_the_training_it_stands_for(which, monkeypatch):
     """What the command line makes of it is what the lecture itself trains."""
     recipe, out = RECIPES[which], Path("some where")
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(api, "train", train)
     program, *words = shlex.split(recipe.command(out))
     assert program == "coterie"
     own, its = called(lambda: recipe._begin(out, lambda event, facts: None))
@@ -183,7 +186,7 @@ def test_a_command_is_the_training_it_stands_for(which, monkeypatch):
         recipe.steps,
     )
     assert (*typed, given["steps"]) == own
-    usual = {"evaluations": runs.EVALUATIONS, "final_episodes": runs.FINAL_EPISODES}
+    usual = {"evaluations": plan.EVALUATIONS, "final_episodes": opened_runs.FINAL_EPISODES}
     given |= {word: usual[word] for word in usual if given[word] is None}
     assert all(given[word] == its[word] for word in its if word != "report")
     assert (given["reward"], given["central"]) == (None, "auto")
@@ -338,8 +341,8 @@ def test_a_complete_training_keeps_what_it_learned_and_no_replay(given, tmp_path
         assert len(kept) == len(whole)
         assert all(map(np.array_equal, kept, whole))
     with refused("is complete and keeps no checkpoint to go on from"):
-        runs.resume(path, steps=800)
-    assert runs.resume(plain, steps=440).steps == 440
+        api.resume(path, steps=800)
+    assert api.resume(plain, steps=440).steps == 440
 
 
 def test_a_training_that_was_cut_off_before_it_was_settled(given, finished, tmp_path):

@@ -16,17 +16,20 @@ import jax.numpy as jnp
 import pytest
 from quick import quick_compilation
 
-from coterie import envs, runs
+from coterie import envs
 from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
 from coterie.analysis import gradients
-from coterie.analysis.decomposition import additive_fit, monotone_fit
-from coterie.lecture import _decomposed, items, lbf, modes, policy_gradient
-from coterie.lecture._base import Scale
-from coterie.networks import MonotonicMixer, PerAgent
+from coterie.games.decomposition import additive_fit, monotone_fit
+from coterie.lecture import items, lbf, modes, policy_gradient
+from coterie.lecture.base import decomposed as _decomposed
+from coterie.lecture.base.item import Scale
+from coterie.networks.mixers import MonotonicMixer
+from coterie.networks.per_agent import PerAgent
 from coterie.ops import losses, returns
+from coterie.runs import api
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +72,7 @@ def wrong(monkeypatch):
 
 
 def train(algorithm, environment, steps, seeds=2, options=(), **settings):
-    return runs.train(
+    return api.train(
         make(algorithm, **settings), environment, steps, seeds=seeds, options=dict(options),
         evaluations=1, final_episodes=0,
     )  # fmt: skip

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from sealing import make_run
 
-from coterie.errors import DamagedFile
+from coterie.errors import DamagedFile, UsageError
 from coterie.show import curves
 from coterie.show.metrics import in_words
-from coterie.types import UsageError
 
 RETURN = "eval/return/team_sum"
 

@@ -17,27 +17,29 @@ from PIL import Image
 from quick import quick_compilation
 
 import coterie
-from coterie import cli
-from coterie.cli import main
+from coterie.cli import entry as cli
+from coterie.cli import printing, table
+from coterie.cli.entry import main
 from coterie.envs.matrix import MatrixGame
-from coterie.envs.views import Game
+from coterie.envs.scene import Label, Scene
 from coterie.errors import EnvironmentFault
-from coterie.runs import Run
+from coterie.lecture.base.display import LectureDisplay
+from coterie.runs.run import Run
 from coterie.show import curves
 from coterie.show.curves import Curve
-from coterie.show.film import picture
-from coterie.show.lesson import LectureDisplay
+from coterie.show.film.encode import picture
+from coterie.show.film.record import Frame, Recording
 from coterie.show.metrics import in_words
-from coterie.show.progress import TrainDisplay
-from coterie.show.record import Frame, Recording
-from coterie.show.report import Command, Matrix, Section, Settings, Table, Viewer, write_report
-from coterie.show.report import Text as Paragraphs
+from coterie.show.report.blocks import Command, Matrix, Section, Settings, Table, Viewer
+from coterie.show.report.blocks import Text as Paragraphs
 from coterie.show.report.html import inline, quoted
-from coterie.show.returns import render_returns
-from coterie.show.scene import Label, Scene
-from coterie.show.tables import render_game
-from coterie.show.terminal import Terminal, line
+from coterie.show.report.page import write_report
+from coterie.show.terminal.console import Terminal, line
+from coterie.show.terminal.games import render_game
+from coterie.show.terminal.progress import TrainDisplay
+from coterie.show.terminal.returns import render_returns
 from coterie.text import clipped, file_name, visible, visible_lines
+from coterie.views.game import Game
 
 NAMES = (
     "ship[/blue]", "[bold]x", "[red on blue]", "\\[x]", ":smile:", "a$b$", r"$\frac{", "a_b^{c}",
@@ -114,7 +116,9 @@ def test_terminal_tables_and_lines_show_names(name, capsys):
     game = MatrixGame([[1, 2], [3, 0]], agents=(name, "other"), actions=(name, "B"), name=name)
     m = {"mean": 1.25, "iqm": 1.0, "ci95": [0.5, 1.5], "per_seed": [0.5, 1.5], "seeds": 2}
     metric = f"eval/return/agent/{name}"
-    cli._say(name, render_returns(Run({}, Game(game), {}, None, 0), {"last": {metric: m}}, metric))
+    printing.say(
+        name, render_returns(Run({}, Game(game), {}, None, 0), {"last": {metric: m}}, metric)
+    )
     out, _ = capsys.readouterr()
     assert harmless(out)
     assert out.count(shown(name)) == 2
@@ -183,8 +187,8 @@ def test_errors_of_others_are_shown_on_one_line(name, capsys, monkeypatch):
     def fail(*_):
         raise raised[-1]
 
-    command = cli.COMMANDS["list"]
-    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command(fail, command.options, "", (0, 0)))
+    command = table.COMMANDS["list"]
+    monkeypatch.setitem(table.COMMANDS, "list", table.Command(fail, command.options, "", (0, 0)))
     fault = EnvironmentFault("raised", "e", name, 3, original=f"Traceback\n  {name}\n")
     rest = (coterie.UsageError(name), RuntimeError(f"x {name}"), OSError(2, "no", name))
     for error in (fault, *rest):

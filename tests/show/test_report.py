@@ -14,11 +14,12 @@ from quick import quick_compilation
 from sealing import evaluations, logged, rewrite
 
 from coterie import UsageError
-from coterie.cli import main
+from coterie.cli.entry import main
+from coterie.envs.scene import Circle, Label, Line, Polygon, Rect, Scene
 from coterie.errors import DamagedFile
 from coterie.show.curves import Curve
-from coterie.show.record import Frame, Recording
-from coterie.show.report import (
+from coterie.show.film.record import Frame, Recording
+from coterie.show.report.blocks import (
     Command,
     Curves,
     Grid,
@@ -28,11 +29,10 @@ from coterie.show.report import (
     Table,
     Text,
     Viewer,
-    write_report,
 )
 from coterie.show.report.html import decimals, inline, render, written
 from coterie.show.report.of_runs import Source, report
-from coterie.show.scene import Circle, Label, Line, Polygon, Rect, Scene
+from coterie.show.report.page import write_report
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>`**'
 CHROMIUM = next(

@@ -10,17 +10,7 @@ import coterie
 from coterie import envs
 from coterie.envs.foraging import State as ForagingState
 from coterie.envs.mpe.physics import State as ParticleState
-from coterie.show.scene import (
-    PALETTE,
-    Circle,
-    Label,
-    Line,
-    Polygon,
-    Rect,
-    Scene,
-    compact,
-    union,
-)
+from coterie.envs.scene import PALETTE, Circle, Label, Line, Polygon, Rect, Scene, compact, union
 
 NAMES = [f"{family}/{v}" for family, module in envs.families().items() for v in module.EXAMPLES]
 

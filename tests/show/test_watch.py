@@ -15,16 +15,16 @@ from PIL import Image
 
 import coterie
 from coterie import UsageError, envs
-from coterie.cli import main
-from coterie.envs.views import Game
-from coterie.networks import PerAgent
-from coterie.policy import Team
-from coterie.runs import Run
-from coterie.show import film as films
-from coterie.show import record as records
-from coterie.show.film import film, number, pictures_of
-from coterie.show.record import NoPictures, record
-from coterie.show.scene import Label, Scene
+from coterie.cli.entry import main
+from coterie.envs.scene import Label, Scene
+from coterie.networks.per_agent import PerAgent
+from coterie.runs.run import Run
+from coterie.runs.team import Team
+from coterie.show.film import encode as films
+from coterie.show.film import record as records
+from coterie.show.film.encode import film, number, pictures_of
+from coterie.show.film.record import NoPictures, record
+from coterie.views.game import Game
 
 
 class Clock(coterie.Environment):

@@ -11,9 +11,9 @@ import re
 import sys
 from typing import Any
 
-from coterie.algorithms._base import Algorithm
-from coterie.formats import refuse_former
-from coterie.types import UsageError
+from coterie.errors import UsageError
+from coterie.learners.contract import Algorithm
+from coterie.storage.formats import refuse_former
 
 __all__ = ["Algorithm", "algorithms", "find", "make", "title"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.algorithms._actor_critic import ActorCritic
-from coterie.algorithms._base import Mode, joint_actions_remark
-from coterie.envs.views import Game
+from coterie.learners.actor_critic import ActorCritic
+from coterie.learners.contract import Mode, joint_actions_remark
 from coterie.settings import JointActions
+from coterie.views.game import Game
 
 
 @dataclass(frozen=True, kw_only=True)

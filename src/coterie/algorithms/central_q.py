@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.algorithms._base import Mode, joint_actions_remark
-from coterie.algorithms._value_based import ValueBased
-from coterie.envs.views import Game
+from coterie.learners.contract import Mode, joint_actions_remark
+from coterie.learners.value_based import ValueBased
 from coterie.settings import JointActions
+from coterie.views.game import Game
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner
-from coterie.algorithms._base import Mode
-from coterie.algorithms._policy_gradient import per_agent
-from coterie.envs.views import Game, Steps
-from coterie.ops.exploration import of_action, sample
+from coterie.learners.actor_critic import ActorCritic, Batch, Learner
+from coterie.learners.contract import Mode
+from coterie.learners.policy_gradient import per_agent
+from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities
 from coterie.settings import Count, Share
 from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.algorithms._actor_critic import ActorCritic
-from coterie.algorithms._base import Mode
+from coterie.learners.actor_critic import ActorCritic
+from coterie.learners.contract import Mode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.algorithms._base import Mode
-from coterie.algorithms._value_based import ValueBased
+from coterie.learners.contract import Mode
+from coterie.learners.value_based import ValueBased
 
 
 @dataclass(frozen=True, kw_only=True)

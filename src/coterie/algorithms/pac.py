@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from coterie.algorithms._actor_critic import ActorCritic, Batch, Learner
-from coterie.algorithms._base import Mode, refuse_many
-from coterie.analysis.games import no_conflict
-from coterie.envs.joint import JointView
 from coterie.envs.matrix import MatrixGame
-from coterie.envs.views import Game, Steps, usable
-from coterie.ops.exploration import ILLEGAL, of_action
-from coterie.ops.moments import RewardScaling
+from coterie.errors import UsageError
+from coterie.games.solution_concepts import no_conflict
+from coterie.learners.actor_critic import ActorCritic, Batch, Learner
+from coterie.learners.contract import Mode, refuse_many
+from coterie.ops.action_selection import ILLEGAL, of_action
+from coterie.ops.running_statistics import RewardScaling
 from coterie.settings import Count, JointActions, Part, Rate, Weight
-from coterie.types import PRNGKey, PyTree, Transition, UsageError
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game, usable
+from coterie.views.joint_actions import JointView
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)

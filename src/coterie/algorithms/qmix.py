@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from coterie.algorithms._base import Mode
-from coterie.algorithms._value_based import ValueBased
-from coterie.envs.views import Game
-from coterie.networks import MonotonicMixer
+from coterie.learners.contract import Mode
+from coterie.learners.value_based import ValueBased
+from coterie.networks.mixers import MonotonicMixer
 from coterie.settings import Width
 from coterie.types import PRNGKey
+from coterie.views.game import Game
 
 
 @dataclass(frozen=True, kw_only=True)

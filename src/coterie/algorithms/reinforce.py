@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from coterie.algorithms._base import Mode
-from coterie.algorithms._policy_gradient import PolicyGradient, per_agent
-from coterie.envs.views import Game, distinct_rewards, learner_steps
-from coterie.networks import PerAgent
-from coterie.ops.exploration import of_action
+from coterie.errors import UsageError
+from coterie.learners.contract import Mode
+from coterie.learners.policy_gradient import PolicyGradient, per_agent
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import of_action
 from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
-from coterie.ops.moments import Moments
 from coterie.ops.returns import reward_to_go
+from coterie.ops.running_statistics import Moments
 from coterie.settings import TimeLimit
-from coterie.types import PRNGKey, PyTree, Transition, UsageError
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.steps import distinct_rewards, learner_steps
 
 
 class Learner(eqx.Module):

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from coterie.algorithms._base import Mode
-from coterie.algorithms._value_based import ValueBased
+from coterie.learners.contract import Mode
+from coterie.learners.value_based import ValueBased
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.algorithms._actor_critic import ActorCritic
 from coterie.algorithms.coma import COMA
-from coterie.analysis.finite import (
+from coterie.envs.matrix import MatrixGame
+from coterie.errors import UsageError
+from coterie.games.finite import (
     FiniteGame,
     Logits,
     exact_gradients,
@@ -30,16 +31,17 @@ from coterie.analysis.finite import (
     state_values,
     visits,
 )
-from coterie.analysis.games import plain
-from coterie.analysis.learned import algorithm_of, learner
-from coterie.envs.matrix import MatrixGame
-from coterie.envs.views import Game, learner_rewards
-from coterie.networks import PerAgent
-from coterie.ops.exploration import of_action, sample
+from coterie.games.solution_concepts import plain
+from coterie.learners.actor_critic import ActorCritic
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, policy_gradient
 from coterie.ops.returns import n_step_return, reward_to_go
-from coterie.runs import Run
-from coterie.types import PRNGKey, UsageError
+from coterie.runs.learner import algorithm_of, learner
+from coterie.runs.run import Run
+from coterie.types import PRNGKey
+from coterie.views.game import Game
+from coterie.views.steps import learner_rewards
 
 
 class Critics(eqx.Module):

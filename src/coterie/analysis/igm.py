@@ -15,20 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from coterie.algorithms._value_based import Learner, ValueBased
-from coterie.analysis import decomposition
-from coterie.analysis.games import Joint, plain
-from coterie.analysis.learned import (
-    action_scores,
-    algorithm_of,
-    check_seed,
-    learner,
-    only_view,
-    single_shot,
-)
-from coterie.envs.views import Game, learner_rewards
-from coterie.runs import Run
-from coterie.types import PRNGKey, UsageError
+from coterie.analysis.learned import action_scores, only_view, single_shot
+from coterie.errors import UsageError
+from coterie.games import decomposition
+from coterie.games.solution_concepts import Joint, plain
+from coterie.learners.value_based import Learner, ValueBased
+from coterie.runs.learner import algorithm_of, check_seed, learner
+from coterie.runs.run import Run
+from coterie.types import PRNGKey
+from coterie.views.game import Game
+from coterie.views.steps import learner_rewards
 
 JointValue = Callable[[Array, Array], Array]
 """Utilities [..., N] and z [..., Z] to Q_tot [...]."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,123 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-import coterie.checkpoint as checkpoints
-from coterie.algorithms import Algorithm
-from coterie.analysis.games import Equilibrium, Joint, describe, deviation_gains, plain
 from coterie.envs.matrix import MatrixGame
-from coterie.envs.views import View
-from coterie.formats import FORMAT, format_of
-from coterie.health import without_replay
-from coterie.lanes import Lanes, stack
+from coterie.errors import UsageError
+from coterie.games.solution_concepts import Equilibrium, Joint, describe, deviation_gains, plain
 from coterie.ops.losses import log_probabilities
-from coterie.policy import WHICH
-from coterie.runs import Run, restore
-from coterie.tracking import RunDirectory, identity
-from coterie.types import PyTree, UsageError
-
-
-def algorithm_of(run: Run) -> Algorithm:
-    """The algorithm a run was trained with, its settings included."""
-    return restore(run.config, run.game.env)[0]
-
-
-def learner(run: Run, seed: int = 0) -> PyTree:
-    """What seed number ``seed`` learned with at the end: parameters, targets, reward moments.
-
-    Of a run that was opened from its directory it is that of ``learner.safetensors``, if there is
-    one, or of the newest checkpoint.
-
-    Raises:
-        UsageError: no such seed.
-        CheckpointError: the run has no good checkpoint.
-    """
-    check_seed(run, seed)
-    return jax.tree.map(lambda x: x[seed], _learners(run))
-
-
-def settle(run: Run) -> None:
-    """Drops a complete run's checkpoints, replay and all, for ``learner.safetensors``.
-
-    Everything can still be read off the run, but it cannot be resumed any more.
-
-    Raises:
-        CheckpointError: it has no good checkpoint, or the file cannot be written.
-    """
-    assert run.path is not None
-    directory = RunDirectory(run.path)
-    every = _learners(run)
-    about = {"run": identity(run.config), "env_steps": run.steps}
-    checkpoints.write_tree(directory.learner, every, about)
-    checkpoints.drop(run.path)
-
-
-def _learners(run: Run) -> PyTree:
-    """What all seeds learned with, [S, ...], without replay."""
-    if run.learner is None:
-        assert run.path is not None
-        seeds, kept = run.config["seeds"], RunDirectory(run.path).learner
-        lanes = 1 if kept.is_file() else run.config["lanes"]
-        like = Lanes(algorithm_of(run), run.game, seeds, count=lanes).template()
-        former = format_of(run.config) < FORMAT
-        if kept.is_file():
-            read = read_former if former else checkpoints.read_tree
-            learner, meta = read(kept, without_replay(like[0].learner))
-            if meta.get("run") != identity(run.config):
-                raise checkpoints.CheckpointError(f"{kept} is of another run")
-            run.learner = learner
-        elif former:
-            learners = tuple({"learner": without_replay(state.learner)} for state in like)
-            parts = _newest(run, learners, read_former)
-            run.learner = stack([part["learner"] for part in parts])
-        else:
-            states = _newest(run, like, checkpoints.read_tree)
-            run.learner = stack([without_replay(state.learner) for state in states])
-    return run.learner
-
-
-Read = Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]]
-
-
-def _newest(run: Run, like: PyTree, read: Read) -> PyTree:
-    """The tree of the run's newest good checkpoint."""
-    assert run.path is not None
-    name = identity(run.config)
-
-    def object_to(_: int, meta: dict[str, Any]) -> str | None:
-        return None if meta.get("run") == name else "is of another run"
-
-    return checkpoints.latest(run.path, like, object_to=object_to, read=read).tree
-
-
-def read_former(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The leaves of ``like`` from a file of a former format, which may hold others beside them.
-
-    What was one number of a learner and is one for each agent now is repeated for each agent.
-
-    Raises:
-        CheckpointMismatch: a leaf of ``like`` is not there, or has a shape that cannot be repeated.
-    """
-    arrays, meta = checkpoints.read_arrays(path)
-
-    def leaf(key_path: Any, wanted: Any) -> Any:
-        if not hasattr(wanted, "shape"):
-            return wanted
-        found = arrays.get(checkpoints.leaf_name(key_path))
-        if found is None or found.shape != wanted.shape[: found.ndim]:
-            raise checkpoints.CheckpointMismatch(
-                f"{path} is of a former version, and {checkpoints.leaf_name(key_path)} cannot be "
-                "read from it"
-            )
-        more = wanted.shape[found.ndim :]
-        return np.broadcast_to(found.reshape(found.shape + (1,) * len(more)), wanted.shape)
-
-    return jax.tree_util.tree_map_with_path(leaf, like), meta
-
-
-def check_seed(run: Run, seed: int) -> None:
-    """UsageError unless the run has so many seeds."""
-    if not 0 <= seed < run.config["seeds"]:
-        raise UsageError(f"this run has seeds 0 to {run.config['seeds'] - 1}; got {seed}")
+from coterie.runs.policy_files import WHICH
+from coterie.runs.run import Run
+from coterie.views.game import View
 
 
 def single_shot(run: Run) -> MatrixGame:

@@ -19,13 +19,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from coterie.envs.base import Environment
-from coterie.envs.mpe._base import Particles
+from coterie.envs.mpe.particles import Particles
 from coterie.envs.mpe.physics import ACTIONS
-from coterie.envs.views import Game
-from coterie.evaluate import play_watched
-from coterie.networks import PerAgent
-from coterie.runs import Run
-from coterie.types import PRNGKey, UsageError
+from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
+from coterie.runs.run import Run
+from coterie.training.evaluate import play_watched
+from coterie.types import PRNGKey
+from coterie.views.game import Game
 
 EPISODES = 320
 Manner = Literal["said", "shuffled", "silenced"]

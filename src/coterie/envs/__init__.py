@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coterie import settings
-from coterie.envs._refusals import misnamed
+from coterie.envs.naming import misnamed
 from coterie.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 
 from jaxtyping import Array, Int
 
-from coterie.show.scene import Scene
-from coterie.types import EnvSpec, PRNGKey, TimeStep
+from coterie.envs.scene import Scene
+from coterie.spec import EnvSpec
+from coterie.types import PRNGKey, TimeStep
 
 
 class Environment(abc.ABC):

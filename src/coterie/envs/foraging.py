@@ -23,23 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie.envs import _pictures
-from coterie.envs._layout import batch_last
+from coterie.envs import pictures as _pictures
 from coterie.envs.base import Environment
+from coterie.envs.layout import batch_last
+from coterie.envs.scene import Scene
+from coterie.errors import UsageError
 from coterie.settings import TimeLimit
-from coterie.show.scene import Scene
+from coterie.spec import EnvSpec
 from coterie.text import clipped
-from coterie.types import (
-    Array,
-    Bool,
-    EnvSpec,
-    Float,
-    Int,
-    PRNGKey,
-    TimeStep,
-    UInt,
-    UsageError,
-)
+from coterie.types import Array, Bool, Float, Int, PRNGKey, TimeStep, UInt
 
 FAMILY = "lbf"
 LARGEST = 1_000

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from coterie.lecture._base import Item
+from coterie.lecture.base.item import Item
 
 
 @cache

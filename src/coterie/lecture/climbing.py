@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._blocks import (
+from coterie.lecture.base.blocks import (
     ended,
     episode,
     final_returns,
@@ -17,7 +16,8 @@ from coterie.lecture._blocks import (
     summary_table,
     tally,
 )
-from coterie.runs import Run
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
 from coterie.show.metrics import bounds
 
 BEST, SAFE = 11.0, 7.0

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from coterie.analysis.decomposition import additive_fit, is_monotone
 from coterie.analysis.igm import learned_decomposition
-from coterie.lecture import _decomposed
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._decomposed import ADDITIVE_MSE, MONOTONE_MSE
-from coterie.runs import Run
-from coterie.show.report import Grid, Matrix, Table, Text
+from coterie.games.decomposition import additive_fit, is_monotone
+from coterie.lecture.base import decomposed as _decomposed
+from coterie.lecture.base.decomposed import ADDITIVE_MSE, MONOTONE_MSE
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
+from coterie.show.report.blocks import Grid, Matrix, Table, Text
 from coterie.show.report.html import written
 
 PUBLISHED = {

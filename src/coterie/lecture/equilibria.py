@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from coterie import envs
-from coterie.analysis.games import describe
 from coterie.envs.matrix import MatrixGame
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._blocks import ended, outcomes, tally
-from coterie.runs import Run
-from coterie.show.report import Grid, Table
+from coterie.games.solution_concepts import describe
+from coterie.lecture.base.blocks import ended, outcomes, tally
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
+from coterie.show.report.blocks import Grid, Table
 
 GAMES = {
     "stag-hunt": (("ia2c", "ippo", "pac"), 100_000),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from coterie.analysis.igm import learned_verdict
-from coterie.lecture import _decomposed
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.runs import Run
-from coterie.show.report import Table
+from coterie.lecture.base import decomposed as _decomposed
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
+from coterie.show.report.blocks import Table
 
 FITS = ("smallest_slope", "mse", "additive_mse", "monotone_mse")
 

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from coterie.analysis.statistics import probability_of_improvement, summarise
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._blocks import episode, final_returns, learning_curves, summary_table
-from coterie.runs import Run, evaluate_native
+from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.evaluation import evaluate_native
+from coterie.runs.run import Run
 from coterie.show.metrics import bounds
 from coterie.show.numbers import folded, interval, number
-from coterie.show.report import Table
+from coterie.show.report.blocks import Table
+from coterie.statistics import probability_of_improvement, summarise
 
 RANDOM_EPISODES = 3200
 MARGIN = 0.05

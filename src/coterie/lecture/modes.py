@@ -12,13 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from coterie import envs
-from coterie.algorithms import Algorithm, algorithms
-from coterie.envs.views import SEED_AXIS, Game, init_vector
-from coterie.lecture._base import Check, Item, Numbers, Scale
-from coterie.rollout import scan_rollout
-from coterie.runs import Run, make_game
-from coterie.show.report import Table
+from coterie.algorithms import algorithms
+from coterie.learners.contract import Algorithm
+from coterie.lecture.base.item import Check, Item, Numbers, Scale
+from coterie.runs.environments import make_game
+from coterie.runs.run import Run
+from coterie.show.report.blocks import Table
+from coterie.training.rollout import scan_rollout
 from coterie.types import PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.vector import SEED_AXIS, init_vector
 
 GAME, ROUNDS = "matrix/climbing", 5
 SMALL = {

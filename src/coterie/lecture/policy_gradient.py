@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from coterie import envs
-from coterie.analysis.finite import matrix_game
 from coterie.analysis.gradients import (
     ESTIMATORS,
     Critics,
@@ -20,10 +19,11 @@ from coterie.analysis.gradients import (
     learned_critics,
 )
 from coterie.envs.matrix import MatrixGame
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.runs import Run
-from coterie.show.progress import plural
-from coterie.show.report import Table
+from coterie.games.finite import matrix_game
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
+from coterie.show.report.blocks import Table
+from coterie.show.terminal.progress import plural
 from coterie.types import PRNGKey
 
 GAMES = {"climbing": 1, "stag-hunt": 2}

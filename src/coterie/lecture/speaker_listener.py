@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from coterie.analysis.messages import codes
-from coterie.analysis.statistics import difference_interval
-from coterie.lecture._base import Check, Item, Numbers, Recipe, Scale
-from coterie.lecture._blocks import episode, final_returns, learning_curves, summary_table
-from coterie.runs import Run
+from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
+from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.runs.run import Run
 from coterie.show.numbers import interval, number
-from coterie.show.report import Grid, Table
+from coterie.show.report.blocks import Grid, Table
+from coterie.statistics import difference_interval
 
 A2C: dict[str, Any] = {
     "environments": 64, "rollout_steps": 25, "lr": 2e-3, "gae_lambda": 0.95, "entropy": 0.03,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from coterie.ops.exploration import mask_scores
+from coterie.ops.action_selection import mask_scores
 
 
 def one_step_target(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from coterie.analysis.statistics import Bounds, mean_interval
-from coterie.files import warn
+from coterie.errors import UsageError
 from coterie.show.lettering import LITERAL, lettered, plot_font
 from coterie.show.metrics import bounds, in_words, shared_metrics
-from coterie.tracking import RunDirectory
-from coterie.types import UsageError
+from coterie.statistics import Bounds, mean_interval
+from coterie.storage.files import warn
+from coterie.storage.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

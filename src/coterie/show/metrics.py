@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from coterie.analysis.statistics import Bounds, bounds_by_metric
+from coterie.statistics import Bounds, bounds_by_metric
 from coterie.text import visible
 
 TEAM_RETURN = "eval/return/team_sum"

@@ -31,7 +31,7 @@ def interval(ends: Sequence[SupportsFloat] | None) -> str:
 def proportion(count: int, of: int) -> str:
     """How many of how many, and what share of all that could be it stands for: "20 of 20 (83 to
     100%)"; the interval is the exact 95% one of a proportion."""
-    from coterie.analysis.statistics import proportion_interval  # needs SciPy
+    from coterie.statistics import proportion_interval  # needs SciPy
 
     _, low, high = proportion_interval(count, of)
     return f"{count} of {of} ({100 * float(low):.0f} to {100 * float(high):.0f}%)"

@@ -16,9 +16,9 @@ import pkgutil
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated
 
-from coterie.envs.mpe._base import Particles
+from coterie.envs.mpe.particles import Particles
+from coterie.errors import UsageError
 from coterie.settings import Agents, Range, Share, TimeLimit
-from coterie.types import UsageError
 
 
 def scenarios() -> dict[str, type[Particles]]:

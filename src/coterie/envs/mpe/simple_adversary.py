@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from coterie.envs.mpe._base import (
+from coterie.envs.mpe.particles import (
     Observations,
     Particles,
     at_least,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from coterie.envs.mpe._base import Observations, Particles, flat, one_hot, pick
+from coterie.envs.mpe.particles import Observations, Particles, flat, one_hot, pick
 from coterie.envs.mpe.physics import Body, State, World
 from coterie.types import Array, Float
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coterie.errors import UsageError
 from coterie.show.curves import Curve
-from coterie.show.record import Recording
-from coterie.types import UsageError
+from coterie.show.film.record import Recording
 
 Number = float | int
 Cell = str | Number | None

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from coterie.analysis.statistics import summarise
-from coterie.files import warn
-from coterie.policy import default_policy
-from coterie.runs import is_code, open_run
+from coterie.errors import UsageError
+from coterie.runs.api import open_run
+from coterie.runs.environments import is_code
+from coterie.runs.policy_files import default_policy
 from coterie.show import curves
+from coterie.show.film.record import NoPictures, record
 from coterie.show.metrics import bounds, in_words, own_metric, shared_metrics
 from coterie.show.numbers import folded
-from coterie.show.record import NoPictures, record
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -32,8 +32,9 @@ from coterie.show.report.blocks import (
 )
 from coterie.show.report.html import decimals, quoted, written
 from coterie.show.report.page import check, write_report
-from coterie.tracking import RunDirectory
-from coterie.types import UsageError
+from coterie.statistics import summarise
+from coterie.storage.files import warn
+from coterie.storage.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

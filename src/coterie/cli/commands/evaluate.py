@@ -1,0 +1,68 @@
+"""``coterie evaluate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coterie.cli.printing import answer_json, by_policy, say
+from coterie.settings import Episodes, Seed, Workers
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Returns of every seed's team: the best and the last policies, sampled if they are stochastic,
+    and greedy."""
+
+    episodes: Episodes = 320
+    """Episodes of each seed's team."""
+    which: Literal["best", "last"] | None = None
+    """Only the policies that evaluated best, or only the last ones; both unless given."""
+    greedy: bool = False
+    """Show greedy play only, also of stochastic policies."""
+    metric: str | None = None
+    """Show this metric only, such as eval/length; the environment's returns unless given."""
+    environment: str | None = None
+    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; the environment again,
+    where the run is on a Python environment or on code of yours."""
+    seed: Seed = 0
+    """Seed of the episodes' starts."""
+    workers: Workers | None = None
+    """Processes for Python environments, if not as many as in training."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie.python_envs.settings import Hosting
+    from coterie.runs import api, environments
+    from coterie.runs import config as configs
+    from coterie.show.terminal.returns import asked_metrics, render_returns
+    from coterie.storage.run_directory import RunDirectory
+
+    own = parsed.run
+    again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
+    run = api.open_run(names[0], own.environment if again else None)
+    elsewhere = None if again else own.environment
+    hosting = None
+    if own.workers is not None:
+        trained = configs.hosting_of(run.config) or Hosting()
+        hosting = dataclasses.replace(trained, workers=own.workers)
+    asked = [own.which] if own.which else run.both()
+    wanted = asked_metrics(run, own.metric, own.greedy)
+    results: dict[str, Any] = {}
+    for which in asked:
+        if results and run.last_is_best:
+            results[which] = results[asked[0]]
+        else:
+            metrics = run.evaluate(own.episodes, which, elsewhere, own.seed, hosting)
+            results[which] = {name: metrics[name] for name in wanted}
+    where, which = own.environment or run.config["environment"], own.which or run.which
+    if own.json:
+        facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}
+        facts |= {"policies": by_policy(run, results)}
+        return answer_json({"metrics": results[which], **facts})
+    title = f"{where} · {own.episodes:,} episodes of each seed's team"
+    return say(title, render_returns(run, results, own.metric, own.greedy))

@@ -1,0 +1,54 @@
+"""``coterie game``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coterie.cli.printing import answer_json, say
+
+if TYPE_CHECKING:
+    from coterie.envs.matrix import MatrixGame
+
+
+@dataclass(frozen=True)
+class GameArgs:
+    """A matrix game's payoffs, equilibria and optima; of a run, also what its teams learned."""
+
+    json: bool = False
+    """Print one JSON document."""
+
+
+def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie import envs
+    from coterie.envs.matrix import MatrixGame
+    from coterie.show.terminal.games import render_game
+
+    if (Path(names[0]) / "config.json").is_file():
+        return _game_of_run(names[0], parsed.run.json)
+    env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
+    assert isinstance(env, MatrixGame)
+    if parsed.run.json:
+        return answer_json(_described(env))
+    return say(render_game(env), width=120)
+
+
+def _described(env: MatrixGame) -> dict[str, Any]:
+    from coterie.games import solution_concepts as games
+
+    return games.describe(env.payoffs, env.agents, env.action_labels).to_dict()
+
+
+def _game_of_run(name: str, as_json: bool) -> None:
+    """The game a run was trained on, and what its teams learned of it."""
+    from coterie.analysis.learned import single_shot
+    from coterie.runs.api import open_run
+    from coterie.show.terminal.games import render_game
+    from coterie.show.terminal.learned import render_learned, to_dict
+
+    run = open_run(name)
+    env = single_shot(run)
+    if as_json:
+        return answer_json({"game": _described(env), **to_dict(run)})
+    return say(render_game(env), render_learned(run), width=120)

@@ -1,0 +1,49 @@
+"""``coterie lecture``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.cli.printing import answer_json, say
+from coterie.settings import Seed, Seeds
+
+
+@dataclass(frozen=True)
+class LectureArgs:
+    """Reproduces figures and tables of the lecture and judges them; all of them without names.
+
+    Items that are done already in --out are kept; an interrupted lecture goes on where it was.
+    """
+
+    out: Path = Path("lecture")
+    """The folder of runs, results and report.html."""
+    quick: bool = False
+    """Fewer seeds and steps; labelled so."""
+    seeds: Seeds | None = None
+    """Seeds of every training; the item's own number unless given."""
+    seed: Seed = 0
+    """The first seed."""
+    json: bool = False
+    """Print the outcomes as one JSON document."""
+
+
+def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.lecture.base import course
+    from coterie.lecture.base.display import LectureDisplay
+    from coterie.lecture.base.item import Scale
+    from coterie.training.devices import one_core_per_seed
+
+    own = parsed.run
+    one_core_per_seed(os.cpu_count() or 1)
+    with LectureDisplay() as display:
+        scale = Scale(own.quick, own.seeds, own.seed)
+        outcomes = course.give(names, own.out, scale, display.tell, display)
+    passed = all(outcome.passed for outcome in outcomes)
+    if own.json:
+        answer_json({"passed": passed, "items": [outcome.to_dict() for outcome in outcomes]})
+    else:
+        say(display.summary(outcomes), "", f"report: {own.out / 'report.html'}", width=120)
+    return 0 if passed else 1

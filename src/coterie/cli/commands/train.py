@@ -1,0 +1,155 @@
+"""``coterie train`` and ``coterie resume``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from coterie.cli.parsing import Groups
+from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
+from coterie.errors import Interrupted
+from coterie.settings import (
+    Episodes,
+    Evaluations,
+    NoOrMoreEpisodes,
+    Seed,
+    Seeds,
+    StepCount,
+    Workers,
+)
+from coterie.text import file_name
+
+if TYPE_CHECKING:
+    from coterie.runs.run import Run
+
+
+def _stopped(stop: Interrupted) -> dict[str, Any]:
+    """What ``--json`` prints of an interrupted training: the policies it saved, no metrics."""
+    facts = {"run": str(stop.path), "env_steps": stop.steps, "complete": stop.complete}
+    if stop.path is not None:
+        from coterie.runs.policy_files import WHICH, default_policy, saved_steps
+
+        policies = {w: {"env_steps": saved_steps(stop.path, w), "metrics": {}} for w in WHICH}
+        facts |= {"which": default_policy(stop.path), "policies": policies}
+    return {**facts, "metrics": {}}
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Trains teams of an algorithm in an environment, side by side in one compiled program."""
+
+    steps: StepCount = 1_000_000
+    """Environment steps of each seed; 1e6 is understood."""
+    seeds: Seeds = 1
+    """How many teams, each from its own seed."""
+    seed: Seed = 0
+    """The first seed."""
+    out: Path | None = None
+    """New run directory; runs/ALGORITHM-ENVIRONMENT unless given."""
+    reward: Literal["individual", "sum", "mean"] | None = None
+    """What learners are paid; the environment's custom unless given."""
+    central: Literal["auto", "state", "joint"] = "auto"
+    """What z is where it is used: the environment's state, or the joint observation."""
+    evaluations: Evaluations | None = None
+    """Greedy evaluations along the way; 20, or fewer where episodes in Python take long."""
+    evaluation_episodes: Episodes | None = None
+    """Episodes of each; 32, or fewer in the same case."""
+    final_episodes: NoOrMoreEpisodes | None = None
+    """Episodes that judge the best policy at the end, 0 for none; 320, or fewer as before."""
+    resume: bool = False
+    """Go on with the run in --out if there is one of these settings; show its result if it is
+    complete."""
+    json: bool = False
+    """Print the final metrics as one JSON document."""
+
+
+def train_groups(names: list[str]) -> Groups:
+    """Settings of the algorithm, and of the environment's family, as far as they are named."""
+    from coterie.algorithms import find
+    from coterie.envs import family
+    from coterie.python_envs.settings import Hosting
+
+    groups: Groups = [("algorithm", find(names[0]))] if names else []
+    if len(names) > 1 and ":" in names[1]:
+        groups.append(("hosting", Hosting))
+    elif len(names) > 1:
+        groups.append(("env", family(names[1]).Options))
+    return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
+
+
+def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
+    pass
+    from coterie.show.terminal.progress import TrainDisplay
+    from coterie.training.devices import one_core_per_seed
+
+    own = parsed.run
+    one_core_per_seed(own.seeds, hosted=":" in names[1])
+    options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
+    out = own.out or Path("runs") / file_name("-".join(names))
+    with TrainDisplay() as display:
+        train = lambda: api.train(  # noqa: E731
+            parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
+            reward=own.reward, central=own.central, options=options,
+            hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
+            evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
+            resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
+        )  # fmt: skip
+        return _conclude(train, own.json)
+
+
+def _conclude(train: Callable[[], Run], as_json: bool) -> int:
+    """Trains and prints the result; where it was stopped, the display has said how to go on."""
+    try:
+        run = train()
+    except Interrupted as stop:
+        if as_json:
+            answer_json(_stopped(stop))
+        return INTERRUPTED
+    if as_json:
+        facts = {"run": str(run.path), "env_steps": run.steps, "complete": run.complete}
+        facts |= {"which": run.which, "policies": by_policy(run, run.results)}
+        answer_json({**facts, "metrics": run.metrics})
+        return 0
+    if run.results:
+        from coterie.show.terminal.returns import render_returns
+
+        say(render_returns(run, run.results))
+    path, name = shlex.quote(str(run.path)), run.config["environment"]
+    again = f" --environment {shlex.quote(name)}" if ":" in name else ""
+    say("", f"kept in {path}; next:")
+    say(f"  coterie evaluate {path}{again}", f"  coterie plot {path}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ResumeArgs:
+    """Continues a run from its newest checkpoint, as if it had never been interrupted."""
+
+    steps: StepCount | None = None
+    """Extend the run to so many environment steps."""
+    environment: str | None = None
+    """The environment again, where the run is on a Python environment or on code of yours."""
+    workers: Workers | None = None
+    """Processes for Python environments, if not as many as before."""
+    json: bool = False
+    """Print the final metrics as one JSON document."""
+
+
+def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.runs import api
+    from coterie.show.terminal.progress import TrainDisplay
+    from coterie.storage.run_directory import RunDirectory
+    from coterie.training.devices import one_core_per_seed
+
+    config = RunDirectory.open(Path(names[0])).config()
+    one_core_per_seed(config["seeds"], hosted=config.get("hosting") is not None)
+    own = parsed.run
+    with TrainDisplay() as display:
+        resume = lambda: api.resume(  # noqa: E731
+            names[0], own.steps, environment=own.environment, workers=own.workers, report=display
+        )
+        return _conclude(resume, own.json)

@@ -1,0 +1,75 @@
+"""All commands: how each is called, its settings, what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from coterie.cli.commands.check import CheckArgs, command_check
+from coterie.cli.commands.evaluate import EvaluateArgs, command_evaluate
+from coterie.cli.commands.game import GameArgs, command_game
+from coterie.cli.commands.lecture import LectureArgs, command_lecture
+from coterie.cli.commands.listing import ListArgs, command_list
+from coterie.cli.commands.pictures import (
+    PlotArgs,
+    ReportArgs,
+    WatchArgs,
+    command_plot,
+    command_report,
+    command_watch,
+)
+from coterie.cli.commands.train import (
+    ResumeArgs,
+    TrainArgs,
+    command_resume,
+    command_train,
+    train_groups,
+)
+from coterie.cli.parsing import Groups
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        run: called with the names, the parsed settings by group, and the whole command line.
+        options: its flags, a dataclass whose docstring says what the command does.
+        usage: how it is called.
+        names: the fewest and the most names before the flags.
+        more: a last word of its help.
+    """
+
+    run: Callable[[list[str], Any, list[str]], int | None]
+    options: type
+    usage: str
+    names: tuple[int, int] = (1, 1)
+    more: str = ""
+
+
+def groups_of(command: Command, names: list[str]) -> Groups:
+    extra = train_groups(names) if command.run is command_train else []
+    return [("run", command.options), *extra]
+
+
+COMMANDS = {
+    "list": Command(command_list, ListArgs, "coterie list [--json]", (0, 0)),
+    "lecture": Command(
+        command_lecture, LectureArgs, "coterie lecture [ITEM ...] [FLAG ...]", (0, 99),
+        "Items: coterie list.",
+    ),
+    "train": Command(
+        command_train, TrainArgs, "coterie train ALGORITHM ENVIRONMENT [FLAG ...]", (2, 2),
+        "Named ones add their settings: coterie train vdn lbf/8x8-2p-3f --help (coterie list).",
+    ),
+    "resume": Command(command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]"),
+    "evaluate": Command(command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]"),
+    "watch": Command(command_watch, WatchArgs, "coterie watch RUN [--out FILE] [FLAG ...]"),
+    "plot": Command(command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--out FILE]", (1, 10**6)),
+    "report": Command(
+        command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6)
+    ),
+    "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]"),
+    "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),
+}  # fmt: skip

@@ -1,0 +1,207 @@
+"""What every learning algorithm is to the training loop."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.running_statistics import RewardScaling
+from coterie.settings import check
+from coterie.storage.formats import refuse_former
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+
+Mode = Literal[
+    "decentralised training and execution",
+    "centralised training, decentralised execution",
+    "centralised training and execution",
+]
+
+
+@dataclass(frozen=True)
+class Algorithm(abc.ABC):
+    """An algorithm is its hyperparameters and a handful of pure functions on a learner PyTree.
+
+    It never logs, checkpoints or knows where the environment runs: the loop hands it transitions.
+    """
+
+    mode: ClassVar[Mode]
+    common_reward: ClassVar[bool]
+    """The algorithm is defined for common-reward games only."""
+    central: ClassVar[bool] = False
+    """Training uses centralised information z."""
+    stochastic: ClassVar[bool] = False
+    """Policies are distributions: they are evaluated greedily and by sampling."""
+    joint_view: ClassVar[bool] = False
+    """Central learning: one learner sees the joint observation and chooses joint actions."""
+    whole_episodes: ClassVar[bool] = False
+    """Every rollout begins with a new episode in every environment."""
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
+    """What ``learn`` reports, as sums over the updates it made."""
+
+    def __new__(cls, *args: Any, **settings: Any):
+        refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters, JSON-able."""
+        return dataclasses.asdict(self)
+
+    def resolve(self, steps: int, time_limit: int | None = None) -> Algorithm:
+        """Fixes what depends on the run's length and the episodes', when the run starts.
+
+        Args:
+            steps: environment steps of a seed; schedules become absolute.
+            time_limit: the longest episode, if there is one.
+        """
+        del steps, time_limit
+        return self
+
+    def remarks(self, game: Game) -> list[str]:
+        """Sentences a user should read before the run starts.
+
+        Raises:
+            UsageError: the algorithm cannot learn this game.
+        """
+        del game
+        return []
+
+    def iterations(self, steps: int) -> int:
+        """Whole rollouts that make at least so many environment steps."""
+        each, environments = self.rollout_shape()
+        return -(-steps // (each * environments))
+
+    def shortfalls(self, steps: int) -> list[str]:
+        """What a run of so many steps will lack with these resolved settings, a sentence each.
+
+        Said before the run starts, beside ``remarks``.
+        """
+        each, environments = self.rollout_shape()
+        made = self.iterations(steps) * each * environments
+        if made <= 1.1 * steps:
+            return []
+        return [
+            f"a run is made of whole rollouts, each of {environments:,} environments x {each:,} "
+            f"steps: this one makes {made:,} steps instead of {steps:,}"
+        ]
+
+    @abc.abstractmethod
+    def rollout_shape(self) -> tuple[int, int]:
+        """(T, K): steps of each of K parallel environments between two calls of ``learn``."""
+
+    @abc.abstractmethod
+    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+        """Everything that depends on time only, for each of these iterations (int64 [I]).
+
+        Computed on the host, where integers do not overflow, and the same for all seeds.
+        """
+
+    @abc.abstractmethod
+    def updates(self, iterations: int) -> int:
+        """Gradient updates made in the first so many iterations."""
+
+    @abc.abstractmethod
+    def init(self, key: PRNGKey, game: Game) -> PyTree:
+        """The learner: parameters, targets, optimiser, replay, normalisers."""
+
+    @abc.abstractmethod
+    def policy(self, learner: PyTree) -> PerAgent:
+        """What is executed: maps each agent's own history to action scores."""
+
+    def parameters(self, learner: PyTree) -> PyTree:
+        """All that gradients change, looked at after every rollout: the executed networks alone,
+        unless there are more."""
+        return self.policy(learner)
+
+    @abc.abstractmethod
+    def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
+        """All randomness of acting for a rollout, drawn at once; leaves lead with shape [T, B]."""
+
+    @abc.abstractmethod
+    def act(
+        self,
+        scores: Float[Array, "B N A"],
+        mask: Bool[Array, "B N A"],
+        noise: PyTree,
+        clock: dict[str, Array],
+    ) -> tuple[Int[Array, "B N"], PyTree]:
+        """Actions while training, exploration included, and what ``learn`` needs to know of them.
+
+        The latter comes back as ``Transition.behaviour``; () where nothing is needed.
+        """
+
+    @abc.abstractmethod
+    def learn(
+        self,
+        game: Game,
+        learner: PyTree,
+        rollout: Transition,
+        key: PRNGKey,
+        clock: dict[str, Array],
+    ) -> tuple[PyTree, dict[str, Array]]:
+        """Learns from one rollout [T, B]; returns the learner and the sums named by ``metrics``."""
+
+
+def unreached(name: str, end: float | None, over: int | None, steps: int) -> list[str]:
+    """A sentence if a setting that moves to ``end`` does not get there in so many steps."""
+    flag = name.replace("_", "-")
+    if over is None:
+        return []
+    if end is None:
+        return [f"{name} stays as it is: --{flag}-steps has no use without --{flag}-end"]
+    if over <= steps:
+        return []
+    return [
+        f"{name} moves over {over:,} steps, but the run has {steps:,}: it does not reach {end:g}; "
+        f"lower --{flag}-steps"
+    ]
+
+
+def never_copied(interval: int | None, tau: float | int | None, updates: int) -> list[str]:
+    """A sentence if ``interval`` changes nothing in a run of so many updates."""
+    if interval is None:
+        return []
+    if tau is not None:
+        return [f"targets move by target_tau {tau:g} at every update: target_interval has no use"]
+    if updates >= interval:
+        return []
+    return [
+        f"targets are copied every {interval:,} updates, but the run makes {updates:,}: they stay "
+        "as they were at the start; lower --target-interval"
+    ]
+
+
+def scaling_remarks(scaling: RewardScaling) -> list[str]:
+    """What a user should know of it before the run starts."""
+    if scaling != "standardise":
+        return []
+    return [
+        "reward_scaling standardise subtracts the mean reward: where an episode's length is a "
+        "choice, what is learned as best need not be best for the environment's own rewards"
+    ]
+
+
+def refuse_many(count: int, limit: int, what: str, flag: str) -> None:
+    """UsageError if there are more than ``limit``."""
+    if count > limit:
+        raise UsageError(f"{count:,} {what}, are more than {limit:,}: raise {flag} to allow them")
+
+
+def joint_actions_remark(count: int, limit: int) -> list[str]:
+    """How many joint actions there are; refused above the limit."""
+    refuse_many(count, limit, "joint actions, the product of all |A_i|", "--max-joint-actions")
+    return [f"{count:,} joint actions"]

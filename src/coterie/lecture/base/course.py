@@ -1,0 +1,272 @@
+"""Gives the lecture: one item after the other, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie import __version__
+from coterie.algorithms import make
+from coterie.errors import UsageError
+from coterie.lecture import items
+from coterie.lecture.base.item import (
+    Check,
+    Diverged,
+    Item,
+    Numbers,
+    Outcome,
+    Recipe,
+    Scale,
+    check_finite,
+)
+from coterie.runs.api import open_run
+from coterie.runs.loop import Report
+from coterie.runs.run import Run
+from coterie.show.curves import series
+from coterie.show.report.blocks import Command, Section, Table, Text
+from coterie.show.report.page import write_report
+from coterie.storage.files import only_writer, read_sealed, seal, warn
+from coterie.storage.run_directory import RunDirectory
+
+Tell = Callable[[str, dict[str, Any]], None]
+"""Told of every item and training that begins or is done, for a display."""
+
+
+def give(
+    names: Sequence[str],
+    out: Path,
+    scale: Scale = Scale(),  # noqa: B008
+    tell: Tell = lambda event, facts: None,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Runs items, or takes them over from ``out`` where they are done already.
+
+    Args:
+        names: of items; all of them where there are none.
+        out: holds ``runs/``, ``items/NAME.json`` and ``report.html``.
+        report: where the trainings report to.
+
+    Raises:
+        UsageError: no such item, or ``out`` holds something else, or one of these items as it was
+            given at another scale.
+    """
+    chosen = [_find(name) for name in names] or list(items().values())
+    _check_place(out)
+    for item in chosen:
+        _check_scale(item, out, scale)
+    out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        return _give_all(chosen, out, scale, tell, report)
+
+
+def _give_all(
+    chosen: list[Item], out: Path, scale: Scale, tell: Tell, report: Report | None
+) -> list[Outcome]:
+    kept = {item.name: _kept(item, out, scale) for item in chosen}
+    ahead = [item for item in chosen if kept[item.name] is None]
+    tell(
+        "begin",
+        {"items": len(ahead), "minutes": sum((item.expected(scale) for item in ahead), 0.0)},
+    )
+    outcomes: list[Outcome] = []
+    for item in chosen:
+        tell("item", {"item": item, "of": len(chosen)})
+        outcome = kept[item.name]
+        if outcome is None:
+            outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
+            RunDirectory(out).write_json(f"items/{item.name}.json", seal(outcome.to_dict()))
+        write(out)  # at once: what is done is shown, also where the lecture is cut off
+        tell("outcome", {"outcome": outcome})
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _find(name: str) -> Item:
+    if name in items():
+        return items()[name]
+    near = difflib.get_close_matches(name, items(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(items())}"
+    raise UsageError(f"the lecture has no item {name!r}; {hint}")
+
+
+def _check_place(out: Path) -> None:
+    """UsageError where ``out`` is in use for something other than a lecture."""
+    if out.is_file():
+        raise UsageError(f"{out} is a file; choose another --out")
+    if out.is_dir():
+        names = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+        strange = names - {"runs", "items", "report.html"}
+        if strange:
+            raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
+
+
+def _check_scale(item: Item, out: Path, scale: Scale) -> None:
+    """UsageError where an outcome of another scale would have to make room."""
+    outcome = _read(out, item)
+    if outcome is not None and outcome.scale != dataclasses.asdict(scale):
+        how = f"with {given}" if (given := str(Scale(**outcome.scale))) else "at its full size"
+        raise UsageError(
+            f"{out} holds {item.name} as it was given {how}: choose another --out (nothing was "
+            "overwritten)"
+        )
+
+
+def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
+    begun = time.perf_counter()
+    recipes = _recipes(item, scale)
+    trained: dict[str, Run] = {}
+    try:
+        for key, recipe in recipes.items():
+            tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
+            trained[key] = recipe.train(out / "runs", report)
+            check_finite(trained[key])
+        numbers = _plain(item, item.measure(trained, scale))
+        checks = item.checks(numbers)
+    except Diverged as error:
+        numbers, checks = {}, [Check("Every training stays finite", "", str(error), False)]
+    trainings = {key: _facts(recipes[key], out) for key in trained}
+    return Outcome(
+        item=item.name,
+        title=item.title,
+        source=item.source,
+        quick=scale.quick,
+        scale=dataclasses.asdict(scale),
+        numbers=numbers,
+        checks=[dataclasses.asdict(check) for check in checks],
+        trainings=trainings,
+        seconds=time.perf_counter() - begun,
+        fingerprint=_fingerprint(item, scale),
+    )
+
+
+def _plain(item: Item, measured: Numbers) -> Numbers:
+    """The numbers as they are read back from their file."""
+    try:
+        return json.loads(json.dumps(measured, allow_nan=False))
+    except ValueError:
+        raise Diverged(f"{item.name}: a number that was measured is not finite") from None
+
+
+def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
+    given = {k: r for k, r in item.recipes().items() if not (scale.quick and r.only_full)}
+    return {key: recipe.at(scale) for key, recipe in given.items()}
+
+
+def _facts(recipe: Recipe, out: Path) -> dict[str, Any]:
+    return {
+        "command": recipe.command(out / "runs" / recipe.name),
+        "run": f"runs/{recipe.name}",
+        "steps": recipe.steps,
+        "seeds": recipe.seeds,
+        "seconds": _seconds(out / "runs" / recipe.name),
+    }
+
+
+def _seconds(path: Path) -> float:
+    """What a run took, as its log says."""
+    return max(x for seed in series(path, "seconds").values() for x in seed.values())
+
+
+def _fingerprint(item: Item, scale: Scale) -> str:
+    """What an outcome depends on: version, scale, the item's code, its trainings' settings."""
+    recipes = {
+        key: [dataclasses.asdict(recipe), make(recipe.algorithm, **recipe.settings).settings()]
+        for key, recipe in _recipes(item, scale).items()
+    }
+    code = inspect.getsource(sys.modules[type(item).__module__])
+    content = [__version__, code, dataclasses.asdict(scale), recipes]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
+    """The outcome of an item that was given already, at the same scale."""
+    outcome = _read(out, item)
+    return outcome if outcome is not None and outcome.scale == dataclasses.asdict(scale) else None
+
+
+def _read(out: Path, item: Item) -> Outcome | None:
+    """What ``out`` holds of an item; None where it is damaged, of other code, or a run is gone."""
+    path = out / "items" / f"{item.name}.json"
+    if not os.path.lexists(path):
+        return None
+    try:
+        outcome = Outcome.from_dict(read_sealed(path))
+        if outcome.fingerprint != _fingerprint(item, Scale(**outcome.scale)):
+            return None
+    except UsageError as error:
+        warn(f"{error}; what it says of {item.name} does not count")
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        warn(f"{path} is not of the format; what it says of {item.name} does not count")
+        return None
+    there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
+    return outcome if there else None
+
+
+# The report ------------------------------------------------------------------------------------
+
+
+def write(out: Path) -> Path:
+    """``report.html``, of every item that ``out`` holds an outcome of."""
+    read = [(item, _read(out, item)) for item in items().values()]
+    given = [(item, outcome) for item, outcome in read if outcome is not None]
+    sections = [_overview([outcome for _, outcome in given])]
+    sections += [_section(item, outcome, out) for item, outcome in given]
+    quick = any(outcome.quick for _, outcome in given)
+    subtitle = (
+        "The figures and tables of the lecture Multi-Agent Deep Reinforcement Learning, Part 1 "
+        "(Albrecht, Christianos, Schäfer), run again and judged."
+    ) + (" Items marked quick were run with fewer seeds and steps." if quick else "")
+    facts = {"coterie": __version__}
+    return write_report(out / "report.html", "The lecture, run again", sections, subtitle, facts)
+
+
+CLAIM = ("claim", "published", "measured")
+
+
+def _set(text: str) -> str:
+    """A sentence with true minus signs."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _overview(outcomes: Iterable[Outcome]) -> Section:
+    rows: list[list[Any]] = []
+    for outcome in outcomes:
+        claims = [bool(check["passed"]) for check in outcome.checks]
+        seeds = max((t["seeds"] for t in outcome.trainings.values()), default=None)
+        verdict = "passed" if outcome.passed else "failed"
+        title = outcome.title + " (quick)" * outcome.quick
+        minutes = round(outcome.seconds / 60, 1)
+        rows.append([title, verdict, f"{sum(claims)} of {len(claims)}", seeds, minutes])
+    headers = ["item", "verdict", "claims borne out", "seeds", "minutes"]
+    return Section("Overview", [Table(headers, rows)])
+
+
+def _section(item: Item, outcome: Outcome, out: Path) -> Section:
+    trained = {key: open_run(out / t["run"]) for key, t in outcome.trainings.items()}
+    claims = [
+        ["✓ yes" if c["passed"] else "✗ no", *(_set(c[k]) for k in CLAIM)] for c in outcome.checks
+    ]
+    blocks: list[Any] = [Text(item.about)]
+    blocks += item.blocks(outcome.numbers, trained) if outcome.numbers else []  # none: diverged
+    blocks.append(Table(["borne out", "claim", "published", "measured here"], claims))
+    for training in outcome.trainings.values():
+        took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "
+        caption = took + f"{training['seconds']:.0f} s"
+        blocks.append(Command(training["command"], caption))
+    return Section(
+        outcome.title + " (quick)" * outcome.quick,
+        blocks,
+        verdict="passed" if outcome.passed else "failed",
+        summary=outcome.source,
+    )

@@ -1,0 +1,1 @@
+"""Networks: layers, one network per agent or shared ones, the QMIX mixer."""

@@ -1,0 +1,154 @@
+"""Layers: linear, perceptron, gated recurrent unit, and the history of one agent.
+
+They act on the last axis and broadcast over all others. No layer is initialised by a QR
+factorisation: several batched ones in one jitted function can deadlock jaxlib on the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from coterie.types import PRNGKey
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+
+class Linear(eqx.Module):
+    """y = x W + b; W and b uniform in ±scale/√inputs.
+
+    With a gain instead, W is uniform with standard deviation scale · gain/√inputs, and b is 0.
+    """
+
+    weight: Float[Array, "I J"]
+    bias: Float[Array, " J"]
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        key: PRNGKey,
+        scale: int | float = 1.0,
+        gain: int | float | None = None,
+    ):
+        w_key, b_key = jax.random.split(key)
+        bound = scale / math.sqrt(max(inputs, 1))
+        shift = bound if gain is None else 0.0
+        bound = bound if gain is None else bound * gain * math.sqrt(3)
+        self.weight = jax.random.uniform(w_key, (inputs, outputs), minval=-bound, maxval=bound)
+        self.bias = jax.random.uniform(b_key, (outputs,), minval=-shift, maxval=shift)
+
+    def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
+        return x @ self.weight + self.bias
+
+
+class MLP(eqx.Module):
+    """Linear layers with an activation between them (none after the last)."""
+
+    layers: tuple[Linear, ...]
+    activation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        key: PRNGKey,
+        activation: str = "relu",
+        last: int | float = 1.0,
+        gain: int | float | None = None,
+    ):
+        """``last`` scales the last layer's initial weights: a small one starts near 0.
+
+        ``gain`` is that of the layers before it, see ``Linear``; the last layer's is then 1.
+        """
+        keys = jax.random.split(key, len(sizes) - 1)
+        scales = [1.0] * (len(sizes) - 2) + [last]
+        gains = [gain] * (len(sizes) - 2) + [None if gain is None else 1.0]
+        self.layers = tuple(
+            Linear(i, j, k, scale, g)
+            for i, j, k, scale, g in zip(sizes[:-1], sizes[1:], keys, scales, gains, strict=True)
+        )
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
+        return self.layers[-1](self.trunk(x))
+
+    def trunk(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
+        """All but the last layer."""
+        for layer in self.layers[:-1]:
+            x = ACTIVATIONS[self.activation](layer(x))
+        return x
+
+
+class GRU(eqx.Module):
+    """Gated recurrent unit (Cho et al. 2014), the input part of its gates taken out of the scan."""
+
+    inputs: Linear
+    hidden: Linear
+
+    def __init__(self, inputs: int, size: int, key: PRNGKey):
+        i_key, h_key = jax.random.split(key)
+        self.inputs = Linear(inputs, 3 * size, i_key, scale=math.sqrt(inputs / size))
+        self.hidden = Linear(size, 3 * size, h_key)
+
+    def step(self, h: Float[Array, "*S H"], gates: Float[Array, "*S G"]) -> Float[Array, "*S H"]:
+        reset_x, update_x, new_x = jnp.split(gates, 3, axis=-1)
+        reset_h, update_h, new_h = jnp.split(self.hidden(h), 3, axis=-1)
+        reset = jax.nn.sigmoid(reset_x + reset_h)
+        update = jax.nn.sigmoid(update_x + update_h)
+        new = jnp.tanh(new_x + reset * new_h)
+        return (1 - update) * new + update * h
+
+
+class History(eqx.Module):
+    """Maps an agent's observation history to outputs: o^t and memory in, outputs and memory out.
+
+    Feed-forward: the history is the last observation and memory is empty (H = 0).
+    Recurrent: a GRU stands before the last layer.
+    """
+
+    body: MLP
+    gru: GRU | None
+    memory_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int],
+        key: PRNGKey,
+        recurrent: bool = False,
+        activation: str = "relu",
+        last: int | float = 1.0,
+        gain: int | float | None = None,
+    ):
+        body_key, gru_key = jax.random.split(key)
+        self.memory_size = hidden[-1] if recurrent else 0
+        self.body = MLP([inputs, *hidden, outputs], body_key, activation, last, gain)
+        self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
+
+    def unroll(
+        self,
+        memory: Float[Array, "*M H"],
+        inputs: Float[Array, "T *M I"],
+        start: Bool[Array, "T *M"],
+    ) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
+        """Outputs at every step, and the memory after every step.
+
+        ``memory`` is that before the first step; where ``start`` is set the episode begins and
+        memory is the initial one (zeros).
+        """
+        if self.gru is None:
+            return self.body(inputs), jnp.zeros((*inputs.shape[:-1], 0), inputs.dtype)
+        gru = self.gru
+
+        def step(h, now):
+            gates, first = now
+            h = gru.step(jnp.where(first[..., None], 0.0, h), gates)
+            return h, h
+
+        _, memories = jax.lax.scan(step, memory, (gru.inputs(self.body.trunk(inputs)), start))
+        return self.body.layers[-1](memories), memories

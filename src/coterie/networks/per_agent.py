@@ -1,0 +1,128 @@
+"""Networks: perceptrons, histories, one network per agent or shared ones, the QMIX mixer.
+
+Layers act on the last axis and broadcast over all others. No layer is initialised by a QR
+factorisation: several batched ones in one jitted function can deadlock jaxlib on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from coterie.errors import UsageError
+from coterie.networks.layers import History
+from coterie.spec import EnvSpec
+from coterie.types import PRNGKey
+
+Groups = tuple[str, ...]
+"""Agents that share parameters, each group as ``name,name``; agents not named keep their own."""
+
+
+class PerAgent(eqx.Module):
+    """One history network per agent, one for all, or one per group of agents.
+
+    Attributes:
+        networks: the stacked networks [G, ...].
+        index: which network each agent uses; a static routing map.
+        identify: agents that share a network append their one-hot id to the observation.
+    """
+
+    networks: History
+    index: tuple[int, ...] = eqx.field(static=True)
+    identify: tuple[bool, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        index: tuple[int, ...],
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int],
+        key: PRNGKey,
+        recurrent: bool = False,
+        activation: str = "relu",
+        last: int | float = 1.0,
+        gain: int | float | None = None,
+    ):
+        self.index = index
+        self.identify = tuple(index.count(g) > 1 for g in index)
+        width = inputs + (len(index) if any(self.identify) else 0)
+        self.networks = eqx.filter_vmap(
+            lambda k: History(width, outputs, hidden, k, recurrent, activation, last, gain)
+        )(jax.random.split(key, max(index) + 1))
+
+    @property
+    def memory_size(self) -> int:
+        return self.networks.memory_size
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Hidden layer sizes."""
+        return tuple(layer.weight.shape[-1] for layer in self.networks.body.layers[:-1])
+
+    @property
+    def activation(self) -> str:
+        return self.networks.body.activation
+
+    def initial_memory(self, *batch: int) -> Float[Array, "*B N H"]:
+        return jnp.zeros((*batch, len(self.index), self.memory_size))
+
+    def unroll(
+        self,
+        memory: Float[Array, "*M N H"],
+        observations: Float[Array, "T *M N O"],
+        start: Bool[Array, "T *M N"],
+    ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
+        """Each agent's outputs and memories along a sequence (see ``History.unroll``)."""
+        inputs = self._with_id(observations)
+        n_networks = max(self.index) + 1
+        if n_networks == 1:
+            one = jax.tree.map(lambda p: p[0], self.networks)
+            return one.unroll(memory, inputs, start)
+        networks = self.networks
+        if self.index != tuple(range(n_networks)):
+            routing = jnp.asarray(self.index)
+            networks = jax.tree.map(lambda p: p[routing], networks)
+        per_agent = eqx.filter_vmap(History.unroll, in_axes=(0, -2, -2, -1), out_axes=(-2, -2))
+        return per_agent(networks, memory, inputs, start)
+
+    def step(
+        self,
+        memory: Float[Array, "*M N H"],
+        observations: Float[Array, "*M N O"],
+        start: Bool[Array, "*M N"],
+    ) -> tuple[Float[Array, "*M N J"], Float[Array, "*M N H"]]:
+        """One step of ``unroll``."""
+        outputs, memories = self.unroll(memory, observations[None], start[None])
+        return outputs[0], memories[0]
+
+    def _with_id(self, observations: Float[Array, "*S N O"]) -> Float[Array, "*S N I"]:
+        if not any(self.identify):
+            return observations
+        ids = jnp.diag(jnp.asarray(self.identify, observations.dtype))
+        ids = jnp.broadcast_to(ids, (*observations.shape[:-1], len(self.index)))
+        return jnp.concatenate([observations, ids], axis=-1)
+
+
+def sharing_index(spec: EnvSpec, sharing: str, groups: Groups = ()) -> tuple[int, ...]:
+    """Which network each agent uses under ``own``, ``shared`` or named groups.
+
+    Raises:
+        UsageError: unknown agents, an agent in two groups.
+    """
+    if sharing not in ("own", "shared"):
+        raise UsageError(f"sharing must be own or shared; got {sharing!r}")
+    if not groups:
+        return tuple(0 if sharing == "shared" else i for i in range(spec.n_agents))
+    split = [tuple(group.split(",")) for group in groups]
+    named = [name for group in split for name in group]
+    unknown = sorted(set(named) - set(spec.agents))
+    if unknown or len(set(named)) != len(named):
+        problem = f"unknown agents {unknown}" if unknown else "an agent in two groups"
+        raise UsageError(f"groups name {problem}; the agents are {', '.join(spec.agents)}")
+    owner = {name: group[0] for group in split for name in group}
+    order: dict[str, int] = {}
+    return tuple(order.setdefault(owner.get(a, a), len(order)) for a in spec.agents)

@@ -1,0 +1,1 @@
+"""Environments in Python (Gymnasium, PettingZoo): adapted, stepped, trained on, checked."""

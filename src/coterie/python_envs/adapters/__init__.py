@@ -1,0 +1,1 @@
+"""One Python environment with agents as an array axis. No module here imports JAX."""

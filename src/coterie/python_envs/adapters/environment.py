@@ -1,0 +1,281 @@
+"""Anybody's Python environments, PettingZoo's and Gymnasium's of one space per agent.
+
+This file hosts one environment in the calling process: actions in, NumPy arrays out, agents as
+an array axis. ``make_hosted`` returns a factory that pickles, so the same environments can be
+opened in other processes. Neither JAX nor, before an environment is opened, Gymnasium is
+imported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Integer
+
+from coterie.errors import EnvironmentFault, described
+from coterie.python_envs.adapters.conventions import Shown, adapt, constant_flags, state_of
+from coterie.python_envs.adapters.lookup import open_factory, title
+from coterie.python_envs.adapters.spaces import (
+    Nonsense,
+    Write,
+    choice,
+    gymnasium,
+    not_finite,
+    sight,
+    vector,
+)
+from coterie.spec import EnvSpec
+
+__all__ = ["HostedEnvironment", "HostedStep", "make_hosted", "open_factory"]
+
+
+class HostedStep(NamedTuple):
+    """What a hosted environment shows after a reset or a step; ``TimeStep`` says what each means.
+
+    Attributes:
+        observations: flattened and padded with zeros; zero for an agent that is not alive.
+        rewards: of the step just taken; those of the dead are what the environment pays them.
+        terminated: every agent still alive ended in a terminal state.
+        truncated: the episode ended otherwise. Never both.
+        action_mask: legal actions; all that an agent has where the environment gives no mask, and
+            the first alone where it is another's turn and the action is ignored.
+        alive: agents that go on; at the end of an episode those that did not die before the
+            others, and where it was truncated those that did not die in that step.
+        truncated_alone: agents that the environment truncated in this step while others go on:
+            not alive any more, but their observation and mask are their last ones.
+        central: the environment's ``state()``, flattened; of length 0 where it has none.
+    """
+
+    observations: Float32[np.ndarray, "N O"]
+    rewards: Float32[np.ndarray, " N"]
+    terminated: bool
+    truncated: bool
+    action_mask: Bool[np.ndarray, "N A"]
+    alive: Bool[np.ndarray, " N"]
+    central: Float32[np.ndarray, " Z"]
+    truncated_alone: Bool[np.ndarray, " N"]
+
+
+class HostedEnvironment:
+    """One Gymnasium or PettingZoo environment with agents as an array axis.
+
+    Whatever goes wrong inside the environment, or with what it shows, is an
+    ``EnvironmentFault`` that says at which step and with which agent.
+
+    Args:
+        environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium environment whose
+            observation and action spaces are a ``Tuple`` or a list of one space per agent.
+        time_limit: steps after which an episode is cut. An environment that ends by itself at
+            exactly this step is taken to have run out of time, so its ``terminated`` counts as
+            ``truncated``: lbforaging and others report a time-out as terminated. What truly ends
+            at that very step is not told apart.
+        name: what messages call it.
+        central: whether to show its ``state()``, if it has one. Where it names no
+            ``state_space`` it is reset once, to see how long its state is.
+
+    Attributes:
+        sights: how each agent's observations become vectors.
+        shown: what the environment itself showed last; ``None`` before the first reset.
+        stated: what its ``state()`` gave last; empty where it is not asked.
+
+    Raises:
+        UsageError: it is neither, or a space cannot be an observation vector or an action.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        time_limit: int | None = None,
+        name: str | None = None,
+        central: bool = True,
+    ) -> None:
+        self.name = title(environment) if name is None else name
+        self._host = host = adapt(environment)
+        agents = host.agents
+        self.sights = [sight(*each) for each in zip(agents, host.observation_spaces, strict=True)]
+        self._choices = [choice(*each) for each in zip(agents, host.action_spaces, strict=True)]
+        self._steps = 0
+        self._over = True
+        self._nobody, _ = constant_flags(len(agents))
+        self._alive = self._listed = self._cut = self._nobody
+        self.shown: Shown | None = None
+        self.stated: Any = ()
+        self._state, central_size, self._write_state = self._find_state(environment, central)
+        self.spec = EnvSpec(
+            agents=agents,
+            observation_sizes=tuple(one.size for one in self.sights),
+            action_counts=tuple(one.count for one in self._choices),
+            central_size=central_size,
+            time_limit=time_limit,
+        )
+        self._available = self.spec.available_actions
+        self._shape = (self.spec.n_agents, self.spec.observation_size)
+
+    def reset(self, seed: int | None = None) -> HostedStep:
+        """Starts an episode; the seed goes to the environment's own ``reset``."""
+        self._steps, self._over = 0, False
+        try:
+            shown = self._host.reset(seed)
+        except (Exception, SystemExit) as error:
+            raise self._fault_of("reset", error) from error
+        self._alive = self._listed = shown.present
+        self._cut = self._nobody
+        return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
+
+    def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
+        """One joint action, counted from 0 for every agent; a dead agent's is ignored."""
+        if self._over:
+            raise RuntimeError(f"{self.name}: the episode is over; reset starts the next one")
+        own = [one.action(int(a)) for a, one in zip(actions, self._choices, strict=True)]
+        before = self._alive
+        self._steps += 1
+        try:
+            shown = self._host.step(own, before)
+        except (Exception, SystemExit) as error:
+            raise self._fault_of("step", error) from error
+        staying, cut = before, self._nobody
+        if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
+            staying = before & ~shown.terminated & ~shown.truncated
+            cut = before & shown.truncated & ~shown.terminated
+        if np.count_nonzero(shown.present > self._listed):
+            staying = staying | (shown.present & ~self._listed)
+        ended = not np.count_nonzero(staying)
+        all_died = ended and bool(shown.terminated[before].all())
+        timed_out = self._steps == self.spec.time_limit
+        if all_died:
+            self._alive = before
+        else:
+            self._alive = before & ~shown.terminated if ended else staying
+        self._listed = shown.present
+        self._cut = self._nobody if ended else cut
+        terminated = all_died and not timed_out
+        truncated = (ended or timed_out) and not terminated
+        self._over = terminated or truncated
+        return self._show(shown, shown.rewards, terminated, truncated)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._over = True
+        try:
+            self._host.close()
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFault(f"close raised {described(error)}", self.name) from error
+
+    def _fault_of(self, call: str, error: BaseException) -> EnvironmentFault:
+        if isinstance(error, Nonsense):
+            return self._fault(str(error), error.agent)
+        return self._fault(f"{call} raised {described(error)}")
+
+    def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
+        return EnvironmentFault(what, self.name, agent, self._steps)
+
+    def _find_state(
+        self, environment: Any, wanted: bool
+    ) -> tuple[Callable[[], Any] | None, int, Write]:
+        """What gives the state, its length, and what writes it."""
+        state = state_of(environment) if wanted else None
+        if state is None:
+            return None, 0, _write_nothing
+        space = getattr(environment, "state_space", None)
+        if space is None:
+            try:
+                self._host.reset(0)
+                seen = np.asarray(state())
+            except (Exception, SystemExit) as error:
+                raise self._fault_of("reset", error) from error
+            space = gymnasium().spaces.Box(-np.inf, np.inf, seen.shape)
+        return state, *vector("state", space)
+
+    def _show(
+        self,
+        shown: Shown,
+        rewards: Float32[np.ndarray, " N"],
+        terminated: bool,
+        truncated: bool,
+    ) -> HostedStep:
+        self.shown = shown
+        observations = np.zeros(self._shape, np.float32)
+        masks = self._available.copy()
+        for i in np.flatnonzero(self._alive | self._cut).tolist():
+            try:
+                mask = self._see(i, shown.observations[i], observations[i], terminated)
+                mask = shown.masks[i] if mask is None else mask
+                if shown.idle[i]:
+                    masks[i, 1:] = False
+                elif mask is not None:
+                    self._allow(i, mask, masks[i])
+            except Nonsense as error:
+                raise self._fault(str(error), self.spec.agents[i]) from error
+        if np.count_nonzero(np.isfinite(observations)) < observations.size:
+            worst = int(np.argmin(np.isfinite(observations).all(1)))
+            raise self._fault(
+                f"the observation holds {not_finite(shown.observations[worst])}",
+                self.spec.agents[worst],
+            )
+        central = self._central()
+        return HostedStep(
+            observations, rewards, terminated, truncated, masks, self._alive, central, self._cut
+        )
+
+    def _see(self, i: int, seen: Any, out: np.ndarray, terminated: bool) -> Any:
+        """Writes the observation of agent i; the action mask that came with it, if one did."""
+        if seen is None:
+            if terminated:  # nobody learns from what is seen in a terminal state
+                return None
+            raise Nonsense(
+                "no observation was given; every agent that goes on, or is truncated, needs one"
+            )
+        own, mask = self.sights[i].split(seen)
+        self.sights[i].write(own, out[: self.sights[i].size])
+        return mask
+
+    def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
+        legal = self._choices[i].legal(mask)
+        # Nothing is chosen after the end, and many games then forbid everything.
+        if np.count_nonzero(legal):
+            out[: len(legal)] = legal
+        elif not self._over and not self._cut[i]:
+            raise Nonsense("the action mask forbids every action; one must be legal")
+
+    def _central(self) -> Float32[np.ndarray, " Z"]:
+        central = np.zeros(self.spec.central_size, np.float32)
+        if self._state is not None:
+            try:
+                self.stated = self._state()
+                self._write_state(self.stated, central)
+            except (Exception, SystemExit) as error:
+                raise self._fault_of("state", error) from error
+            if not np.isfinite(central).all():
+                raise self._fault(f"the state holds {not_finite(self.stated)}")
+        return central
+
+
+def make_hosted(
+    source: Any, time_limit: int | None = None, central: bool = True
+) -> Callable[[], HostedEnvironment]:
+    """A factory of one environment, which is looked up now; the factory pickles if its source can.
+
+    Args:
+        source: ``gymnasium:<id>``, ``gymnasium:<module>:<id>`` (the module registers the id when
+            imported), ``pettingzoo:<module>`` (with a ``parallel_env``, ``env`` or ``raw_env``),
+            ``pettingzoo:<id>``, ``package.module:callable`` (anything that returns an
+            environment); or such a module or callable itself.
+        time_limit, central: see ``HostedEnvironment``.
+
+    Raises:
+        UsageError: there is no such module, id or callable, or a package is not installed.
+    """
+    return functools.partial(_open, open_factory(source), time_limit, title(source), central)
+
+
+def _open(
+    make: Callable[[], Any], time_limit: int | None, name: str, central: bool
+) -> HostedEnvironment:
+    return HostedEnvironment(make(), time_limit, name, central)
+
+
+def _write_nothing(seen: Any, out: np.ndarray) -> None:
+    del seen, out

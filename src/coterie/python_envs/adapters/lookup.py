@@ -1,0 +1,209 @@
+"""Finding anybody's environment by name: modules, ids, callables, and what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from coterie.envs.naming import misnamed
+from coterie.errors import EnvironmentFault, UsageError, described, place
+from coterie.python_envs.adapters.spaces import gymnasium
+from coterie.python_envs.process import OutOfTime, undisturbed
+from coterie.text import clipped
+
+EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
+MAKERS = ("parallel_env", "env", "raw_env")
+"""What PettingZoo's modules call their environments; the first found is taken."""
+
+
+def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Callable[[], Any]:
+    """A factory of an environment as its author made it; looked up now, and it pickles if it can.
+
+    Args:
+        source: a name (see ``coterie.python_envs.adapters.environment.make_hosted``), a module of PettingZoo's kind,
+            or a callable that returns an environment.
+        options: keywords for ``package.module:callable``.
+
+    Raises:
+        UsageError: there is no such module, id or callable, or a package is not installed.
+    """
+    if isinstance(source, str):
+        return _factory_of_name(source, options or {})
+    if isinstance(source, ModuleType):
+        return functools.partial(
+            _open_callable, source.__name__, source.__name__, _maker(source.__name__, source)
+        )
+    if callable(source):
+        return source
+    raise UsageError(
+        f"{type(source).__name__} is no name, module or callable that gives an environment"
+    )
+
+
+def title(source: Any) -> str:
+    """What an environment is called in messages."""
+    if isinstance(source, str):
+        return source
+    if isinstance(source, functools.partial):
+        return title(source.func)
+    named = getattr(source, "__qualname__", None) or getattr(source, "__name__", None)
+    if named:
+        return str(named)
+    base = getattr(source, "unwrapped", source)
+    about = getattr(base, "metadata", None)
+    known = about.get("name") if isinstance(about, dict) else None
+    return str(known or type(base).__name__)
+
+
+def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+    kind, _, rest = name.partition(":")
+    if sentence := misnamed(name):
+        raise UsageError(sentence)
+    if options and kind in ("gymnasium", "pettingzoo"):
+        raise UsageError(f"{name} takes no options of ours; got {', '.join(options)}")
+    if not rest:
+        raise UsageError(
+            f"{name!r} names no environment; a hosted one is gymnasium:id, "
+            "gymnasium:module:id, pettingzoo:module, pettingzoo:id or package.module:callable"
+        )
+    if kind == "gymnasium":
+        _check_gymnasium_id(name, rest)
+        return functools.partial(_open_gymnasium, name, rest)
+    if kind == "pettingzoo" and "/" in rest:
+        return functools.partial(_open_registered, name, _registry_of(name, rest), rest)
+    if kind == "pettingzoo":
+        return functools.partial(_open_callable, name, rest, _maker(name, _import(name, rest)))
+    _find_callable(name, kind, rest)
+    return functools.partial(_open_callable, name, kind, rest, **options)
+
+
+def _maker(name: str, module: ModuleType) -> str:
+    for maker in MAKERS:
+        if callable(getattr(module, maker, None)):
+            return maker
+    *most, last = MAKERS
+    raise UsageError(f"{name}: {module.__name__} has no {', '.join(most)} or {last} to call")
+
+
+def _open_gymnasium(name: str, identity: str) -> Any:
+    package = gymnasium()
+    try:
+        # The checker knows one agent only, and warns of every list of rewards.
+        return package.make(identity, disable_env_checker=True)
+    except (ImportError, package.error.DependencyNotInstalled) as error:
+        raise _not_importable(name, identity, error) from error
+
+
+def _open_registered(name: str, kind: str, identity: str) -> Any:
+    try:
+        return _import(name, "pettingzoo").make(kind, identity)
+    except Exception as error:
+        # PettingZoo wraps what an import lacks into an error of its own.
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if isinstance(cause, ImportError):
+            raise _not_importable(name, identity, cause) from error
+        raise
+
+
+def _open_callable(name: str, module: str, attribute: str, **options: Any) -> Any:
+    make = _find_callable(name, module, attribute)
+    try:
+        return make(**options)
+    except ModuleNotFoundError as error:
+        raise _not_importable(name, module, error) from error
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # from inside: it is told with its file and line, as any other exception
+        raise UsageError(f"{name} cannot make an environment: {error}") from error
+
+
+def _check_gymnasium_id(name: str, rest: str) -> None:
+    package = gymnasium()
+    module, _, identity = rest.rpartition(":")
+    if module:
+        _import(name, module)
+    try:
+        package.spec(identity)
+    except (package.error.Error, ValueError) as error:  # a version of thousands of digits
+        prefix = f"gymnasium:{module}:" if module else "gymnasium:"
+        near = difflib.get_close_matches(identity, package.registry, n=1, cutoff=0.7)
+        hint = f"did you mean {prefix}{near[0]}?" if near else "it is not registered"
+        if not module:
+            hint += " (where a package registers the id: gymnasium:<package>:<id>)"
+        identity = clipped(identity, 100)
+        raise UsageError(f"Gymnasium has no environment {identity!r}; {hint}") from error
+
+
+def _registry_of(name: str, identity: str) -> str:
+    """``parallel`` or ``aec``: where PettingZoo has registered the id."""
+    package = _import(name, "pettingzoo")
+    registries = {
+        kind: getattr(package, f"{kind}_registry", None) or {} for kind in ("parallel", "aec")
+    }
+    for kind, registered in registries.items():
+        if identity in registered:
+            return kind
+    known = [known for registered in registries.values() for known in registered]
+    near = difflib.get_close_matches(identity, known, n=1)
+    hint = f"did you mean pettingzoo:{near[0]}?" if near else "it is not registered"
+    raise UsageError(f"PettingZoo has no environment {identity!r}; {hint}")
+
+
+def _find_callable(name: str, module: str, attribute: str) -> Callable[[], Any]:
+    found: Any = _import(name, module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{name}: {module} has no {attribute}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(f"{name}: {attribute} of {module} is not callable")
+    return found
+
+
+def _import(name: str, module: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UsageError(f"{name}: {module!r} is not the name of a module")
+    try:
+        with undisturbed(), warnings.catch_warnings():
+            # PettingZoo's modules advise to use its registry; both are fine here.
+            warnings.filterwarnings(
+                "ignore", "The old environment creation API", DeprecationWarning
+            )
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise _not_importable(name, module, error) from error
+    except (KeyboardInterrupt, OutOfTime):
+        raise
+    except BaseException as error:
+        what = f"{module} raised as it was imported: {described(error)}"
+        raise EnvironmentFault(what, name) from error
+
+
+def _not_importable(name: str, module: str, error: Exception) -> UsageError:
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    if missing in EXTRAS:
+        extra = EXTRAS[missing]
+        return UsageError(f"{name} needs {missing}: pip install 'coterie[{extra}]'")
+    if missing and f"{module}.".startswith(f"{missing}."):
+        return UsageError(f"{name}: there is no module {missing}{_beside(missing)}")
+    if missing:
+        return UsageError(f"{name}: {module} needs {missing}, which is not installed")
+    said = " ".join(str(error).split())
+    return UsageError(f"{name}: {module} cannot be imported: {said}{place(error)}")
+
+
+def _beside(missing: str) -> str:
+    """Suggests a module of the same package, such as another version of it."""
+    package, _, last = missing.rpartition(".")
+    places = getattr(sys.modules.get(package), "__path__", ())
+    near = difflib.get_close_matches(last, [found.name for found in pkgutil.iter_modules(places)])
+    return f"; did you mean {package}.{near[0]}?" if near else ""

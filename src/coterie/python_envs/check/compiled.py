@@ -1,0 +1,70 @@
+"""A JAX environment played like a Python one, to be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.python_envs.adapters.environment import HostedStep
+
+
+class Compiled:
+    """A native environment with the face of a hosted one."""
+
+    def __init__(self, environment: Any, time_limit: int | None, name: str) -> None:
+        import jax
+
+        from coterie.views.game import Game
+
+        if time_limit is not None:
+            raise UsageError(f"{name} is compiled, and names its own time limit in its spec")
+        self.name, self.spec = name, environment.spec()
+        game = Game(environment, "state" if self.spec.central_size else "none")
+        self._split, self._key = jax.random.split, jax.random.key
+        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
+        self._chance: Any = None
+        self._state: Any = None
+        self._steps = 0
+
+    def reset(self, seed: int) -> HostedStep:
+        self._chance, self._steps = self._key(seed), 0
+        return self._seen("reset", lambda key: self._reset(key))
+
+    def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
+        self._steps += 1
+        return self._seen("step", lambda key: self._step(key, self._state, actions))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _seen(self, call: str, do: Callable[[Any], Any]) -> HostedStep:
+        self._chance, key = self._split(self._chance)
+        try:
+            self._state, view = do(key)
+        except Exception as error:
+            raise self._fault(f"{call} raised {described(error)}") from error
+        shown = HostedStep(
+            np.asarray(view.observations), np.asarray(view.rewards), bool(view.terminated),
+            bool(view.truncated), np.asarray(view.action_mask), np.asarray(view.alive),
+            np.asarray(view.central), np.zeros(len(self.spec.agents), bool),
+        )  # fmt: skip
+        for word, numbers in (("observation", shown.observations), ("reward", shown.rewards)):
+            for agent, own in zip(self.spec.agents, numbers, strict=True):
+                if not np.isfinite(own).all():
+                    raise self._fault(f"the {word} holds NaN or infinity", agent)
+        if not np.isfinite(shown.central).all():
+            raise self._fault("the state holds NaN or infinity")
+        stuck = shown.alive & ~shown.action_mask.any(1)
+        if stuck.any() and not (shown.terminated or shown.truncated):
+            raise self._fault(
+                "the action mask forbids every action; one must be legal",
+                self.spec.agents[int(stuck.argmax())],
+            )
+        return shown
+
+    def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
+        return EnvironmentFault(what, self.name, agent, self._steps)

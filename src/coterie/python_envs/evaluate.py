@@ -1,0 +1,242 @@
+"""Playing episodes in hosted environments without learning, several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import greedy, sample
+from coterie.python_envs.bookkeeping import JUDGEMENT, Restarts, episode_seed
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.workers.pool import Fleet, make_fleet
+from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits, Sights
+from coterie.spec import Hosted
+from coterie.training.evaluate import NO_LIMIT_STEPS
+from coterie.types import PRNGKey, PyTree
+from coterie.views.game import Game
+
+SIDE_BY_SIDE = 16
+"""Environments of each team, at most, that are opened only to play in."""
+
+Starts = Sequence[tuple[int, ...]]
+
+
+def make_choose(game: Game) -> Callable[..., Any]:
+    """Compiles the choice of actions of all seeds' teams [S], [V, S, ...] environments at once.
+
+    (policies, memory, observations, masks, alive, starts [V, S], sampled [V, S], key, step) ->
+    actions of the environment's own agents, memory.
+    """
+
+    def choose(
+        policy: PerAgent,
+        memory: Array,
+        observations: Array,
+        mask: Array,
+        alive: Array,
+        starts: Array,
+        sampled: Array,
+        key: PRNGKey,
+        t: Array,
+    ) -> tuple[Array, Array]:
+        state = jnp.zeros((*observations.shape[:-2], game.players.central_size))
+        seen = game.see(observations, mask, alive, state)
+        fresh = jnp.broadcast_to(starts[:, None], seen.alive.shape)
+        scores, memory = policy.step(memory, seen.observations, fresh)
+        actions = greedy(scores, seen.action_mask)
+        u = jax.random.uniform(jax.random.fold_in(key, t), actions.shape)
+        drawn = sample(scores, seen.action_mask, u)
+        actions = jnp.where(sampled[:, None], drawn, actions)
+        return (game.team.split(actions) if game.joint else actions), memory
+
+    return jax.jit(jax.vmap(choose, in_axes=(0, 1, 1, 1, 1, 1, 1, 0, None), out_axes=1))
+
+
+class Arena:
+    """V environments of each seed, in which teams play a given number of episodes.
+
+    Args:
+        group: the fleet's group, rows ``first`` .. ``first + V·S - 1``; row v·S + s of it is
+            environment v of seed s.
+        choose: as ``make_choose`` gives it.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        group: int,
+        first: int,
+        shape: tuple[int, int],
+        choose: Callable[..., Any],
+        restarts: Restarts,
+    ) -> None:
+        self.fleet, self.group, self.shape = fleet, group, shape
+        self.part = slice(first, first + shape[0] * shape[1])
+        self.choose, self.restarts = choose, restarts
+
+    def play(
+        self,
+        policies: PyTree,
+        keys: Any,
+        starts: Starts,
+        episodes: int,
+        stochastic: bool,
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Every seed's team plays: returns [S, E, R] and lengths [S, E], greedy as ``eval``.
+
+        A stochastic team plays as many episodes sampled, ``eval_sampled``. Every episode counts,
+        however long it is; a faulty one is played anew from another start.
+
+        Args:
+            keys: [S], of sampling.
+            starts: [S], the words that with its own number give an episode's seed.
+        """
+        v, s = self.shape
+        tally = _Tally(s, episodes, 1 + stochastic, self.fleet.rows.rewards.shape[-1])
+        number = np.full(v * s, -1)
+        tries = np.zeros(v * s, np.int64)
+        lengths = np.zeros(v * s, np.int64)
+        memory = jax.vmap(lambda p: p.initial_memory(v), out_axes=1)(policies)
+        rows, part = self.fleet.rows, self.part
+        seen = Sights(*(np.zeros_like(x[part]) for x in rows.start))
+        new = np.arange(v * s)
+        t = 0
+        while True:
+            for row in new:
+                number[row] = tally.next(row % s)
+            self._begin(new[number[new] >= 0], number, tries, starts, seen)
+            going = number >= 0
+            if not going.any():
+                return tally.played()
+            actions, memory = self.choose(
+                policies,
+                memory,
+                *(x.reshape(v, s, *x.shape[1:]) for x in seen[:3]),
+                (lengths == 0).reshape(v, s),
+                (number >= episodes).reshape(v, s),
+                keys,
+                np.uint32(t),
+            )
+            rows.actions[part] = np.asarray(actions).reshape(v * s, -1)
+            rows.command[part] = np.where(going, STEP, SKIP)
+            dropped = self._move(starts, number, tries)
+            for x, led in zip(seen, rows.led, strict=True):
+                x[...] = led[part]
+            lengths = lengths + 1
+            tally.count(going & ~dropped, number, rows.rewards[part])
+            over = rows.terminated[part] | rows.truncated[part] | (lengths >= NO_LIMIT_STEPS)
+            new = np.flatnonzero(going & over & ~dropped)
+            again = np.flatnonzero(dropped)
+            tally.drop(again, number)
+            tries[again] += 1
+            tries[new] = 0
+            self._begin(again, number, tries, starts, seen)
+            lengths[new] = lengths[again] = 0
+            t += 1
+
+    def _begin(
+        self, which: np.ndarray, number: Any, tries: Any, starts: Starts, seen: Sights
+    ) -> None:
+        """Starts these environments' episodes, and others where a start fails."""
+        rows, first = self.fleet.rows, self.part.start
+        left = which
+        while left.size:
+            rows.command[self.part] = SKIP
+            rows.command[first + left] = RESET
+            for row in left:
+                rows.seed[first + row] = self._seed(row, number, tries, starts)
+            dropped = self._move(starts, number, tries)
+            tries[dropped] += 1
+            left = np.flatnonzero(dropped)
+        rows.seed[self.part] = NO_SEED
+        for x, start in zip(seen, rows.start, strict=True):
+            x[which] = start[first + which]
+
+    def _move(self, starts: Starts, number: Any, tries: Any) -> np.ndarray:
+        """Carries out the commands; True where that failed."""
+        s = self.shape[1]
+        self.fleet.start(self.group)
+        dropped = np.zeros(len(number), bool)
+        for fault in self.fleet.wait(self.group):
+            row = fault.row - self.part.start
+            whose = f"evaluation environment {row // s} of team {row % s}"
+            self.restarts.charge(fault, whose, self._seed(row, number, tries, starts))
+            dropped[row] = True
+        return dropped
+
+    def _seed(self, row: Any, number: Any, tries: Any, starts: Starts) -> int:
+        words = starts[row % self.shape[1]]
+        return episode_seed(*words, int(number[row]), int(tries[row]))
+
+
+def play_hosted(
+    game: Game,
+    policies: PyTree,
+    episodes: int,
+    seed: int,
+    stochastic: bool,
+    hosting: Hosting,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Every seed's team [S] plays in environments opened for it; see ``Arena.play``.
+
+    Raises:
+        EnvironmentFault: more environments failed than ``hosting`` allows.
+    """
+    assert isinstance(game.env, Hosted)
+    count = jax.tree.leaves(policies)[0].shape[0]
+    side_by_side = min(episodes * (1 + stochastic), SIDE_BY_SIDE)
+    limits = Limits(hosting.step_timeout)
+    fleet = make_fleet(game.env, [range(side_by_side * count)], limits, hosting.processes())
+    # Apart from the keys of training, which are split from the same kind of root.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x5A), count)
+    starts = [(JUDGEMENT, seed, k) for k in range(count)]
+    restarts = Restarts(game.env.name, hosting.restarts)
+    arena = Arena(fleet, 0, 0, (side_by_side, count), make_choose(game), restarts)
+    try:
+        return arena.play(policies, keys, starts, episodes, stochastic)
+    finally:
+        fleet.close()
+
+
+class _Tally:
+    """Returns and lengths of so many episodes of each seed, and which are still to be played."""
+
+    def __init__(self, seeds: int, episodes: int, kinds: int, agents: int) -> None:
+        self.episodes, self.kinds = episodes, kinds
+        self.returns = np.zeros((seeds, kinds * episodes, agents))
+        self.lengths = np.zeros((seeds, kinds * episodes))
+        self.begun = np.zeros(seeds, np.int64)
+
+    def next(self, seed: Any) -> int:
+        """The next episode's number, -1 if there is none."""
+        if self.begun[seed] == self.returns.shape[1]:
+            return -1
+        self.begun[seed] += 1
+        return int(self.begun[seed]) - 1
+
+    def count(self, which: np.ndarray, number: np.ndarray, rewards: np.ndarray) -> None:
+        """Adds a step to the episodes that these environments play."""
+        rows = np.flatnonzero(which)
+        seed = rows % len(self.begun)
+        self.returns[seed, number[rows]] += rewards[rows]
+        self.lengths[seed, number[rows]] += 1
+
+    def drop(self, rows: np.ndarray, number: np.ndarray) -> None:
+        """Forgets what these environments' episodes brought so far."""
+        seed = rows % len(self.begun)
+        self.returns[seed, number[rows]] = self.lengths[seed, number[rows]] = 0
+
+    def played(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By the metric's prefix."""
+        e = self.episodes
+        prefixes = ("eval", "eval_sampled")[: self.kinds]
+        return {
+            prefix: (self.returns[:, k * e : (k + 1) * e], self.lengths[:, k * e : (k + 1) * e])
+            for k, prefix in enumerate(prefixes)
+        }

@@ -1,0 +1,96 @@
+"""How a run hosts Python environments: settings, opening them, what they pay."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.python_envs.adapters.environment import HostedEnvironment, open_factory
+from coterie.python_envs.process import OutOfTime, within
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.workers.pool import copies_of
+from coterie.python_envs.workers.worker import OPENING
+from coterie.spec import EnvSpec, Hosted
+
+
+def is_python_environment(thing: Any) -> bool:
+    """Whether an object is (or looks like) a PettingZoo or Gymnasium environment."""
+    if isinstance(thing, type | str):
+        return False
+    return hasattr(thing, "possible_agents") or (
+        hasattr(thing, "action_space") and hasattr(thing, "observation_space")
+    )
+
+
+def open_hosted(
+    name: str,
+    make: Callable[[], Any],
+    hosting: Hosting | None = None,
+    state: bool = False,
+    made: Any = None,
+) -> Hosted:
+    """A Python environment, of which one is made to see what it promises.
+
+    Args:
+        make: makes the environment as its author meant it.
+        state: whether its ``state()`` is wanted.
+        made: one that was made already; it is closed.
+    """
+    hosting = hosting or Hosting()
+    host = functools.partial(
+        HostedEnvironment, time_limit=hosting.time_limit, name=name, central=state
+    )
+    made = make_one(name, make, hosting) if made is None else made
+    with within(hosting.step_timeout + OPENING, name):
+        env = host(made)
+        env.close()
+    return Hosted(name, functools.partial(_make, make, host), env.spec)
+
+
+def find_factory(
+    name: str, options: dict[str, Any], hosting: Hosting | None = None
+) -> Callable[[], Any]:
+    """What makes the environment of this name, which is imported; see ``open_factory``.
+
+    Raises:
+        UsageError: there is no such module, id or callable, or a package is not installed.
+        EnvironmentFault: its module raises, or is not imported in time.
+    """
+    with within((hosting or Hosting()).step_timeout + OPENING, name):
+        return open_factory(name, options)
+
+
+def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None) -> Any:
+    """What a user's callable makes.
+
+    Raises:
+        EnvironmentFault: it raises, or does not return in time.
+    """
+    with within((hosting or Hosting()).step_timeout + OPENING, name):
+        try:
+            return make()
+        except (UsageError, EnvironmentFault, KeyboardInterrupt, OutOfTime):
+            raise
+        except BaseException as error:
+            what = f"raised as it was made: {described(error)}"
+            raise EnvironmentFault(what, name) from error
+
+
+def _make(make: Callable[[], Any], host: Callable[[Any], HostedEnvironment]) -> HostedEnvironment:
+    return host(make())
+
+
+def digest(spec: EnvSpec) -> str:
+    """A digest of all that an environment promises."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(spec)).encode()).hexdigest()
+
+
+__all__ = [
+    "Hosting", "copies_of", "digest", "episode_length", "find_factory", "is_python_environment",
+    "make_one", "open_hosted", "pays_in_common", "settle",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Random legal play before training: how agents are rewarded, how long episodes take."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float32
+
+from coterie.errors import EnvironmentFault
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import NO_SEED, RESET, STEP, Limits
+from coterie.spec import Hosted
+
+PROBE_EPISODES, PROBE_STEPS = 5, 1_000
+"""Random play before training: at most so much."""
+
+
+def pays_in_common(hosted: Hosted, hosting: Hosting) -> bool:
+    """Whether random play saw rewards, and all agents were always paid the same.
+
+    Where faults are allowed the first one ends the play.
+
+    Raises:
+        EnvironmentFault: there was one, and none is allowed.
+    """
+    paid = False
+    try:
+        for rewards, _ in _random_play(hosted, hosting, PROBE_EPISODES):
+            # The dead count too: a mean over all is not what the living were paid.
+            if np.ptp(rewards) > 0:
+                return False
+            paid |= bool(rewards.any())
+    except EnvironmentFault:
+        if not hosting.restarts:
+            raise
+    return paid
+
+
+def episode_length(hosted: Hosted, hosting: Hosting) -> int:
+    """Steps of an episode: its time limit, or as long as random play lasted once.
+
+    A fault ends the play; whoever plays on will meet it.
+    """
+    if hosted.promise.time_limit is not None:
+        return hosted.promise.time_limit
+    steps = 0
+    with contextlib.suppress(EnvironmentFault):
+        for _ in _random_play(hosted, hosting, 1):
+            steps += 1
+    return max(steps, 1)
+
+
+def _random_play(
+    hosted: Hosted, hosting: Hosting, episodes: int
+) -> Iterator[tuple[Float32[np.ndarray, " N"], bool]]:
+    """Rewards of each step of legal random play, and whether it ended an episode.
+
+    In a process of its own where training has such: what ends the process does not end ours.
+    """
+    rng, steps = np.random.default_rng(0), 0
+    limits = Limits(hosting.step_timeout)
+    with contextlib.closing(
+        make_fleet(hosted, [[0]], limits, min(1, hosting.processes()))
+    ) as fleet:
+        rows = fleet.rows
+
+        def move(command: int) -> None:
+            rows.command[0] = command
+            fleet.start(0)
+            for _, step, agent, what, original, _ in fleet.wait(0):
+                raise EnvironmentFault(what, hosted.name, agent, step, episode, original)
+
+        for episode in range(episodes):
+            rows.seed[0] = episode
+            move(RESET)
+            rows.seed[0] = NO_SEED
+            masks, over = rows.start.action_mask[0], False
+            while steps < PROBE_STEPS and not over:
+                # A legal action for each agent; 0 where none is legal.
+                rows.actions[0] = np.argmax(rng.random(masks.shape) * masks, axis=-1)
+                move(STEP)
+                steps += 1
+                masks, over = rows.led.action_mask[0], bool(rows.terminated[0] | rows.truncated[0])
+                yield rows.rewards[0].copy(), over

@@ -1,0 +1,57 @@
+"""Settings of Python environments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from coterie.errors import UsageError
+from coterie.python_envs.workers.pool import can_be_sent
+from coterie.settings import Restarts, TimeLimit, Timeout, Workers, check
+from coterie.spec import Hosted
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """Settings of hosted (Python) environments."""
+
+    workers: Workers | None = None
+    """Processes the environments are spread over, one a core unless given; 0 for none but this."""
+    time_limit: TimeLimit | None = None
+    """The longest episode: an episode that ends at this step is truncated, whatever it reports."""
+    step_timeout: Timeout = 60.0
+    """Seconds an environment may take for one step or reset before it counts as stuck."""
+    restarts: Restarts = 0
+    """How many faulty environments training replaces, their episodes dropped, before it gives up;
+    the evaluation at the end may replace as many."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def processes(self) -> int:
+        """Worker processes, as a number."""
+        return (os.cpu_count() or 1) if self.workers is None else self.workers
+
+
+def settle(
+    hosting: Hosting | None, environment: Any, name: str
+) -> tuple[Hosting | None, list[str]]:
+    """The settings of a run, and sentences about them; None for a native environment.
+
+    Raises:
+        UsageError: settings of hosted environments were given for a native one.
+    """
+    if not isinstance(environment, Hosted):
+        if hosting not in (None, Hosting()):
+            raise UsageError(
+                f"{name} is compiled: workers, time_limit, step_timeout and restarts are settings "
+                "of Python environments"
+            )
+        return None, []
+    hosting = hosting or Hosting()
+    if hosting.workers is None and not can_be_sent(environment.make):
+        alone = dataclasses.replace(hosting, workers=0)
+        return alone, [f"{name} cannot be sent to other processes: it is stepped in this one"]
+    return dataclasses.replace(hosting, workers=hosting.processes()), []

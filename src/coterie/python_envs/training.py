@@ -1,0 +1,286 @@
+"""Training on hosted environments, as the run's loop drives it: the counterpart of ``Lanes``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from coterie.learners.contract import Algorithm
+from coterie.python_envs.bookkeeping import EVALUATION, WORDS, Restarts, Seconds
+from coterie.python_envs.evaluate import Arena, make_choose
+from coterie.python_envs.record import Record, empty_vector, transitions
+from coterie.python_envs.rollout import Stage, halves
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.worker import Limits, Sights, rows_bytes
+from coterie.spec import Hosted
+from coterie.training.devices import stack
+from coterie.training.finite import Health, diagnose, examine, ill, without_replay
+from coterie.training.loop import Paced
+from coterie.training.state import (
+    TrainState,
+    add,
+    better_of,
+    chosen_score,
+    clear_totals,
+    init_learning,
+    words,
+)
+from coterie.types import PRNGKey, PyTree
+from coterie.views.game import Game
+
+CHUNK_STEPS = 2_048
+"""About this many environment steps of a seed run between two looks from the loop."""
+
+States = tuple[TrainState, ...]
+
+
+class HostedProgram(Paced):
+    """The compiled functions of a run on hosted environments; all seeds at once.
+
+    What comes from environments has axes [B, S, ...], a rollout [T, B, S, ...].
+    """
+
+    def __init__(self, algorithm: Algorithm, game: Game, seeds: int):
+        super().__init__(algorithm, game, seeds, CHUNK_STEPS)
+        self._init = jax.jit(
+            jax.vmap(lambda key: init_learning(algorithm, game, key)[0]),
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
+        self.draw = jax.jit(jax.vmap(self._draw, out_axes=(1, 3, 1)))
+        axes = (0, 1, 1, 1, 1, 1, 3, None, None)
+        self.act = jax.jit(jax.vmap(self._act, in_axes=axes, out_axes=1))
+        self.learn = jax.jit(self._learn_all, donate_argnums=(0, 1))
+        self.better_of = jax.jit(jax.vmap(better_of, in_axes=(0, 0, None, 0)))
+        self.choose = make_choose(game)
+
+    def init(self, seed: int) -> TrainState:
+        rows = self.seeds * self.environments
+        state = self._init(self.keys(seed))
+        return _with(state, vector=empty_vector(self.game.players, rows))
+
+    def template(self) -> TrainState:
+        state = jax.eval_shape(self._init, jax.eval_shape(lambda: self.keys(0)))
+        rows = self.seeds * self.environments
+        return _with(state, vector=empty_vector(self.game.players, rows))
+
+    def _draw(self, key: PRNGKey) -> tuple[Any, PyTree, Any]:
+        """Randomness of a chunk: keys to go on from, noise [I, T, B, ...], keys of learning.
+
+        Split as ``training.iterate`` and ``scan_rollout`` split theirs.
+        """
+        shape = (self.rollout_steps, self.environments)
+
+        def one(key: PRNGKey, _: None) -> Any:
+            next_key, act_key, learn_key = jax.random.split(key, 3)
+            noise_key, _ = jax.random.split(act_key)
+            noise = self.algorithm.noise(noise_key, self.game, shape)
+            return next_key, (next_key, noise, learn_key)
+
+        return jax.lax.scan(one, key, None, length=self.chunk)[1]
+
+    def _act(
+        self,
+        policy: PyTree,
+        memory: Array,
+        observations: Array,
+        mask: Array,
+        alive: Array,
+        starts: Array,
+        noise: PyTree,
+        clock: dict[str, Array],
+        at: Array,
+    ) -> tuple[Any, Any, PyTree, Any]:
+        """Chooses for b environments of one seed; ``at`` is (iteration, step, the first of b)."""
+        game, count = self.game, observations.shape[0]
+        state = jnp.zeros((count, game.players.central_size))
+        seen = game.see(observations, mask, alive, state)
+        fresh = jnp.broadcast_to(starts[:, None], seen.alive.shape)
+        scores, memory = policy.step(memory, seen.observations, fresh)
+        own = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x[at[0], at[1]], at[2], count), noise
+        )
+        now = {name: value[at[0]] for name, value in clock.items()}
+        actions, behaviour = self.algorithm.act(scores, seen.action_mask, own, now)
+        players = game.team.split(actions) if game.joint else actions
+        return players, actions, behaviour, memory
+
+    def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], Health, Array]:
+        """All seeds' learners and losses, what was met, whether anything is not finite."""
+        each = jax.vmap(self._learn, in_axes=(0, 0, 2, 1, None, None))
+        learner, losses, health = each(*given)
+        return learner, losses, health, ill(health)
+
+    def _learn(
+        self,
+        learner: PyTree,
+        losses: dict[str, Array],
+        record: Record,
+        keys: Array,
+        clock: dict[str, Array],
+        i: Array,
+    ) -> tuple[PyTree, dict[str, Array], Health]:
+        now = {name: value[i] for name, value in clock.items()}
+        rollout = transitions(self.game, record)
+        learner, more = self.algorithm.learn(self.game, learner, rollout, keys[i], now)
+        health = examine(rollout, more, without_replay(learner))
+        return learner, add(losses, more), health
+
+
+class HostedLanes:
+    """A run's seeds as one lane whose environments are processes, not arrays.
+
+    The states' ``vector`` says where the environments are; ``init`` and ``place`` bring them
+    there, ``advance`` moves both. Methods are those of ``Lanes``.
+
+    Args:
+        seed: the first seed's number.
+        warn: told what did not go as it should, in a sentence.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        game: Game,
+        seeds: int,
+        seed: int,
+        episodes: int,
+        hosting: Hosting,
+        warn: Callable[[str], None],
+    ):
+        assert isinstance(game.env, Hosted)
+        self.count, self.seed, self.episodes, self.warn = 1, seed, episodes, warn
+        self.program = program = HostedProgram(algorithm, game, seeds)
+        self.hosting, self.hosted = hosting, game.env
+        self.seconds = Seconds()
+        self.restarts = Restarts(game.env.name, hosting.restarts)
+        k = program.environments
+        self._judges = min(k, episodes * (1 + algorithm.stochastic))
+        parts = halves(seeds, k)
+        first = seeds * k
+        groups = [*parts, range(first, first + seeds * self._judges)]
+        self.fleet = make_fleet(game.env, groups, Limits(hosting.step_timeout), hosting.processes())
+        spec = game.players
+        whole = algorithm.whole_episodes
+        self.stage = Stage(self.fleet, spec, seeds, k, seed, self.restarts, whole)
+        shape = (self._judges, seeds)
+        self.arena = Arena(self.fleet, len(parts), first, shape, program.choose, self.restarts)
+
+    def template(self) -> States:
+        return (self.program.template(),)
+
+    def bytes(self) -> int:
+        steps = self.program.steps_per_iteration * self.program.seeds
+        # A rollout on the host and once more on the device.
+        return self.program.bytes() + 2 * rows_bytes(self.hosted.promise, steps)
+
+    def init(self, seed: int) -> States:
+        """The state before the first step; every environment begins its first episode."""
+        state = self.program.init(seed)
+        self.stage.begin()
+        return (_with(state, vector=self.stage.vector),)
+
+    def place(self, states: States) -> States:
+        """Replays the running episodes, so that environments are where the state says."""
+        (state,) = states
+        if different := self.stage.replay(state.vector):
+            self.warn(
+                f"{different} of {self.stage.count} running episodes did not go the same way "
+                "again from their seed and actions: they start anew, so the resumed run is not "
+                "exactly the uninterrupted one"
+            )
+        device = jax.device_put(_with(state, vector=None))
+        return (_with(device, vector=self.stage.vector),)
+
+    def advance(self, states: States, iteration: int, count: int) -> States:
+        """``count`` rollouts, each followed by learning; at most the program's ``chunk``.
+
+        Raises:
+            EnvironmentFault: more environments failed than may be replaced.
+            NotFinite: a number was not; nothing was learned after that, and the state is gone.
+        """
+        (state,), program = states, self.program
+        algorithm = program.algorithm
+        self.seconds.start()
+        iterations = iteration + np.arange(program.chunk, dtype=np.int64)
+        clock = jax.device_put(algorithm.clock(iterations))
+        keys, noise, learn_keys = program.draw(state.key)
+        learner, losses = state.learner, state.losses
+        memory = np.moveaxis(np.asarray(state.memory), 0, 1)
+        for i in range(count):
+            if algorithm.whole_episodes:
+                self.stage.restart()
+            policy = algorithm.policy(learner)
+
+            def act(t: int, first: int, seen: Sights, starts: Any, memory: Any, i=i, policy=policy):
+                at = np.array([i, t, first], np.int32)
+                return program.act(policy, memory, *seen[:3], starts, noise, clock, at)
+
+            record, memory = self.stage.collect(program.rollout_steps, memory, act, self.seconds)
+            learner, losses, health, wrong = program.learn(
+                learner, losses, record, learn_keys, clock, np.int32(i)
+            )
+            if wrong:
+                step = (iteration + i + 1) * program.steps_per_iteration
+                raise diagnose(algorithm, program.game, health, learner, step)
+            self.seconds.spent("learning")
+        state = _with(
+            state,
+            learner=learner,
+            losses=losses,
+            memory=jnp.moveaxis(jnp.asarray(memory), 0, 1),
+            key=keys[count - 1],
+            vector=self.stage.vector,
+        )
+        return (_with_totals(state, self.stage),)
+
+    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
+        """Plays the policies of all seeds; keeps those that are the best so far."""
+        (state,), program = states, self.program
+        algorithm = program.algorithm
+        policies = algorithm.policy(state.learner)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(state.judge_key, point % 2**32)
+        starts = [(EVALUATION, self.seed + k, point) for k in range(program.seeds)]
+        played = self.arena.play(policies, keys, starts, self.episodes, algorithm.stochastic)
+        score = jnp.asarray(chosen_score(played, algorithm.stochastic), jnp.float32)
+        best = program.better_of(policies, score, words(point), state.best)
+        return (_with(state, best=best),), played
+
+    def gather(self, states: States, part: Callable[[TrainState], PyTree]) -> PyTree:
+        return stack([part(state) for state in states])
+
+    def clear_totals(self, states: States) -> States:
+        return tuple(clear_totals(state) for state in states)
+
+    def tallies(self) -> dict[str, Any]:
+        """What is counted outside of the state, for the log and the next resume."""
+        spent = {f"seconds_{word}": getattr(self.seconds, word) for word in WORDS}
+        return {**spent, "restarts": self.restarts.used}
+
+    def go_on_from(self, tallies: dict[str, Any]) -> None:
+        """Counts on from what ``tallies`` gave when the checkpoint was written."""
+        for word in WORDS:
+            setattr(self.seconds, word, float(tallies.get(f"seconds_{word}", 0.0)))
+        self.restarts.used = int(tallies.get("restarts", 0))
+
+    def close(self) -> None:
+        self.fleet.close()
+
+
+def _with(state: TrainState, **parts: Any) -> TrainState:
+    """The state with other parts; its types are those of one seed and hold for none here."""
+    old = lambda s: [getattr(s, name) for name in parts]  # noqa: E731
+    return eqx.tree_at(old, state, list(parts.values()), is_leaf=lambda x: x is None)
+
+
+def _with_totals(state: TrainState, stage: Stage) -> TrainState:
+    """The state, the episodes that ended added to its totals."""
+    more = [jnp.asarray(x, jnp.float32) for x in stage.clear_totals()]
+    episodes = jax.tree.map(jnp.add, jax.tree.leaves(state.episodes), more)
+    return eqx.tree_at(lambda s: jax.tree.leaves(s.episodes), state, episodes)

@@ -1,0 +1,1 @@
+"""Python environments stepped together, here or in worker processes. No module here imports JAX."""

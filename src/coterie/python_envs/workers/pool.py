@@ -1,0 +1,361 @@
+"""Many Python environments stepped together, in this process or spread over worker processes.
+
+Environments are rows of arrays (``Rows``); a fleet divides them into groups. ``start(group)`` has
+the environments of a group carry out their commands, ``wait(group)`` returns when they have: in
+between the caller is free, and other groups can be started. Which process an environment is in
+changes nothing of what it does.
+
+No line here imports JAX: worker processes read this file and should start at once.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import copy
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import util
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+
+from coterie.errors import UsageError
+from coterie.python_envs.process import (
+    become_worker,
+    end_within,
+    has_ended,
+    interrupts_held_back,
+    kill_worker,
+)
+from coterie.python_envs.workers.worker import (
+    RESET,
+    STEPPED,
+    Fault,
+    Limits,
+    Rows,
+    close,
+    make_rows,
+    obey,
+    rows_bytes,
+    seats_at,
+)
+from coterie.spec import Hosted
+
+GRACE = 3.0
+"""Seconds a worker is given beyond an environment's limit to say so itself, and to close."""
+LINGER = 1.0
+"""Seconds in which a worker's process must end once its environments are closed."""
+
+Groups = Sequence[Sequence[int]]
+"""The rows of each group; no row is in two."""
+
+
+class Fleet(abc.ABC):
+    """Environments by row, divided into groups, of which any can be on the move.
+
+    Attributes:
+        rows: their arrays; a group's are the caller's from ``wait`` to ``start``.
+    """
+
+    rows: Rows
+
+    @abc.abstractmethod
+    def start(self, group: int) -> None:
+        """Has the group's environments carry out the commands in their rows."""
+
+    @abc.abstractmethod
+    def wait(self, group: int) -> list[Fault]:
+        """Returns when they have, with the faults there were."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes all environments and ends all processes."""
+
+
+class SerialFleet(Fleet):
+    """All environments in this process, one after the other."""
+
+    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits) -> None:
+        spec = hosted.promise
+        self.rows = make_rows(spec, sum(map(len, groups)))
+        self._limits = limits
+        self._seats = [seats_at(hosted.make, spec, self.rows, group, limits) for group in groups]
+
+    def start(self, group: int) -> None:
+        """Nothing: they move while they are waited for."""
+
+    def wait(self, group: int) -> list[Fault]:
+        return obey(self._seats[group])
+
+    def close(self) -> None:
+        for seats in self._seats:
+            close(seats, self._limits.step)
+
+
+class WorkerFleet(Fleet):
+    """Every group's environments spread over worker processes, results in shared memory.
+
+    Workers are spawned, never forked: JAX has threads. They end with this process, however that
+    ends. A worker that dies or no longer answers takes its environments with it; it is spawned
+    anew when it is next needed, with environments that wait for their reset.
+    """
+
+    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> None:
+        self._hosted, self._limits = hosted, limits
+        self._count = sum(map(len, groups))
+        self._context = multiprocessing.get_context("spawn")
+        # Unlinked as soon as it is made: it is gone when the last process that maps it is.
+        self._buffer = self._context.RawArray("b", rows_bytes(hosted.promise, self._count))
+        self.rows = make_rows(hosted.promise, self._count, self._buffer)
+        self._beats = self._context.RawArray("q", 2 * workers)
+        self._allowed = self._context.RawArray("d", workers)
+        # What does not divide evenly falls to the first worker of one group, the last of the next.
+        parts = [
+            np.array_split(np.asarray(group), workers)[:: -1 if g % 2 else 1]
+            for g, group in enumerate(groups)
+        ]
+        self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
+        self._crew: list[_Worker | None] = [None] * workers
+        self._pending: list[list[int]] = [[] for _ in range(workers)]
+        self._answered: dict[tuple[int, int], list[Fault]] = {}
+        # Before multiprocessing joins its children, which would wait for us to let them go.
+        self._end = util.Finalize(self, _dismiss, (self._crew,), exitpriority=10)
+
+    def start(self, group: int) -> None:
+        for w, rows in enumerate(self._rows_of):
+            if not rows[group]:
+                continue
+            worker = self._crew[w] or self._spawn(w)
+            self._pending[w].append(group)
+            with contextlib.suppress(OSError):  # waiting for it will tell
+                worker.connection.send_bytes(bytes([group]))
+
+    def wait(self, group: int) -> list[Fault]:
+        faults: list[Fault] = []
+        for w, rows in enumerate(self._rows_of):
+            if not rows[group]:
+                continue
+            while (w, group) not in self._answered:
+                self._hear(w)
+            faults += self._answered.pop((w, group))
+        # In the order in which they are found where environments move one after the other.
+        return sorted(faults, key=lambda fault: fault.row)
+
+    def close(self) -> None:
+        self._end()
+
+    def processes(self) -> list[int]:
+        """The workers' process ids."""
+        return [worker.process.pid for worker in self._crew if worker]
+
+    def _spawn(self, w: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        duty = _Duty(self._hosted, self._limits, self._rows_of[w], self._count, w)
+        process = self._context.Process(
+            target=_work,
+            args=(theirs, self._buffer, self._beats, self._allowed, duty),
+            daemon=True,
+        )
+        self._beats[2 * w] = self._beats[2 * w + 1] = -1
+        self._allowed[w] = self._limits.step + self._limits.opening
+        with interrupts_held_back():
+            process.start()
+            # Before an interrupt is heard again: whoever closes the fleet must know of it.
+            self._crew[w] = worker = _Worker(process, ours)
+        theirs.close()
+        return worker
+
+    def _hear(self, w: int) -> None:
+        """Takes a worker's next answer; if none comes, the worker is given up."""
+        worker = self._crew[w]
+        assert worker is not None
+        try:
+            if (silent := self._wait_for(worker, w)) is not None:
+                return self._give_up(w, f"its process did not answer for {silent:.0f} seconds")
+            answer = worker.connection.recv_bytes()
+        except (EOFError, OSError):
+            has_ended(worker.process, GRACE)
+            return self._give_up(w, self._why_it_ended(w, worker.process.exitcode))
+        faults = [Fault(*fault) for fault in json.loads(answer[1:])] if len(answer) > 1 else []
+        self._pending[w].remove(answer[0])
+        self._answered[w, answer[0]] = faults
+        return None
+
+    def _wait_for(self, worker: _Worker, w: int) -> float | None:
+        """Until a worker answers: None; or for how long it gave no sign of life, if for too long.
+
+        Raises:
+            EOFError: it has ended.
+        """
+        last, since = self._signs(w), time.monotonic()
+        while not worker.connection.poll(min(1.0, self._limits.step)):
+            if not worker.process.is_alive() and not worker.connection.poll(0):
+                raise EOFError  # what its environments started may still hold the other end
+            if (now := self._signs(w)) != last:
+                last, since = now, time.monotonic()
+            elif (silent := time.monotonic() - since) > last[-1] + GRACE:
+                return silent
+        return None
+
+    def _signs(self, w: int) -> tuple[int, int, float]:
+        """Which environment a worker is in, and how many seconds that may take.
+
+        An alarm in the worker comes first, if it can. Between two environments a worker may take
+        as long as for a step.
+        """
+        return (*self._beats[2 * w : 2 * w + 2], self._allowed[w] or self._limits.step)
+
+    def _moving(self, w: int) -> int | None:
+        """The row whose environment a worker is in."""
+        group, number = self._beats[2 * w], self._beats[2 * w + 1]
+        return self._rows_of[w][group][number] if min(group, number) >= 0 else None
+
+    def _why_it_ended(self, w: int, status: int | None) -> str:
+        if self._beats[2 * w] < 0 and (status or 0) >= 0:
+            return (
+                f"its worker process ended as it started (exit status {status}); a script that "
+                'trains in worker processes must do so under if __name__ == "__main__":, and what '
+                "makes the environment must be found in a module; workers 0 needs neither"
+            )
+        how = signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
+        return f"its worker process ended ({how})"
+
+    def _give_up(self, w: int, sentence: str) -> None:
+        """Ends a worker; of all that was to answer one environment is at fault, others lost."""
+        worker, self._crew[w] = self._crew[w], None
+        assert worker is not None
+        _end_process(worker)
+        waiting = {
+            group: [row for row in self._rows_of[w][group] if self.rows.command[row]]
+            for group in self._pending[w]
+        }
+        rows = [row for part in waiting.values() for row in part]
+        moving = self._moving(w)
+        culprit = moving if moving in rows else next(iter(rows), None)
+        for group, part in waiting.items():
+            self._answered[w, group] = [
+                Fault(row, self._step_of(row), None, sentence, lost=row != culprit) for row in part
+            ]
+        self._pending[w].clear()
+
+    def _step_of(self, row: int) -> int:
+        begins = self.rows.command[row] in (RESET, STEPPED)
+        return 0 if begins else int(self.rows.steps[row]) + 1
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: Any
+    connection: Any
+
+
+@dataclass(frozen=True)
+class _Duty:
+    """What a worker is told when it starts; ``rows`` by group."""
+
+    hosted: Hosted
+    limits: Limits
+    rows: list[list[int]]
+    count: int
+    number: int
+
+
+def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+    """The life of a worker process."""
+    become_worker()
+    try:
+        _serve(connection, buffer, beats, allowed, duty)
+    finally:
+        end_within(LINGER, 0)
+
+
+def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+    """Groups' numbers in, the same numbers out, followed by any faults, until all is closed."""
+    spec = duty.hosted.promise
+    rows = make_rows(spec, duty.count, buffer)
+    seats = [seats_at(duty.hosted.make, spec, rows, part, duty.limits) for part in duty.rows]
+    group_at, seat_at = 2 * duty.number, 2 * duty.number + 1
+    process = os.getpid()
+
+    def beat(number: int) -> None:
+        beats[seat_at] = number
+
+    def allow(seconds: float) -> None:
+        allowed[duty.number] = seconds
+
+    allow(0.0)
+    with contextlib.suppress(EOFError, OSError):
+        while message := connection.recv_bytes():
+            beats[group_at] = message[0]
+            faults = obey(seats[message[0]], beat, allow)
+            if os.getpid() != process:
+                os._exit(0)  # a copy that an environment made of this process, and did not end
+            connection.send_bytes(message + (json.dumps(faults).encode() if faults else b""))
+    for part in seats:
+        close(part, duty.limits.step)
+
+
+def _dismiss(crew: list[_Worker | None]) -> None:
+    """Lets workers close their environments, and ends those that do not."""
+    workers = [worker for worker in crew if worker]
+    try:
+        for worker in workers:
+            with contextlib.suppress(OSError):
+                worker.connection.send_bytes(b"")
+        deadline = time.monotonic() + GRACE + LINGER
+        for worker in workers:
+            has_ended(worker.process, deadline - time.monotonic())
+    finally:
+        crew[:] = [None] * len(crew)
+        for worker in workers:
+            _end_process(worker)
+
+
+def _end_process(worker: _Worker) -> None:
+    kill_worker(worker.process)
+    worker.process.close()
+    worker.connection.close()
+
+
+def make_fleet(hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> Fleet:
+    """Environments in so many worker processes, never more than they are; 0: in this process."""
+    workers = min(workers, max(map(len, groups)))
+    if workers == 0:
+        return SerialFleet(hosted, groups, limits)
+    if not can_be_sent(hosted.make):
+        raise UsageError(
+            f"{hosted.name} cannot be sent to worker processes: make it in a function of a module, "
+            "or step it in this process with workers 0"
+        )
+    return WorkerFleet(hosted, groups, limits, workers)
+
+
+def can_be_sent(make: Callable[[], Any]) -> bool:
+    """Whether another process can be told how to make the environment."""
+    inner: Any = make
+    while isinstance(inner, functools.partial):
+        if inner.func is copy.deepcopy:
+            inner = type(inner.args[0])
+        else:
+            inner = inner.args[0] if inner.args and callable(inner.args[0]) else inner.func
+    main = sys.modules.get("__main__")
+    if getattr(inner, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
+        return False  # typed by hand: no other process can read it
+    with contextlib.suppress(Exception):
+        ForkingPickler.dumps(make)
+        return True
+    return False
+
+
+def copies_of(environment: Any) -> Callable[[], Any]:
+    """A factory of copies of an environment that was given as an object."""
+    return functools.partial(copy.deepcopy, environment)

@@ -1,0 +1,1 @@
+"""A run from the user's side: trained, resumed, opened, evaluated; its teams loaded."""

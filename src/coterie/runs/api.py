@@ -1,0 +1,302 @@
+"""A run from the user's side: ``train`` one, ``Run.evaluate`` it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from coterie.errors import UsageError
+from coterie.learners.contract import Algorithm
+from coterie.python_envs.settings import Hosting
+from coterie.runs.config import as_json, check_same_spec, configured_algorithm, hosting_of, restore
+from coterie.runs.continuation import (
+    check_same,
+    moved_sentence,
+    note_session,
+    place,
+)
+from coterie.runs.environments import Opened, is_code
+from coterie.runs.evaluation import check_memory
+from coterie.runs.loop import Loop, Report
+from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
+from coterie.runs.run import Run, opened, play_finally
+from coterie.settings import StepCount, fitted
+from coterie.spec import Reward
+from coterie.storage import checkpoint as checkpoints
+from coterie.storage.config_file import ABSENT_ONCE, identity, readable
+from coterie.storage.formats import check_resumable
+from coterie.storage.run_directory import RunDirectory
+from coterie.training.devices import Lanes
+from coterie.training.loop import Paced
+from coterie.views.game import Game
+
+if TYPE_CHECKING:
+    from coterie.python_envs.training import HostedLanes
+
+
+def train(
+    algorithm: Algorithm,
+    environment: Opened,
+    steps: int | float,
+    *,
+    seeds: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    reward: Reward | None = None,
+    central: Literal["auto", "state", "joint"] = "auto",
+    options: dict[str, Any] | None = None,
+    hosting: Hosting | None = None,
+    evaluations: int | None = None,
+    evaluation_episodes: int | None = None,
+    final_episodes: int | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+    command: str | None = None,
+) -> Run:
+    """Trains ``seeds`` teams side by side, each for ``steps`` environment steps.
+
+    Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
+
+    Args:
+        environment: a name, an environment, or a callable that makes one; native, PettingZoo, or
+            Gymnasium with one space per agent.
+        seed: the first seed; the others follow it.
+        out: a new run directory; without it nothing is written.
+        reward: what learners are paid; the environment's custom unless given.
+        central: what z is, for algorithms that use it: the environment's state where it offers
+            one, else the joint observation.
+        options: the environment's options.
+        hosting: settings of Python environments, such as the number of worker processes.
+        evaluations: greedy evaluations along the way; 20 unless given.
+        evaluation_episodes: episodes of each; 32 unless given.
+        final_episodes: episodes that judge the best policy at the end; 320 unless given. All
+            three are fewer by default where playing so much in a Python environment would take
+            more steps than training.
+        resume: goes on with the run in ``out`` if there is one, which must have these settings;
+            one that is complete is returned as it is, with its result in ``metrics``.
+        report: called with an event's name and its facts, for a progress display.
+
+    Raises:
+        UsageError: anything asked for that cannot be done, in one sentence.
+        Interrupted: Ctrl-C or SIGTERM ended the training.
+    """
+    if resume and out is None:
+        raise UsageError("resume goes on with a run directory: name it (out)")
+    path = None if out is None else Path(out)
+    recorded = None
+    if resume and path is not None and RunDirectory(path).holds_a_run():
+        recorded = RunDirectory(path).config()
+    plan = make_plan(
+        algorithm, environment, steps, seeds, seed, reward, central, options, hosting,
+        {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
+         "final_episodes": final_episodes},
+        recorded,
+    )  # fmt: skip
+    plan.config["command"] = command
+    report = report or (lambda event, facts: None)
+    if recorded is not None and path is not None:
+        return _take_up(plan, RunDirectory(path), environment, report)
+    return _begin(plan, path, environment, report)
+
+
+def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -> Run:
+    """Trains from the start, in a new run directory if there is to be one."""
+    algorithm, game = plan.algorithm, plan.game
+    with make_lanes(algorithm, game, plan.config, report) as lanes:
+        note_session(plan.config, 0, here := place())
+        config = readable(plan.config | {"lanes": lanes.count})
+        check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
+        check_episodes(game, config, algorithm.stochastic)
+        if path is not None:
+            check_restorable(config, algorithm)
+        directory = RunDirectory.create(path) if path is not None else None
+        with directory.claimed() if directory else contextlib.nullcontext():
+            if directory:
+                directory.begin(config)
+            report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
+            for sentence in plan.remarks:
+                report("note", {"sentence": sentence})
+            loop = Loop(lanes, config, directory, environment, here, report)
+            return loop.run(lambda: lanes.init(config["seed"]), 0)
+
+
+def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: Report) -> Run:
+    """Goes on with a run that has the settings of the plan; returns it if it is complete.
+
+    Raises:
+        UsageError: it has other settings.
+    """
+    algorithm, game = plan.algorithm, plan.game
+    with directory.claimed():
+        config = directory.config()
+        now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
+        check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
+        if directory.is_finished(config):
+            return _finished(directory, config, algorithm, game, report)
+        check_resumable(directory.path, config, directory.steps_done())
+        if "hosting" in plan.config:
+            config["hosting"]["workers"] = plan.config["hosting"]["workers"]
+        with make_lanes(algorithm, game, config, report) as lanes:
+            return _go_on(lanes, config, directory, environment, report, extended=False)
+
+
+def _finished(
+    directory: RunDirectory,
+    config: dict[str, Any],
+    algorithm: Algorithm,
+    game: Game,
+    report: Report,
+) -> Run:
+    """A complete run, with its result as it was recorded, or evaluated again where that is lost."""
+    run = opened(directory, config, algorithm, game)
+    report("note", {"sentence": f"{directory.path} is complete"})
+    if not run.results and config["final_episodes"]:
+        play_finally(run)
+        directory.write_result(config, run.results)
+    return run
+
+
+@contextlib.contextmanager
+def make_lanes(
+    algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
+) -> Iterator[Lanes | HostedLanes]:
+    """What steps and learns, closed in the end: compiled, or with environments in processes."""
+    hosting, seeds = hosting_of(config), config["seeds"]
+    episodes = (ABSENT_ONCE | config)["evaluation_episodes"]
+    if hosting:
+        from coterie.python_envs.training import HostedLanes
+
+        warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
+        lanes = HostedLanes(algorithm, game, seeds, config["seed"], episodes, hosting, warn)
+    else:
+        lanes = Lanes(algorithm, game, seeds, episodes, config.get("lanes"))
+    try:
+        yield lanes
+    finally:
+        lanes.close()
+
+
+def resume(
+    path: str | Path,
+    steps: int | None = None,
+    *,
+    environment: Opened | None = None,
+    workers: int | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Continues an interrupted run from its newest checkpoint, or from its start if it has none.
+
+    Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
+
+    Args:
+        steps: extends the run to so many environment steps.
+        environment: the environment again, where the run is on code of the user's.
+        workers: processes for Python environments, if not as many as before.
+    """
+    steps = fitted("steps", steps, StepCount | None)
+    directory = RunDirectory.open(Path(path))
+    with directory.claimed():
+        config = directory.config()
+        if workers is not None and hosting_of(config):
+            config["hosting"]["workers"] = Hosting(workers=workers).workers
+        return _resume(directory, config, steps, environment, report or (lambda event, facts: None))
+
+
+def _resume(
+    directory: RunDirectory,
+    config: dict[str, Any],
+    steps: int | None,
+    environment: Opened | None,
+    report: Report,
+) -> Run:
+    if directory.learner.is_file():
+        raise UsageError(
+            f"{directory.path} is complete and keeps no checkpoint to go on from, only what it "
+            "learned: train again with more --steps and another --out"
+        )
+    # Damage of the log is told when it is cut back to what the checkpoint knew of it.
+    check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
+    name = config["environment"]
+    # What a script made in itself has another name wherever else it is found.
+    known = is_code(name) and not name.startswith("__main__:")
+    if isinstance(environment, str) and known and environment != name:
+        raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
+    algorithm, game = restore(config, environment)
+    if steps is not None:
+        config["steps"] = steps
+    with make_lanes(algorithm, game, config, report) as lanes:
+        return _go_on(lanes, config, directory, environment, report, steps is not None)
+
+
+def _go_on(
+    lanes: Lanes | HostedLanes,
+    config: dict[str, Any],
+    directory: RunDirectory,
+    environment: Opened | None,
+    report: Report,
+    extended: bool,
+) -> Run:
+    """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
+    game, mode = lanes.program.game, lanes.program.algorithm.mode
+    check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
+    warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
+    start, here = config | {"game": game, "mode": mode, "bytes": needed}, place()
+    if directory.is_untrained():
+        report("start", start)
+        note_session(config, 0, here)
+        directory.write_config(config)
+        loop = Loop(lanes, config, directory, environment, here, report)
+        return loop.run(lambda: lanes.init(config["seed"]), 0)
+    _, states, meta = checkpoints.latest(
+        directory.path,
+        lanes.template(),
+        warn,
+        lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
+    )
+    complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
+    judged = not config["final_episodes"] or directory.is_judged(warn)
+    if complete and (judged or extended):
+        done = meta["env_steps"]
+        raise UsageError(
+            f"{directory.path} has its {done:,} steps already; extend it with more --steps"
+        )
+    report("start", start)
+    if sentence := moved_sentence(meta, here):
+        warn(sentence)
+    note_session(config, meta["env_steps"], here)
+    directory.write_config(config)
+    if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
+        warn(problem)
+    loop = Loop(lanes, config, directory, environment, here, report, meta)
+    # Read and placed states together would be twice the replay.
+    placed = lanes.place(states)
+    del states
+    return loop.run(lambda: placed, meta["iteration"])
+
+
+_META = {"iteration": int, "log_bytes": int, "log_digest": str, "log_lines": int,
+         "seconds": float, "evaluations": dict}  # fmt: skip
+"""What a run wants to know from a checkpoint beside its state."""
+
+
+def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str | None:
+    """Why a checkpoint does not belong where it lies; None if it does."""
+    if meta.get("run") != run:
+        return "is of another run"
+    for name, kind in _META.items():
+        if not isinstance(meta.get(name), kind):
+            return f"does not say its {name}"
+    if meta["iteration"] * program.steps_per_iteration != step:
+        return f"is that of iteration {meta['iteration']}, so not of step {step}"
+    return None
+
+
+def open_run(path: str | Path, environment: Opened | None = None) -> Run:
+    """A run from its directory; ``environment`` again where it is code of the user's."""
+    directory = RunDirectory.open(Path(path))
+    config = directory.config()
+    algorithm, game = restore(config, environment)
+    return opened(directory, config, algorithm, game)

@@ -1,0 +1,127 @@
+"""Environments as users give them, opened; and as an algorithm sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal
+
+from coterie import envs
+from coterie.envs.base import Environment
+from coterie.errors import UsageError
+from coterie.learners.contract import Algorithm
+from coterie.python_envs.adapters.refusals import missing_arguments, reason
+from coterie.python_envs.opening import find_factory, is_python_environment, make_one, open_hosted
+from coterie.python_envs.settings import Hosting
+from coterie.python_envs.workers.pool import copies_of
+from coterie.spec import Hosted, Reward
+from coterie.views.game import Central, Game
+
+Opened = Any
+"""An environment as a user gives it: a name, the thing itself, or what makes it; a native one or
+any Python one that ``envs.hosted`` can host."""
+
+
+def is_code(name: str) -> bool:
+    """Whether a name means code outside this package, which a run is told again."""
+    return ":" in name
+
+
+def is_hosted(name: str) -> bool:
+    """Whether a name can only mean a Python environment."""
+    return name.startswith(("gymnasium:", "pettingzoo:"))
+
+
+def sizes(spec: Any) -> dict[str, list[int]]:
+    """What has to agree between the environments a team can act in."""
+    return {
+        "observation sizes": list(spec.observation_sizes),
+        "action counts": list(spec.action_counts),
+    }
+
+
+def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
+    """UsageError unless a team of these ``sizes`` can act where ``spec`` holds."""
+    for word, b in sizes(spec).items():
+        a = team[word]
+        if tuple(a) != tuple(b):
+            raise UsageError(f"the team has {word} {list(a)}, but {name} has {list(b)}")
+
+
+def open_environment(
+    environment: Opened | None,
+    options: dict[str, Any],
+    hosting: Hosting | None = None,
+    state: bool = False,
+) -> tuple[Environment | Hosted, str]:
+    """An environment and the name it is recorded under.
+
+    ``family/variant`` is native; ``package.module:callable`` is imported and called.
+
+    Args:
+        hosting: the settings of hosted environments, if it is one.
+        state: whether the state of a hosted one is wanted, which costs time at every step.
+    """
+    if isinstance(environment, ModuleType):
+        environment = f"pettingzoo:{environment.__name__}"
+    if isinstance(environment, str) and is_hosted(environment):
+        make = find_factory(environment, options, hosting)
+        return open_hosted(environment, make, hosting, state), environment
+    if isinstance(environment, str) and not is_code(environment):
+        return envs.make(environment, **options), environment
+    if isinstance(environment, str):
+        name, make = environment, find_factory(environment, options, hosting)
+    elif isinstance(environment, Environment) or is_python_environment(environment):
+        name = f"{type(environment).__module__}:{type(environment).__qualname__}"
+        if isinstance(environment, Environment):
+            return environment, name
+        make = copies_of(environment)
+    elif isinstance(environment, Hosted):
+        return environment, environment.name
+    elif callable(environment):
+        name = _name_of(environment)
+        make = environment
+        if sentence := missing_arguments(make):
+            raise UsageError(sentence)
+    else:
+        raise UsageError(reason(environment) or f"{environment!r:.60} is no environment")
+    made = make_one(name, make, hosting)
+    if isinstance(made, Environment):
+        return made, name
+    try:
+        return open_hosted(name, make, hosting, state, made), name
+    except UsageError as error:
+        prefix = f"{name}: " if make is environment else ""
+        raise UsageError(f"{prefix}{error}") from error
+
+
+def _name_of(make: Callable[[], Any]) -> str:
+    """A callable as ``module:name``, its class where it has none."""
+    own = make if hasattr(make, "__qualname__") else type(make)
+    return f"{own.__module__}:{own.__qualname__}"
+
+
+def make_game(
+    algorithm: Algorithm,
+    environment: Environment | Hosted,
+    name: str,
+    reward: Reward | None,
+    central: Literal["auto", "state", "joint"],
+) -> Game:
+    """The environment as this algorithm sees it; refuses what does not fit together."""
+    spec = environment.spec()
+    reward = reward or spec.reward
+    if algorithm.common_reward and reward == "individual":
+        raise UsageError(
+            f"{algorithm.name} needs a common reward, but {name} pays each agent its own: "
+            "name how to make one, --reward sum or --reward mean"
+        )
+    z: Central = "none"
+    if algorithm.central:
+        z = ("state" if spec.central_size else "joint") if central == "auto" else central
+        if z == "state" and not spec.central_size:
+            raise UsageError(f"{name} offers no state for z; use --central joint")
+    game = Game(environment, z, reward, algorithm.joint_view)
+    if isinstance(environment, Environment):
+        game.trace()
+    return game

@@ -1,0 +1,146 @@
+"""Evaluating policies: episodes of all teams, summaries over seeds, the memory it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from coterie.envs.base import Environment
+from coterie.envs.matrix import MatrixGame
+from coterie.errors import UsageError
+from coterie.games.solution_concepts import no_conflict
+from coterie.python_envs.settings import Hosting
+from coterie.spec import EnvSpec, Hosted
+from coterie.statistics import Bounds, Interval, bounds_by_metric, summarise
+from coterie.training.evaluate import play_both, return_metrics
+from coterie.types import PyTree, tree_bytes
+from coterie.views.game import Game
+
+Played = dict[str, tuple[Any, Any]]
+"""Returns [S, E, R] and lengths [S, E] of all seeds' episodes, by the metric's prefix."""
+
+
+def evaluate_game(
+    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool, hosting: Hosting
+) -> Played:
+    """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
+    if not isinstance(game.env, Hosted):
+        return evaluate_native(game, policies, episodes, seed, stochastic)
+    from coterie.python_envs.evaluate import play_hosted
+
+    return play_hosted(game, policies, episodes, seed, stochastic, hosting)
+
+
+def evaluate_native(
+    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
+) -> Played:
+    """``evaluate_game`` where the environment is compiled."""
+    seeds = jax.tree.leaves(policies)[0].shape[0]
+    check_memory(playing_bytes(game, episodes, seeds, stochastic), "lower --episodes")
+    # Apart from the keys of training, which are split from the same kind of root.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
+    run = jax.jit(jax.vmap(lambda p, k: play_both(game, p, k, episodes, stochastic)))
+    return jax.tree.map(np.asarray, run(policies, keys))
+
+
+def playing_bytes(game: Game, episodes: int, seeds: int, stochastic: bool) -> int:
+    """About the memory it takes to play so many episodes of every seed side by side."""
+    plays = episodes * seeds * (1 + stochastic)
+    if isinstance(game.env, Hosted):  # one after the other: only returns and lengths are kept
+        return 8 * plays * (game.players.n_agents + 1)
+    return (
+        4
+        * plays
+        * tree_bytes(jax.eval_shape(game.reset, jax.eval_shape(lambda: jax.random.key(0))))
+    )
+
+
+def summary(
+    agents: tuple[str, ...], played: Played, bounds: Mapping[str, Bounds] | None = None
+) -> dict[str, Any]:
+    """Statistics over seeds of each metric.
+
+    ``ci95_episodes``, of team returns, is the 95% interval of the mean over all episodes of these
+    teams: how well these teams' return is known, not how much training runs differ (that is
+    ``ci95``). Intervals of team returns stay within their ``bounds`` (``return_bounds``).
+    """
+    bounds = bounds or {}
+    result = {}
+    for prefix, (returns, lengths) in played.items():
+        pairs = zip(returns, lengths, strict=True)
+        per_seed = [return_metrics(prefix, agents, r, n) for r, n in pairs]
+        for name in per_seed[0]:
+            within = bounds.get(name.removeprefix(f"{prefix}/"))
+            result[name] = summarise([m[name] for m in per_seed], within)
+        team = np.asarray(returns, np.float64).sum(-1)
+        half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
+        for name, share in (("team_sum", 1), ("team_mean", len(agents))):
+            around = [(team.mean() + sign * half) / share for sign in (0, -1, 1)]
+            _, *ends = Interval(*around).within(bounds.get(f"return/{name}"))
+            result[f"{prefix}/return/{name}"]["ci95_episodes"] = [float(x) for x in ends]
+    return result
+
+
+def return_bounds(game: Game) -> dict[str, Bounds]:
+    """What the team's returns can be at least and at most, by metric, where that is known."""
+    return bounds_by_metric(sum_bounds(game.env), game.players.n_agents)
+
+
+def sum_bounds(env: Environment | Hosted) -> Bounds | None:
+    """What the sum of returns over agents can be at least and at most, where that is known."""
+    return env.return_bounds() if isinstance(env, Environment) else None
+
+
+def interests_conflict(game: Game) -> bool:
+    """Whether one agent's gain may be another's loss, so that no sum of returns says who is best.
+
+    Assumed where the environment declares individual rewards, unless it is a matrix game whose
+    agents all prefer the same outcome, or a Python environment whose learner was given a common
+    reward (``--reward``).
+    """
+    if game.players.n_agents == 1 or game.players.reward != "individual":
+        return False
+    if isinstance(game.env, MatrixGame):
+        return not no_conflict(game.env.payoffs)
+    return not isinstance(game.env, Hosted) or game.reward == "individual"
+
+
+def team_return(spec: EnvSpec) -> str:
+    """The metric by which the environment's returns are told: of the team, or per agent.
+
+    It is the sum over agents where the environment's own reward is a sum, as in foraging, and the
+    mean over agents elsewhere.
+    """
+    return "return/team_sum" if spec.reward == "sum" else "return/team_mean"
+
+
+def headline(game: Game, stochastic: bool) -> str:
+    """The metric that stands for a run: play as the policies act, so sampled if they sample."""
+    return f"{'eval_sampled' if stochastic else 'eval'}/{team_return(game.players)}"
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that a process can still get, where the system tells."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def check_memory(needed: int, advice: str) -> None:
+    """UsageError if so many bytes are not free; ``advice`` says what would help."""
+    free = available_memory()
+    if free is not None and needed > 0.9 * free:
+        raise UsageError(
+            f"this needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free: "
+            f"{advice}"
+        )

@@ -1,0 +1,324 @@
+"""The host's loop around the compiled program: log, evaluations, checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from coterie.errors import Interrupted, NotFinite
+from coterie.runs.continuation import resume_command
+from coterie.runs.environments import Opened
+from coterie.runs.evaluation import interests_conflict, team_return
+from coterie.runs.policy_files import describe, save_policies
+from coterie.runs.run import Run, play_finally
+from coterie.storage import checkpoint as checkpoints
+from coterie.storage.config_file import identity
+from coterie.storage.evaluations import EvaluationFile
+from coterie.storage.files import seal
+from coterie.storage.run_directory import RunDirectory
+from coterie.training.devices import Lanes, States
+from coterie.training.evaluate import return_metrics
+from coterie.training.finite import check_returns, without_replay
+from coterie.types import PyTree, tree_bytes
+
+if TYPE_CHECKING:
+    from coterie.python_envs.training import HostedLanes
+
+
+LOG_POINTS, CHECKPOINTS = 100, 4
+"""Per run."""
+LARGE, SAVING_RATE, SAVING_SHARE, SAVING_SECONDS = 32e6, 250e6, 0.01, 900
+"""States of more bytes than this are saved no more often than is a hundredth of the time if a disk
+takes so many bytes a second; and all are saved at the latest after so many seconds."""
+CALL_SECONDS = 2.0
+"""A call of the compiled program that takes longer is followed by one of half as many iterations:
+whoever asks a run to stop does not wait for long."""
+Report = Callable[[str, dict[str, Any]], None]
+
+
+class Loop:
+    """Drives a program from the host: log, evaluations, checkpoints, a clean stop."""
+
+    def __init__(
+        self,
+        lanes: Lanes | HostedLanes,
+        config: dict[str, Any],
+        directory: RunDirectory | None,
+        environment: Opened | None,
+        here: dict[str, Any],
+        report: Report,
+        meta: dict[str, Any] | None = None,
+    ):
+        self.environment, self.here = environment, here
+        self.lanes, self.program = lanes, lanes.program
+        self.config, self.directory, self.report = config, directory, report
+        meta = meta or {}
+        self.seconds_before = self.clock = meta.get("seconds", 0.0)
+        lanes.go_on_from(meta.get("tallies", {}))
+        self.evaluations = EvaluationFile(
+            config["environment"], config["algorithm"], meta.get("evaluations")
+        )
+        self.total = lanes.program.iterations(config["steps"])
+        self.stop = False
+        self.patience = 1
+        self.saved_at = self.seconds_before
+        self.last: dict[str, Any] = {}
+
+    def _marks(self, count: int) -> set[int]:
+        """Iterations after which something happens ``count`` times in a run, the end included."""
+        count = min(count, self.total)
+        return {-(-self.total * j // count) for j in range(1, count + 1)}
+
+    def run(self, begin: Callable[[], States], iteration: int) -> Run:
+        """Goes on from the states that ``begin`` makes, which are those of ``iteration``."""
+        points = self._marks(self.config["evaluations"])
+        log = self._marks(LOG_POINTS) | points
+        saves = self._marks(CHECKPOINTS)
+        self.started = time.perf_counter()
+        with _Interrupt(self):
+            state, saved = begin(), iteration
+            if not iteration:
+                self._save(state, iteration)  # from here on a killed run can be resumed
+            if not self.evaluations.content:
+                state = self._evaluate(state, 0)
+            while iteration < self.total and not self.stop:
+                until = min(m for m in log if m > iteration)
+                state, iteration = self._advance(state, iteration, until)
+                if iteration == until:
+                    state = self._log(state, iteration)
+                if iteration in points:
+                    state = self._evaluate(state, iteration)
+                if self._is_due(state, iteration, saves):
+                    self._save(state, saved := iteration)
+            if self.stop and saved != iteration:
+                self._save(state, iteration)
+        return self._finish(state, iteration)
+
+    def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
+        while iteration < until and not self.stop:
+            count = min(self.program.chunk, self.patience, until - iteration)
+            begun = time.perf_counter()
+            try:
+                state = self.lanes.advance(state, iteration, count)
+            except NotFinite as bad:
+                raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
+            iteration += count
+            self._wait_longer(time.perf_counter() - begun, count)
+            self.report(
+                "progress",
+                {
+                    "env_steps": self._steps(iteration),
+                    "seconds": self._seconds(),
+                    **self.lanes.tallies(),
+                    **self.last,
+                },
+            )
+        return state, iteration
+
+    def _wait_longer(self, took: float, count: int) -> None:
+        """More iterations in the next call after a short one, fewer after a long one."""
+        if took > CALL_SECONDS:
+            self.patience = max(1, count // 2)
+        elif count == self.patience:
+            self.patience = min(2 * count, self.program.chunk)
+
+    def _steps(self, iteration: int) -> int:
+        return iteration * self.program.steps_per_iteration
+
+    def _seconds(self) -> float:
+        """Wall clock of the run so far; it never goes back, whatever the system's clock does."""
+        self.clock = max(self.clock, self.seconds_before + time.perf_counter() - self.started)
+        return self.clock
+
+    def _log(self, state: States, iteration: int) -> States:
+        agents = self.program.game.players.agents
+        episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
+        seconds, steps = self._seconds(), self._steps(iteration)
+        rate = steps / max(seconds, 1e-9)
+        lines = []
+        for k in range(self.config["seeds"]):
+            line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
+            if (count := float(episodes.count[k])) > 0:
+                line |= return_metrics(
+                    "train", agents, episodes.returns[k] / count, episodes.lengths[k] / count
+                )
+            updates = float(losses["updates"][k])
+            line |= {f"train/{n}": float(v[k]) / updates for n, v in losses.items()
+                     if n != "updates" and updates > 0}  # fmt: skip
+            line |= {
+                "updates": self.program.algorithm.updates(iteration),
+                "seconds": seconds,
+                "steps_per_second": rate,
+                "steps_per_second_total": rate * self.config["seeds"],
+                **self.lanes.tallies(),
+            }
+            lines.append(line)
+        if self.directory:
+            self.directory.log(lines)
+        self._note("train", lines)
+        return self.lanes.clear_totals(state)
+
+    def _evaluate(self, state: States, iteration: int) -> States:
+        agents = self.program.game.players.agents
+        state, played = self.lanes.evaluate(state, iteration)
+        steps, lines = self._steps(iteration), []
+        returns, lengths = played[self._prefix]
+        for k in range(self.config["seeds"]):
+            line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
+            for prefix, (r, n) in played.items():
+                check_returns(agents, r[k], line["seed"], steps)
+                line |= return_metrics(prefix, agents, r[k], n[k])
+            lines.append(line)
+            self.evaluations.add(
+                self.config["seed"] + k, steps, self._seconds(),
+                returns[k].sum(-1).tolist(), lengths[k].tolist(),
+            )  # fmt: skip
+        for prefix in played:
+            self._note(prefix, lines)
+        if self.directory:
+            self.directory.log(lines)
+            self.directory.write_evaluations(self.evaluations.content)
+            self._save_policies(state, iteration)
+        self.report("evaluation", {"env_steps": steps, **self.last})
+        return state
+
+    @property
+    def _prefix(self) -> str:
+        """Of the play that policies are chosen and reported by."""
+        return "eval_sampled" if self.program.algorithm.stochastic else "eval"
+
+    def _note(self, prefix: str, lines: list[dict[str, Any]]) -> None:
+        name = f"{prefix}/{team_return(self.program.game.players)}"
+        values = [line[name] for line in lines if name in line]
+        if values:
+            self.last[name] = float(np.mean(values))
+
+    def _policies(
+        self, state: States, iteration: int
+    ) -> tuple[dict[str, PyTree], dict[str, list[int]]]:
+        """Best and last policies [S, ...], and [S] the environment steps each was trained for."""
+        algorithm = self.program.algorithm
+        last, best = self.lanes.gather(state, lambda s: (algorithm.policy(s.learner), s.best))
+        low, high = best.iteration.astype(np.int64).T
+        found = low + (high << 32)
+        none = found == 0  # nothing trained was evaluated yet
+
+        def choose(of_best: Any, of_last: Any) -> Any:
+            return np.where(none.reshape(-1, *[1] * (of_last.ndim - 1)), of_last, of_best)
+
+        policies = {"best": jax.tree.map(choose, best.policy, last), "last": last}
+        reached = {"best": np.where(none, iteration, found), "last": np.full_like(found, iteration)}
+        steps = {w: [self._steps(k) for k in i.tolist()] for w, i in reached.items()}
+        return policies, steps
+
+    def _save_policies(self, state: States, iteration: int) -> None:
+        assert self.directory is not None
+        policies, steps = self._policies(state, iteration)
+        name, game = identity(self.config), self.program.game
+        default = "last" if interests_conflict(game) else "best"
+        about = describe(policies["last"], game, self.program.algorithm)
+        self.directory.write_json(
+            "policy/policy.json", seal(about | {"run": name, "default": default})
+        )
+        for which, stacked in policies.items():
+            save_policies(self.directory.path, which, stacked, name, steps[which])
+
+    def _save(self, state: States, iteration: int) -> None:
+        if not self.directory:
+            return
+        size, digest = self.directory.sync_log()
+        meta = {
+            "run": identity(self.config),
+            "iteration": iteration,
+            "env_steps": self._steps(iteration),
+            "seconds": self._seconds(),
+            "log_bytes": size,
+            "log_digest": digest,
+            "log_lines": self.directory.logged,
+            "evaluations": self.evaluations.content,
+            "tallies": self.lanes.tallies(),
+            **self.here,
+        }
+        self.report("saving", meta)
+        checkpoints.save(self.directory.path, self._steps(iteration), state, meta)
+        self.saved_at = self._seconds()
+
+    def _is_due(self, state: States, iteration: int, marks: set[int]) -> bool:
+        """Whether to save now: at the marks, large states not too often, and none too seldom."""
+        size, since = tree_bytes(state), self._seconds() - self.saved_at
+        pause = size / SAVING_RATE / SAVING_SHARE if size > LARGE else 0.0
+        return iteration == self.total or since >= (pause if iteration in marks else SAVING_SECONDS)
+
+    def _finish(self, state: States, iteration: int) -> Run:
+        if self.stop:
+            raise self._interrupted(state, iteration)
+        algorithm = self.program.algorithm
+        policies, steps = self._policies(state, iteration)
+        learner = self.lanes.gather(state, lambda s: without_replay(s.learner))
+        path = self.directory.path if self.directory else None
+        run = Run(
+            self.config, self.program.game, policies, path, self._steps(iteration),
+            algorithm.stochastic, steps, learner=learner, complete=True,
+        )  # fmt: skip
+        if self.config["final_episodes"]:
+            try:
+                self._absolute(run)
+            except KeyboardInterrupt:  # all is saved; going on evaluates again
+                raise self._interrupted(state, iteration) from None
+        facts = {"stopped": False, "seconds": self._seconds(), "env_steps": run.steps}
+        self.report("end", facts)
+        return run
+
+    def _interrupted(self, state: States, iteration: int) -> Interrupted:
+        """What to raise after a request to stop; policies are saved as they are."""
+        steps, again, path = self._steps(iteration), None, None
+        if self.directory:
+            self._save_policies(state, iteration)
+            path = self.directory.path
+            if iteration < self.total or self.config["final_episodes"]:
+                again = resume_command(path, self.config["environment"], self.environment)
+        facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
+        self.report("end", facts | {"resume": again})
+        return Interrupted(path, steps, self.config["steps"], again)
+
+    def _absolute(self, run: Run) -> None:
+        """The final evaluation; those that stand for the run give marl-eval's absolute metric."""
+        played = play_finally(run)
+        returns, lengths = played[run.which][self._prefix]
+        for k in range(self.config["seeds"]):
+            self.evaluations.absolute(
+                self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()
+            )
+        if self.directory:
+            self.directory.write_evaluations(self.evaluations.content)
+            self.directory.write_result(self.config, run.results)
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current chunk."""
+
+    def __init__(self, loop: Loop):
+        self.loop = loop
+
+    def __enter__(self) -> None:
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        del frame
+        self.loop.stop = True
+        for each, handler in self.previous.items():  # the second one ends the process at once
+            signal.signal(each, handler)
+        self.loop.report("stopping", {})
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,151 @@
+"""What is executed, in files: the actors of every seed as plain arrays, and what describes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from coterie.errors import UsageError
+from coterie.learners.contract import Algorithm
+from coterie.networks.layers import ACTIVATIONS
+from coterie.networks.per_agent import PerAgent
+from coterie.spec import EnvSpec
+from coterie.storage.files import make_directory, read_sealed
+from coterie.storage.tree_files import CheckpointError, read_tree, write_tree
+from coterie.types import PyTree
+from coterie.views.game import Game
+from coterie.views.joint_actions import JointView
+
+FORMAT = "coterie-policy"
+WHICH = ("best", "last")
+LISTS = {
+    "agents": str, "observation_sizes": int, "action_counts": int, "network_of_agent": int,
+    "hidden": int,
+}  # fmt: skip
+WORDS = {"recurrent": bool, "activation": str, "joint": bool, "stochastic": bool, "run": str}
+"""What must stand in ``policy.json``: lists and single values, of which kind."""
+_GREATEST, _DEEPEST = 2**24, 1000
+"""A size, and a number of layers, beyond what is meant."""
+
+
+def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
+    """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
+    spec = game.players
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "algorithm": algorithm.name,
+        "agents": list(spec.agents),
+        "observation_sizes": list(spec.observation_sizes),
+        "action_counts": list(spec.action_counts),
+        "network_of_agent": list(policy.index),
+        "hidden": list(policy.hidden),
+        "recurrent": policy.memory_size > 0,
+        "activation": policy.activation,
+        "joint": game.joint,
+        "stochastic": algorithm.stochastic,
+    }
+
+
+def save_policies(path: Path, which: str, policies: PyTree, run: str, steps: Sequence[int]) -> None:
+    """Writes the policies of all seeds [S, ...] to ``policy/seed-<k>/<which>.safetensors``.
+
+    Args:
+        path: the run directory.
+        run: names the run, so that a file of another one is not taken for its own.
+        steps: [S] environment steps that each was trained for.
+    """
+    arrays = jax.tree.map(np.asarray, policies)
+    for k in range(jax.tree.leaves(arrays)[0].shape[0]):
+        folder = path / "policy" / f"seed-{k}"
+        make_directory(folder, path)
+        one = jax.tree.map(lambda x, k=k: x[k], arrays)
+        label = _label(which, k, run) | {"env_steps": steps[k]}
+        write_tree(folder / f"{which}.safetensors", one, label)
+
+
+def _label(which: str, seed: int, run: str) -> dict[str, Any]:
+    return {"format": FORMAT, "run": run, "seed": seed, "which": which}
+
+
+def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, Any]]:
+    """The policy of one seed and its description; ``env_steps`` is None in older files.
+
+    Raises:
+        UsageError: no run there, no such seed, no such policy.
+        CheckpointError: the file is damaged.
+    """
+    if which not in WHICH:
+        raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
+    d = _description(run)
+    path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
+    if not os.path.lexists(path):
+        names = [p.name[5:] for p in (run / "policy").glob("seed-*")]
+        have = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+        raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
+    spec = EnvSpec(tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]))
+    spec = JointView(spec).spec if d["joint"] else spec
+    template = eqx.filter_eval_shape(
+        PerAgent,
+        tuple(d["network_of_agent"]),
+        spec.observation_size,
+        spec.action_count,
+        tuple(d["hidden"]),
+        jax.random.key(0),
+        d["recurrent"],
+        d["activation"],
+    )
+    policy, label = read_tree(path, template)
+    if label | _label(which, seed, d["run"]) != label:
+        raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
+    steps = label.get("env_steps")
+    if steps is not None and (type(steps) is not int or steps < 0):
+        raise CheckpointError(f"{path} is damaged: env_steps is no number of steps")
+    return policy, d | {"env_steps": steps}
+
+
+def _description(run: Path) -> dict[str, Any]:
+    """``policy.json``, checked."""
+    about = run / "policy" / "policy.json"
+    if not os.path.lexists(about):
+        raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
+    d = read_sealed(about)
+    known = d.get("default", "best") in WHICH
+    if d.get("format") != FORMAT or not d.keys() >= {*LISTS, *WORDS} or not known:
+        raise UsageError(f"{about} is not a Coterie policy")
+    kinds = all(type(d[name]) is kind for name, kind in WORDS.items()) and all(
+        isinstance(d[name], list) and all(type(x) is kind for x in d[name])
+        for name, kind in LISTS.items()
+    )
+    if not kinds or not _fits_together(d):
+        raise UsageError(f"{about} is damaged: its agents and networks do not fit together")
+    return d
+
+
+def _fits_together(d: dict[str, Any]) -> bool:
+    sizes = (*d["observation_sizes"], *d["action_counts"], *d["hidden"])
+    networks = d["network_of_agent"]
+    return (
+        all(0 < n < _GREATEST for n in sizes)
+        and d["activation"] in ACTIVATIONS
+        and 0 < len(d["hidden"]) <= _DEEPEST
+        and len(networks) == (1 if d["joint"] else len(d["agents"]))
+        and sorted(set(networks)) == list(range(len(set(networks))))
+    )
+
+
+def saved_steps(run: Path, which: str) -> list[int | None]:
+    """[S] the environment steps that each seed's saved policy was trained for."""
+    seeds = len(list((run / "policy").glob("seed-*")))
+    return [load_policy(run, k, which)[1]["env_steps"] for k in range(seeds)]
+
+
+def default_policy(run: Path) -> str:
+    """Which policies of a run directory are played unless asked otherwise."""
+    return _description(run).get("default", "best")

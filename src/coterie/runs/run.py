@@ -1,0 +1,168 @@
+"""A trained run: its settings, and the policies of all its seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from coterie.errors import UsageError
+from coterie.learners.contract import Algorithm
+from coterie.python_envs.settings import Hosting, settle
+from coterie.runs.config import hosting_of
+from coterie.runs.environments import Opened, check_fits, open_environment, sizes
+from coterie.runs.evaluation import (
+    Played,
+    evaluate_game,
+    interests_conflict,
+    return_bounds,
+    summary,
+)
+from coterie.runs.policy_files import WHICH, default_policy, load_policy
+from coterie.settings import Episodes, Seed, fitted
+from coterie.spec import Hosted
+from coterie.storage.run_directory import RunDirectory
+from coterie.types import PyTree
+from coterie.views.game import Game
+
+FINAL_EPISODES = 320
+"""For the absolute metric at the end."""
+
+
+@dataclass
+class Run:
+    """A trained run: its settings, and the policies of all its seeds.
+
+    Attributes:
+        config: what ``config.json`` holds.
+        game: the environment as the learner saw it.
+        policies: ``best`` and ``last``, each with a leading axis of seeds.
+        path: the run directory, if there is one.
+        steps: environment steps done, per seed.
+        stochastic: policies are distributions; they are played greedily and by sampling.
+        policy_steps: by the same names, environment steps that each seed's policy was trained for;
+            None where an older run does not say.
+        results: by the same names, the final evaluation's summary over seeds.
+        complete: training made all its steps, and the final evaluation, if there is one, ended.
+        default: the policies that the run directory says stand for the run; None without one.
+        learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
+            opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
+    """
+
+    config: dict[str, Any]
+    game: Game
+    policies: dict[str, PyTree]
+    path: Path | None
+    steps: int
+    stochastic: bool = False
+    policy_steps: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    learner: PyTree = None
+    complete: bool = False
+    default: str | None = None
+
+    @property
+    def which(self) -> str:
+        """The policies that stand for the run: the best, or the last where interests conflict.
+
+        Of a run of version 0.1 they are always the best.
+        """
+        return self.default or ("last" if interests_conflict(self.game) else "best")
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the best policies of all seeds are known to be the last ones."""
+        best, last = (self.policy_steps.get(which) for which in WHICH)
+        return best is not None and None not in best and best == last
+
+    def both(self) -> list[str]:
+        """The best and the last policies, those that stand for the run first."""
+        return sorted(self.policies, key=lambda which: which != self.which)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final evaluation's summary over seeds, of the policies that stand for the run."""
+        return self.results.get(self.which, {})
+
+    def evaluate(
+        self,
+        episodes: int = FINAL_EPISODES,
+        which: str | None = None,
+        environment: Opened | None = None,
+        seed: int = 0,
+        hosting: Hosting | None = None,
+    ) -> dict[str, Any]:
+        """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
+
+        Args:
+            which: the ``best`` policies or the ``last``; ``Run.which`` unless given.
+            environment: play here instead, in a hosted environment for example.
+            seed: of the episodes' starts.
+            hosting: settings of a hosted environment; those of the run unless given.
+
+        Returns:
+            {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}, and the same
+            under "eval_sampled/" for stochastic policies.
+        """
+        episodes = fitted("episodes", episodes, Episodes)
+        seed = fitted("seed", seed, Seed)
+        which = which or self.which
+        if which not in WHICH:
+            raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
+        game, name, given = self.game, self.config.get("environment", ""), hosting
+        hosting = hosting or hosting_of(self.config)
+        if environment is not None:
+            env, name = open_environment(environment, {}, hosting)
+            game = dataclasses.replace(game, env=env)
+            check_fits(sizes(self.game.players), game.players, name)
+        if isinstance(game.env, Hosted) or given:
+            hosting, _ = settle(hosting, game.env, name)
+        played = evaluate_game(
+            game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
+        )
+        return summary(game.players.agents, played, return_bounds(game))
+
+
+def play_finally(run: Run) -> dict[str, Played]:
+    """Plays the final evaluation's episodes, which have starts of their own, and notes the results.
+
+    The best and the last policies play them; those that are the same only once.
+    """
+    episodes, seed = run.config["final_episodes"], run.config["seed"]
+    hosting = hosting_of(run.config) or Hosting()
+    agents, bounds = run.game.players.agents, return_bounds(run.game)
+    played: dict[str, Played] = {}
+    for which, policies in run.policies.items():
+        if played and run.last_is_best:
+            played[which] = next(iter(played.values()))
+        else:
+            played[which] = evaluate_game(
+                run.game, policies, episodes, seed, run.stochastic, hosting
+            )
+        run.results[which] = summary(agents, played[which], bounds)
+    return played
+
+
+def opened(
+    directory: RunDirectory, config: dict[str, Any], algorithm: Algorithm, game: Game
+) -> Run:
+    """A run as its directory holds it."""
+
+    seeds = range(config["seeds"])
+    loaded = {which: [load_policy(directory.path, k, which) for k in seeds] for which in WHICH}
+    policies = {
+        which: jax.tree.map(lambda *x: np.stack(x), *(policy for policy, _ in each))
+        for which, each in loaded.items()
+    }
+    steps = {which: [about["env_steps"] for _, about in each] for which, each in loaded.items()}
+    complete = directory.is_finished(config)
+    return Run(
+        config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic, steps,
+        (directory.result(config) if complete else None) or {}, complete=complete,
+        default=default_policy(directory.path),
+    )  # fmt: skip

@@ -1,0 +1,145 @@
+"""What is executed: the actors alone, saved as plain arrays, loaded as a team that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import greedy, sample
+from coterie.runs.policy_files import default_policy, load_policy
+from coterie.spec import EnvSpec
+from coterie.types import PRNGKey
+from coterie.views.joint_actions import JointView
+
+
+@dataclass(repr=False)
+class Team:
+    """A trained team, executed decentrally: each agent acts on its own observations.
+
+    Attributes:
+        agents: names, in the order of lists of observations and actions.
+        policy: the networks.
+        joint: the team was trained by central learning: one policy sees all and acts for all.
+        stochastic: the policies are distributions, from which actions can be sampled.
+        which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
+            they were trained for; None where that is not known.
+    """
+
+    agents: tuple[str, ...]
+    observation_sizes: tuple[int, ...]
+    action_counts: tuple[int, ...]
+    policy: PerAgent
+    joint: bool = False
+    stochastic: bool = False
+    which: str | None = None
+    env_steps: int | None = None
+
+    def __repr__(self) -> str:
+        steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
+        return f"Team({', '.join(self.agents)}; {self.which or 'its own'} policies{steps})"
+
+    def __post_init__(self) -> None:
+        self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
+        self._act = jax.jit(self._choose)
+
+    def initial_memory(self) -> Float[Array, "N H"]:
+        """Memory before the first observation; give it anew at every episode's start."""
+        return self.policy.initial_memory()
+
+    def act(
+        self,
+        observations: Any,
+        memory: Any,
+        action_masks: Any = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[Any, Any]:
+        """One action for each agent: the likeliest or most valued one, unless a key is given.
+
+        Without a key stochastic policies play their arg max too. That need not be as good as the
+        sampled play by which they are evaluated first: an arg max can walk in circles.
+
+        Args:
+            observations: one vector per agent, as a list or as a dict by agent name.
+            memory: what the last call returned, or ``initial_memory()``.
+            action_masks: legal actions per agent in the same form; all are legal without it.
+            key: sample the actions of stochastic policies with this key of ``jax.random``.
+
+        Returns:
+            the actions in the form of the observations (list of int, or dict), and the memory.
+        """
+        named = isinstance(observations, Mapping)
+        rows = self._rows(observations, "observations")
+        sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
+        if tuple(sizes) != self.observation_sizes:
+            raise UsageError(
+                f"observations must have sizes {list(self.observation_sizes)}; got {sizes}"
+            )
+        padded = np.zeros((len(self.agents), self._spec.observation_size), np.float32)
+        masks = self._spec.available_actions
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        if action_masks is not None:
+            rows = self._rows(action_masks, "action_masks")
+            if tuple(row.shape for row in rows) != tuple((k,) for k in self.action_counts):
+                raise UsageError(f"action_masks must have sizes {list(self.action_counts)}")
+            for i, row in enumerate(rows):
+                masks[i, : len(row)] = row
+        if key is not None and not self.stochastic:
+            raise UsageError("this team acts by values, there is nothing to draw from: no key")
+        actions, memory = self._act(memory, padded, masks, key)
+        chosen = np.asarray(actions).tolist()
+        return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), memory
+
+    def _rows(self, given: Any, word: str) -> list[np.ndarray]:
+        if isinstance(given, Mapping):
+            missing = [a for a in self.agents if a not in given]
+            if missing:
+                raise UsageError(f"{word} lack {', '.join(missing)}")
+            given = [given[a] for a in self.agents]
+        if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(
+            self.agents
+        ):
+            raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
+        return [np.asarray(row, np.float32) for row in given]
+
+    def _choose(self, memory: Any, observations: Any, mask: Any, key: Any) -> tuple[Array, Array]:
+        n = len(self.policy.index)
+        team = JointView(self._spec) if self.joint else None
+        if team:
+            observations, mask = team.observe(observations), team.mask(mask)
+        scores, memory = self.policy.step(memory, observations, jnp.zeros(n, bool))
+        if key is None:
+            actions = greedy(scores, mask)
+        else:
+            actions = sample(scores, mask, jax.random.uniform(key, (n,)))
+        return (team.split(actions) if team else actions), memory
+
+
+def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
+    """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``.
+
+    Args:
+        which: ``best`` by evaluation or ``last``; best unless given, or last where the agents'
+            interests conflict.
+    """
+    which = which or default_policy(Path(run))
+    policy, d = load_policy(Path(run), seed, which)
+    return Team(
+        agents=tuple(d["agents"]),
+        observation_sizes=tuple(d["observation_sizes"]),
+        action_counts=tuple(d["action_counts"]),
+        policy=policy,
+        joint=d["joint"],
+        stochastic=d["stochastic"],
+        which=which,
+        env_steps=d["env_steps"],
+    )

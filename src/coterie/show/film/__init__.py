@@ -1,0 +1,1 @@
+"""A team playing, recorded and drawn."""

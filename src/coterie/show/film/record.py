@@ -1,0 +1,228 @@
+"""Episodes of a trained team, step by step: what films and pages play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from coterie.envs.base import Environment
+from coterie.envs.scene import Scene, compact, union
+from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import greedy as best_actions
+from coterie.ops.action_selection import sample
+from coterie.runs.run import Run
+from coterie.types import PRNGKey
+
+MAX_STEPS = 2000
+"""An episode is not followed any longer."""
+
+End = Literal["terminated", "truncated", "cut"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One state of an episode, and what led to it.
+
+    Attributes:
+        scene: the state, drawn.
+        actions: what each agent did to get there, in words; empty at the start.
+        rewards: each agent's, of that step.
+        returns: the sum of each agent's rewards so far, undiscounted.
+        end: how the episode ended here, if it did; ``cut`` where it was followed no longer.
+    """
+
+    scene: Scene
+    actions: tuple[str, ...]
+    rewards: tuple[float, ...]
+    returns: tuple[float, ...]
+    end: End | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Episodes of one team.
+
+    Attributes:
+        title: who plays what.
+        agents: names, in the order of everything kept by agent.
+        episodes: frames from the start to the final state.
+    """
+
+    title: str
+    agents: tuple[str, ...]
+    episodes: tuple[tuple[Frame, ...], ...]
+
+    @cached_property
+    def view(self) -> tuple[float, float, float, float]:
+        """(left, top, width, height) that shows every frame of all episodes."""
+        return union([frame.scene for frames in self.episodes for frame in frames])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able and small: a shape is said once, however many frames it stays in.
+
+        Frames are ``[shape numbers, actions, rewards, returns, end]``, rewards to five digits.
+        """
+        shapes: dict[str, int] = {}
+        table: list[list[Any]] = []
+
+        def number(shape: Any) -> int:
+            row = compact(shape)
+            if (known := shapes.setdefault(repr(row), len(table))) == len(table):
+                table.append(row)
+            return known
+
+        episodes = [
+            [
+                [
+                    [number(shape) for shape in frame.scene.shapes],
+                    list(frame.actions),
+                    [_digits(r) for r in frame.rewards],
+                    [_digits(r) for r in frame.returns],
+                    frame.end,
+                ]
+                for frame in frames
+            ]
+            for frames in self.episodes
+        ]
+        return {
+            "title": self.title,
+            "agents": list(self.agents),
+            "view": [_digits(x) for x in self.view],
+            "shapes": table,
+            "episodes": episodes,
+        }
+
+
+class NoPictures(UsageError):
+    """The environment cannot be drawn."""
+
+
+def python_environment(name: str) -> str:
+    """Why a Python environment cannot be watched."""
+    return (
+        f"{name} is a Python environment, and only environments written in JAX are drawn: act in "
+        "it with coterie.load and show it with its own render"
+    )
+
+
+def _digits(x: float) -> float:
+    return float(f"{x:.5g}")
+
+
+def record(
+    run: Run,
+    seed: int = 0,
+    which: str | None = None,
+    episodes: int = 1,
+    greedy: bool | None = None,
+    episode_seed: int = 0,
+) -> Recording:
+    """Episodes that one trained team plays in the environment it was trained in.
+
+    Args:
+        seed: which team, counted from 0.
+        which: its ``best`` policy or its ``last``; ``Run.which`` unless given.
+        greedy: play the likeliest or most valued actions; stochastic policies are sampled unless
+            this is True.
+        episode_seed: of the starts.
+
+    Raises:
+        UsageError: there is no such team, or it cannot be drawn from.
+        NoPictures: the environment has none.
+    """
+    which = which or run.which
+    greedy = not run.stochastic if greedy is None else greedy
+    if which not in run.policies:
+        raise UsageError(f"which must be {' or '.join(run.policies)}; got {which!r}")
+    seeds = run.config["seeds"]
+    if not 0 <= seed < seeds:
+        raise UsageError(f"the run has teams 0 to {seeds - 1}; there is no team {seed}")
+    if episodes < 1:
+        raise UsageError(f"episodes must be at least 1; got {episodes}")
+    if not greedy and not run.stochastic:
+        raise UsageError(
+            f"{run.config['algorithm']} acts by values: there is nothing to sample from"
+        )
+    if not isinstance(run.game.env, Environment):
+        raise NoPictures(python_environment(run.config["environment"]))
+    policy = jax.tree.map(lambda x: x[seed], run.policies[which])
+    player = _Player(run, policy, greedy)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(episode_seed), 0xF11A), episodes)
+    played = tuple(tuple(player.episode(key)) for key in keys)
+    trained = run.policy_steps.get(which)
+    steps = trained[seed] if trained else None
+    of_step = "" if steps is None else f" of step {steps:,}"
+    title = f"{run.config['algorithm']} on {run.config['environment']}, team {seed}, {which} policy"
+    manner = "greedy" if greedy else "sampled"
+    return Recording(f"{title}{of_step}, {manner}", run.game.players.agents, played)
+
+
+class _Player:
+    """Plays episodes on the host, one compiled step at a time."""
+
+    def __init__(self, run: Run, policy: PerAgent, greedy: bool):
+        self.game, self.policy, self.greedy = run.game, policy, greedy
+        self.name = run.config["environment"]
+        self.names = run.game.native.action_names()
+        self._advance = jax.jit(self._step)
+        self._reset = jax.jit(run.game.reset)
+
+    def _step(self, state: Any, shown: Any, memory: Array, key: PRNGKey) -> tuple[Any, ...]:
+        """One step: state, view, memory, and the actions of the environment's own agents."""
+        act_key, step_key = jax.random.split(key)
+        n = self.game.spec.n_agents
+        scores, memory = self.policy.step(memory, shown.observations, jnp.zeros(n, bool))
+        if self.greedy:
+            actions = best_actions(scores, shown.action_mask)
+        else:
+            actions = sample(scores, shown.action_mask, jax.random.uniform(act_key, (n,)))
+        state, shown = self.game.step(step_key, state, actions)
+        own = self.game.team.split(actions) if self.game.joint else actions
+        return state, shown, memory, own
+
+    def episode(self, key: PRNGKey) -> Iterator[Frame]:
+        """The frames of one episode; the last one is its final state."""
+        reset_key, play_key = jax.random.split(key)
+        state, shown = self._reset(reset_key)
+        memory = self.policy.initial_memory()
+        returns = np.zeros(len(self.names))
+        nothing = (0.0,) * len(returns)
+        yield Frame(self._draw(state, None), (), nothing, nothing)
+        for t in range(MAX_STEPS):
+            state, shown, memory, actions = self._advance(
+                state, shown, memory, jax.random.fold_in(play_key, t)
+            )
+            chosen = np.asarray(actions).tolist()
+            rewards = np.asarray(shown.rewards, np.float64)
+            returns = returns + rewards
+            end = self._end(shown, t + 1)
+            words = tuple(names[a] for names, a in zip(self.names, chosen, strict=True))
+            scene = self._draw(state, chosen)
+            yield Frame(scene, words, tuple(rewards.tolist()), tuple(returns.tolist()), end)
+            if end:
+                return
+
+    def _draw(self, state: Any, actions: list[int] | None) -> Scene:
+        scene = self.game.native.scene(jax.device_get(state.env), actions)
+        if scene is None:
+            raise NoPictures(
+                f"{self.name} cannot be watched: it has no pictures (its class needs a method "
+                "scene, see docs/reports.md)"
+            )
+        return scene
+
+    @staticmethod
+    def _end(shown: Any, steps: int) -> End | None:
+        if bool(shown.terminated):
+            return "terminated"
+        if bool(shown.truncated):
+            return "truncated"
+        return "cut" if steps == MAX_STEPS else None

@@ -1,0 +1,100 @@
+"""Returns of a run's policies for the terminal: whose, of which step, played how, which return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from coterie.errors import UsageError
+from coterie.runs.evaluation import interests_conflict, team_return
+from coterie.runs.run import Run
+from coterie.show.metrics import PLAY, in_words
+from coterie.show.numbers import folded, interval, number
+from coterie.show.terminal.console import line
+from coterie.training.evaluate import return_metrics
+
+
+def render_returns(
+    run: Run,
+    results: Mapping[str, Mapping[str, Any]],
+    metric: str | None = None,
+    greedy: bool = False,
+) -> RenderableType:
+    """A table for each kind of policies, one for both where they are the same: sampled play first,
+    greedy beside it.
+
+    Args:
+        results: by ``best`` and ``last``, what ``Run.evaluate`` returns.
+        metric: the one to show, such as ``eval/length``; the run's own unless given.
+        greedy: show greedy play only.
+    """
+    names = chosen_metrics(run, next(iter(results.values())), metric, greedy)
+    parts: list[RenderableType] = []
+    together = [list(results)] if run.last_is_best else [[which] for which in results]
+    for which in together:
+        parts += [line()] * bool(parts)
+        parts += [line(policies(run, *which), style="bold"), _table(results[which[0]], names)]
+    return Group(*parts)
+
+
+def asked_metrics(run: Run, metric: str | None, greedy: bool) -> list[str]:
+    """The metrics of an evaluation: the one asked for, those of greedy play, or all.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    agents, plays = run.game.players.agents, ["eval"] + ["eval_sampled"] * run.stochastic
+    nothing = np.zeros((1, len(agents))), np.zeros(1)
+    names = [name for play in plays for name in return_metrics(play, agents, *nothing)]
+    if metric is None:
+        return [name for name in names if name.startswith("eval/") or not greedy]
+    if metric not in names:
+        raise UsageError(f"there is no metric {metric!r}; there are {', '.join(names)}")
+    return [metric]
+
+
+def chosen_metrics(
+    run: Run, metrics: Mapping[str, Any], metric: str | None, greedy: bool
+) -> list[str]:
+    """The metrics to show: the one asked for, or the run's returns and the episodes' length."""
+    if metric is not None:
+        return [metric]
+    shown = [team_return(run.game.players)]
+    if interests_conflict(run.game):
+        named = (name.partition("/")[2] for name in metrics)
+        shown = list(dict.fromkeys(name for name in named if name.startswith("return/agent/")))
+    plays = ["eval"] if greedy else list(PLAY)
+    names = [f"{play}/{name}" for name in (*shown, "length") for play in plays]
+    return [name for name in names if name in metrics]
+
+
+def policies(run: Run, *which: str) -> str:
+    """The policies of all seeds in words: "best policies, of steps 400,000 and 1,000,000"."""
+    steps = sorted({k for k in run.policy_steps.get(which[0], []) if k is not None})
+    words = f"{' and '.join(which)} policies"
+    if not steps:
+        return words
+    few = [f"{k:,}" for k in steps] if len(steps) <= 3 else [f"{steps[0]:,} to {steps[-1]:,}"]
+    several = "s" if len(steps) > 1 else ""
+    return f"{words}, of step{several} {' and '.join(few)}"
+
+
+def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+    seeds = max(metrics[name]["seeds"] for name in names)
+    headers = ["mean", "95% interval"] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
+    table = Table("", *headers, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for name in names:
+        m = metrics[name]
+        ends = interval(m["ci95"] or m.get("ci95_episodes"))
+        if ends and not m["ci95"]:
+            ends += " over episodes"
+        cells = [line(number(m["mean"]), style="bold"), ends]
+        cells += [number(m["iqm"]), folded(m["per_seed"])] if seeds > 1 else []
+        table.add_row(in_words(name), *cells)
+    return table

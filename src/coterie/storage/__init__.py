@@ -1,0 +1,1 @@
+"""Files of a run: whole or not there, with digests, one writer at a time."""

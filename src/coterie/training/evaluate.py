@@ -1,0 +1,130 @@
+"""Playing episodes without learning, compiled; what every reported return is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.action_selection import greedy, sample
+from coterie.types import PRNGKey
+from coterie.views.game import Game
+
+NO_LIMIT_STEPS = 10_000
+"""Episodes of a game without a time limit are cut here when they are evaluated."""
+
+
+def play(
+    game: Game,
+    policy: PerAgent,
+    key: PRNGKey,
+    episodes: int,
+    sampled: Bool[Array, " E"] | None = None,
+) -> tuple[Float[Array, "E R"], Float[Array, " E"]]:
+    """Episodes from fresh starts: returns of the environment's own rewards, and lengths.
+
+    Args:
+        sampled: episodes whose actions are drawn from the policy; the others are greedy.
+    """
+    return play_watched(game, policy, key, episodes, sampled)[:2]
+
+
+Watch = Callable[..., tuple[Int[Array, "E N"], Any]]
+"""(t, state [E], actions [E, N], live [E], notes) -> the actions to be taken, the new notes."""
+
+
+def play_watched(
+    game: Game,
+    policy: PerAgent,
+    key: PRNGKey,
+    episodes: int,
+    sampled: Bool[Array, " E"] | None = None,
+    watch: Watch | None = None,
+    notes: Any = (),
+) -> tuple[Float[Array, "E R"], Float[Array, " E"], Any]:
+    """``play``, with a function that sees every step and may change what is done in it.
+
+    Args:
+        watch: called before each step with the states and the actions that the policy chose.
+        notes: what it keeps at first; an array or a tree of them.
+
+    Returns: returns, lengths, and the notes in the end.
+    """
+    reset_key, step_key, draw_key = jax.random.split(key, 3)
+    state, shown = jax.vmap(game.reset)(jax.random.split(reset_key, episodes))
+    n = game.spec.n_agents
+    limit = game.spec.time_limit or NO_LIMIT_STEPS
+    never = jnp.zeros((episodes, n), bool)
+
+    def going(carry: Any) -> Array:
+        t, over = carry[0], carry[4]
+        return (t < limit) & ~jnp.all(over)
+
+    def step(carry: Any) -> Any:
+        t, state, shown, memory, over, returns, lengths, notes = carry
+        scores, memory = policy.step(memory, shown.observations, never)
+        actions = greedy(scores, shown.action_mask)
+        if sampled is not None:
+            u = jax.random.uniform(jax.random.fold_in(draw_key, t), actions.shape)
+            drawn = sample(scores, shown.action_mask, u)
+            actions = jnp.where(sampled[:, None], drawn, actions)
+        if watch is not None:
+            actions, notes = watch(t, state, actions, ~over, notes)
+        keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
+        state, shown = jax.vmap(game.step)(keys, state, actions)
+        live = ~over
+        returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
+        over = over | shown.terminated | shown.truncated
+        return t + 1, state, shown.onward(), memory, over, returns, lengths + live, notes
+
+    memory = policy.initial_memory(episodes)
+    start = (
+        0,
+        state,
+        shown,
+        memory,
+        jnp.zeros(episodes, bool),
+        jnp.zeros((episodes, game.players.n_agents)),
+        jnp.zeros(episodes),
+        notes,
+    )
+    *_, returns, lengths, notes = jax.lax.while_loop(going, step, start)
+    return returns, lengths, notes
+
+
+def play_both(
+    game: Game, policy: PerAgent, key: PRNGKey, episodes: int, stochastic: bool
+) -> dict[str, tuple[Array, Array]]:
+    """Greedy episodes as ``eval`` and, if the policy is stochastic, as many ``eval_sampled``."""
+    if not stochastic:
+        return {"eval": play(game, policy, key, episodes)}
+    sampled = jnp.arange(2 * episodes) >= episodes
+    returns, lengths = play(game, policy, key, 2 * episodes, sampled)
+    return {
+        "eval": (returns[:episodes], lengths[:episodes]),
+        "eval_sampled": (returns[episodes:], lengths[episodes:]),
+    }
+
+
+def return_metrics(
+    prefix: str, agents: tuple[str, ...], returns: Any, lengths: Any
+) -> dict[str, float]:
+    """Mean returns and length under their fixed names.
+
+    Args:
+        returns: [E, N] or already averaged [N]; lengths: [E] or a number.
+    """
+    mean = np.asarray(returns, np.float64).reshape(-1, len(agents)).mean(0)
+    if not np.all(np.isfinite(mean)):
+        raise UsageError(f"returns are not finite: {dict(zip(agents, mean.tolist(), strict=True))}")
+    metrics = {f"{prefix}/return/agent/{a}": float(r) for a, r in zip(agents, mean, strict=True)}
+    metrics[f"{prefix}/return/team_sum"] = float(mean.sum())
+    metrics[f"{prefix}/return/team_mean"] = float(mean.mean())
+    metrics[f"{prefix}/length"] = float(np.mean(lengths, dtype=np.float64))
+    return metrics

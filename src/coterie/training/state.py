@@ -1,0 +1,114 @@
+"""All that training changes, in one tree; its first value, its totals, its best policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt
+
+from coterie.learners.contract import Algorithm
+from coterie.networks.per_agent import PerAgent
+from coterie.training.rollout import Episodes
+from coterie.types import PRNGKey, PyTree
+from coterie.views.game import Game
+from coterie.views.vector import init_vector
+
+
+class Best(eqx.Module):
+    """The policy that evaluated best so far, its mean team return, and when it was evaluated.
+
+    Before the first evaluation of a trained policy the score is -∞. ``iteration`` is two 32-bit
+    words, low first.
+    """
+
+    policy: PerAgent
+    score: Float[Array, ""]
+    iteration: UInt[Array, "2"]
+
+
+class TrainState(eqx.Module):
+    """All that training changes, for one seed; a run holds it with a leading axis of seeds.
+
+    Attributes:
+        learner: parameters, targets, optimiser, replay, normalisers.
+        vector: the K environments and their prepared starts; for hosted environments what it
+            takes to bring them to the same states again (``hosted_rollout.HostedVector``).
+        memory: [B, N, H] recurrent memory of acting.
+        key, judge_key: randomness of everything to come: training, evaluation.
+        episodes, losses: totals since the last line of the log.
+        best: the best evaluated policy.
+    """
+
+    learner: PyTree
+    vector: Any
+    memory: Float[Array, "B N H"]
+    key: PRNGKey
+    judge_key: PRNGKey
+    episodes: Episodes
+    losses: dict[str, Array]
+    best: Best
+
+
+def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
+    """One seed's state before its first step, with its environments."""
+    state, vector_key = init_learning(algorithm, game, key)
+    steps, environments = algorithm.rollout_shape()
+    vector = init_vector(game, vector_key, environments, steps + algorithm.whole_episodes)
+    return dataclasses.replace(state, vector=vector)
+
+
+def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[TrainState, PRNGKey]:
+    """One seed's state without its environments, and the key to draw those."""
+    learner_key, vector_key, run_key, judge_key = jax.random.split(key, 4)
+    learner = algorithm.init(learner_key, game)
+    policy = algorithm.policy(learner)
+    zero = jnp.zeros(())
+    state = TrainState(
+        learner=learner,
+        vector=None,
+        memory=policy.initial_memory(algorithm.rollout_shape()[1]),
+        key=run_key,
+        judge_key=judge_key,
+        episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
+        losses=dict.fromkeys(algorithm.metrics, zero),
+        best=Best(policy, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros(2, jnp.uint32)),
+    )
+    return state, vector_key
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+    """The sum of two trees, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def better_of(
+    policy: PerAgent, score: Float[Array, ""], iteration: UInt[Array, "2"], best: Best
+) -> Best:
+    """The policy that scored more; the present one if they are equal.
+
+    The untrained policy, of iteration 0, does not compete: its score says nothing of learning.
+    """
+    better = (score >= best.score) & jnp.any(iteration > 0)
+    now = Best(policy, score, iteration)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
+
+
+def words(count: int) -> np.ndarray:
+    """A count as two 32-bit words, low first."""
+    return np.array([count % 2**32, count >> 32], np.uint32)
+
+
+def chosen_score(played: dict[str, tuple[Any, Any]], stochastic: bool) -> Any:
+    """Mean team return that policies are chosen by: as they act, so sampled if they sample."""
+    return played["eval_sampled" if stochastic else "eval"][0].sum(-1).mean(-1)
+
+
+def clear_totals(state: TrainState) -> TrainState:
+    """The state with its log totals at zero."""
+    zeros = jax.tree.map(jnp.zeros_like, (state.episodes, state.losses))
+    return eqx.tree_at(lambda s: (s.episodes, s.losses), state, zeros)

@@ -1,0 +1,358 @@
+"""How a learner sees an environment: padded, masked, time-limited, reset by itself.
+
+``Game`` is one environment made uniform; ``VectorState`` is K of them stepping together, with
+starts prepared in batches outside the scan (a reset costs more than a step).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.envs.base import Environment
+from coterie.errors import UsageError
+from coterie.spec import EnvSpec, Hosted, Reward
+from coterie.types import PRNGKey, PyTree, TimeStep
+from coterie.views.joint_actions import JointView
+
+Central = Literal["none", "state", "joint"]
+
+
+class Sight(eqx.Module):
+    """What agents act on. Those that are not alive observe zeros and have action 0 alone."""
+
+    observations: Float[Array, "*S N O"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
+
+
+class View(eqx.Module):
+    """A ``TimeStep`` made complete: nothing is missing, everything is padded.
+
+    Attributes:
+        rewards: those of the environment's own agents, R of them (R = N but under central
+            learning, where N = 1).
+        terminated, truncated: how the episode ended at this step, if it did.
+        truncated_alone, final: the agents that were truncated while others went on, and where the
+            step led from their point of view (``Game.final``); None where that makes no difference.
+    """
+
+    observations: Float[Array, "*S N O"]
+    rewards: Float[Array, "*S R"]
+    terminated: Bool[Array, "*S"]
+    truncated: Bool[Array, "*S"]
+    action_mask: Bool[Array, "*S N A"]
+    alive: Bool[Array, "*S N"]
+    central: Float[Array, "*S Z"]
+    truncated_alone: Bool[Array, "*S N"] | None = None
+    final: Sight | None = None
+
+    def onward(self) -> View:
+        """The part that is acted on next."""
+        return dataclasses.replace(self, truncated_alone=None, final=None)
+
+
+class GameState(eqx.Module):
+    """One environment's own state, the steps taken in this episode, and who is still alive.
+
+    ``alive`` is of the environment's own agents; None where they always are.
+    """
+
+    env: PyTree
+    t: Int[Array, "*S"]
+    alive: Bool[Array, "*S R"] | None = None
+
+
+class Ends(eqx.Module):
+    """How a step ended the episode, if it did; who is alive then, and who was truncated alone."""
+
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    alive: Bool[Array, " R"]
+    truncated_alone: Bool[Array, " R"]
+
+
+def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> Ends:
+    """Reads the end flags of a step, for the episode or per agent.
+
+    With flags per agent the episode ends when no agent is left: as a truncation if any of the last
+    ones was truncated, else as a termination. An agent flagged as both is terminated; one that is
+    not alive any more and was not flagged has died. At a truncation those count as alive that were
+    truncated: their final observations are bootstrapped from.
+
+    Args:
+        before: who was alive when the step was taken.
+    """
+    given = before if shown.alive is None else shown.alive
+    terminated, truncated = (jnp.asarray(x, bool) for x in (shown.terminated, shown.truncated))
+    if terminated.ndim == truncated.ndim == 0:
+        return Ends(terminated, truncated, given, jnp.zeros_like(before))
+    cut = before & truncated & ~terminated
+    staying = given & ~(terminated | truncated)
+    over = ~jnp.any(staying)
+    terminated = over & ~jnp.any(cut)
+    return Ends(
+        terminated=terminated,
+        truncated=over & ~terminated,
+        alive=jnp.where(over, jnp.where(terminated, before, cut), staying),
+        truncated_alone=cut & ~over,
+    )
+
+
+@dataclass(frozen=True)
+class Game:
+    """An environment as a learner sees it.
+
+    What is promised and how it is seen holds for every environment; ``reset``, ``step``,
+    ``trace`` and ``varies`` are of native ones only, whose dynamics can be compiled.
+
+    Attributes:
+        env: the native environment, or a hosted one, which is stepped elsewhere.
+        central: what z is: nothing, the environment's state, or the joint observation.
+        reward: whom the learner is paid for; the environment's own rewards stay in the record.
+        joint: the team appears as one agent that sees everything and chooses joint actions.
+    """
+
+    env: Environment | Hosted
+    central: Central = "none"
+    reward: Reward = "individual"
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        self.env.spec()  # asked here, before anything of it is traced
+
+    @property
+    def players(self) -> EnvSpec:
+        """The environment's own agents, who are paid and reported."""
+        return self.env.spec()
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The agents that learn."""
+        return self.team.spec if self.joint else self.players
+
+    @cached_property
+    def team(self) -> JointView:
+        """How the environment's agents appear as one."""
+        return JointView(self.players)
+
+    @property
+    def central_size(self) -> int:
+        spec = self.players
+        sizes = {
+            "none": 0,
+            "state": spec.central_size,
+            "joint": spec.n_agents * spec.observation_size,
+        }
+        return sizes[self.central]
+
+    @property
+    def native(self) -> Environment:
+        """The environment, where it is compiled."""
+        assert isinstance(self.env, Environment)
+        return self.env
+
+    @property
+    def mortal(self) -> bool:
+        """Whether agents can leave before the episode ends; of Python environments that is open."""
+        return isinstance(self.env, Hosted) or self.varies[1]
+
+    @property
+    def truncates_alone(self) -> bool:
+        """Whether an agent truncated while others go on keeps its bootstrap.
+
+        Under a common reward it is to the team as if it had died.
+        """
+        if self.reward != "individual" or self.joint:
+            return False
+        return isinstance(self.env, Hosted) or self._shapes[1].truncated.ndim > 0
+
+    def reset(self, key: PRNGKey) -> tuple[GameState, View]:
+        state, shown = self.native.reset(key)
+        everybody = jnp.ones(self.players.n_agents, bool)
+        alive = everybody if shown.alive is None else shown.alive
+        no = jnp.zeros((), bool)
+        ends = Ends(no, no, alive, ~everybody)
+        t = jnp.zeros((), jnp.int32)
+        view = self._complete(shown, ends).onward()  # no step led to a start
+        return GameState(state, t, alive if self.mortal else None), view
+
+    def step(
+        self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
+    ) -> tuple[GameState, View]:
+        """One step; at the time limit an episode that is not over is truncated."""
+        own = self.team.split(actions) if self.joint else actions
+        env_state, led_to = self.native.step(key, state.env, own)
+        t = state.t + 1
+        everybody = jnp.ones(self.players.n_agents, bool)
+        before = everybody if state.alive is None else state.alive
+        self._check(led_to)
+        ends = ends_of(led_to, before)
+        shown = self._complete(led_to, ends)
+        if self.players.time_limit is not None:
+            cut = (t >= self.players.time_limit) | shown.truncated
+            shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
+        if not self.mortal:
+            return GameState(env_state, t), shown
+        # What is paid to the dead counts for the team, but it need not be a number.
+        counts = before | jnp.isfinite(shown.rewards)
+        shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
+        return GameState(env_state, t, ends.alive), shown
+
+    def trace(self) -> None:
+        """Goes through a reset and a step without computing: wrong shapes are found here."""
+
+        def both(key: PRNGKey) -> Any:
+            reset_key, step_key = jax.random.split(key)
+            state, _ = self.reset(reset_key)
+            return self.step(step_key, state, jnp.zeros(self.spec.n_agents, jnp.int32))
+
+        jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
+
+    @cached_property
+    def varies(self) -> tuple[bool, bool]:
+        """Whether action masks, and alive flags, ever differ from one step to another."""
+        masks = any(x.action_mask is not None for x in self._shapes)
+        alive = any(x.alive is not None for x in self._shapes)
+        flags = any(x.terminated.ndim + x.truncated.ndim for x in self._shapes)
+        return masks or (self.joint and (alive or flags)), alive or flags
+
+    @cached_property
+    def _shapes(self) -> tuple[TimeStep, TimeStep]:
+        """The shapes of what a native environment shows after a reset and after a step."""
+
+        def step(key: PRNGKey, state: Any) -> TimeStep:
+            actions = jnp.zeros(self.players.n_agents, jnp.int32)
+            return self.native.step(key, state, actions)[1]
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state, first = jax.eval_shape(self.native.reset, key)
+        # A step that raises says so where it is taken, not in a reset.
+        with contextlib.suppress(Exception):
+            return first, jax.eval_shape(step, key, state)
+        return first, first
+
+    def _check(self, shown: TimeStep) -> None:
+        """UsageError where a shape is not that of the spec."""
+        n = self.players.n_agents
+        for word, array, sizes in (
+            ("rewards", shown.rewards, ((n,),)),
+            ("alive", shown.alive, ((n,),)),
+            ("terminated", shown.terminated, ((), (n,))),
+            ("truncated", shown.truncated, ((), (n,))),
+        ):
+            if array is not None and jnp.shape(array) not in sizes:
+                wanted = " or ".join(map(str, sizes))
+                raise UsageError(f"{word} must have shape {wanted}; got {jnp.shape(array)}")
+
+    def _complete(self, shown: TimeStep, ends: Ends) -> View:
+        """Pads observations to [N, O] and fills in masks, alive flags and z."""
+        self._check(shown)
+        spec = self.players
+        available = jnp.asarray(spec.available_actions)
+        observations = pad_observations(shown.observations, spec)
+        size = (spec.n_agents, spec.observation_size)
+        if observations.shape != size:
+            raise UsageError(f"observations must have shape {size}; got {observations.shape}")
+        mask = shown.action_mask
+        if mask is None:
+            mask = available
+        elif mask.shape != available.shape:
+            raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
+        given = (observations, mask & available, ends.alive, shown.central)
+        seen, alone = self.see(*given), ends.truncated_alone
+        final = self.final(*given, alone) if self.truncates_alone else None
+        return View(
+            observations=seen.observations,
+            rewards=jnp.asarray(shown.rewards, jnp.float32),
+            terminated=jnp.asarray(ends.terminated, bool),
+            truncated=jnp.asarray(ends.truncated, bool),
+            action_mask=seen.action_mask,
+            alive=seen.alive,
+            central=seen.central,
+            truncated_alone=None if final is None else alone,
+            final=final,
+        )
+
+    def see(
+        self,
+        observations: Float[Array, "*S R O"],
+        action_mask: Bool[Array, "*S R A"],
+        alive: Bool[Array, "*S R"],
+        central: Float[Array, "*S _"] | None,
+    ) -> Sight:
+        """What the agents that learn see of what is padded and complete, with any leading axes.
+
+        Args:
+            central: the environment's state, where it offers one.
+        """
+        if self.mortal:
+            observations = jnp.where(alive[..., None], observations, 0.0)
+            action_mask = usable(action_mask, alive)
+        z = self._central(observations, central)
+        if self.joint:
+            observations = self.team.observe(observations)
+            action_mask = self.team.mask(action_mask)
+            alive = jnp.any(alive, axis=-1, keepdims=True)
+        return Sight(observations, action_mask, alive, z)
+
+    def final(
+        self,
+        observations: Float[Array, "*S N O"],
+        action_mask: Bool[Array, "*S N A"],
+        alive: Bool[Array, "*S N"],
+        central: Float[Array, "*S _"] | None,
+        truncated_alone: Bool[Array, "*S N"],
+    ) -> Sight:
+        """Where a step led: as ``see``, but who was truncated alone still sees its last moment.
+
+        Where z is the joint observation there is one for each agent, [..., N, Z]: those that were
+        truncated alone see each other's last moment, too, all others do not see them any more.
+        """
+        onward = self.see(observations, action_mask, alive, central)
+        last = self.see(observations, action_mask, alive | truncated_alone, central)
+        z = onward.central
+        if self.central == "joint":
+            alone = truncated_alone[..., None]
+            z = jnp.where(alone, last.central[..., None, :], z[..., None, :])
+        return Sight(last.observations, last.action_mask, alive, z)
+
+    def _central(
+        self, observations: Float[Array, "*S R O"], state: Float[Array, "*S _"] | None
+    ) -> Float[Array, "*S Z"]:
+        lead = observations.shape[:-2]
+        if self.central == "joint":
+            return observations.reshape(*lead, -1)
+        if self.central == "none":
+            return jnp.zeros((*lead, 0), jnp.float32)
+        if state is None:
+            raise UsageError("this environment offers no state; use --central joint")
+        if jnp.shape(state) != (*lead, self.players.central_size):
+            raise UsageError(
+                f"central must have the {self.players.central_size} numbers of the spec; "
+                f"got shape {jnp.shape(state)}"
+            )
+        return jnp.asarray(state, jnp.float32)
+
+
+def usable(mask: Bool[Array, "*S N A"], alive: Bool[Array, "*S N"]) -> Bool[Array, "*S N A"]:
+    """The mask, of action 0 alone for agents that are not alive."""
+    return jnp.where(alive[..., None], mask, jnp.arange(mask.shape[-1]) == 0)
+
+
+def pad_observations(observations: Any, spec: EnvSpec) -> Float[Array, "N O"]:
+    """Unequal observation vectors (a tuple) padded with zeros to [N, O]; [N, O] unchanged."""
+    if isinstance(observations, tuple):
+        width = spec.observation_size
+        rows = [jnp.pad(jnp.asarray(o, jnp.float32), (0, width - o.shape[0])) for o in observations]
+        return jnp.stack(rows)
+    return jnp.asarray(observations, jnp.float32)
