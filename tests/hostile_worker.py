@@ -212,7 +212,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "a hosted one": {"environment": "gymnasium:evil/Env-v0"},
     "a module of PettingZoo": {"environment": "pettingzoo:evil"},
     "a file": {"environment": f"matrix/{PLACE}/payoffs.npy"},
-    "an algorithm that is a module": {"algorithm": "_base"},
+    "an algorithm that is a module": {"algorithm": "__init__"},
     "one elsewhere": {"algorithm": "../evil"},
     "one with a dot": {"algorithm": "vdn.os"},
     "a word for a class": {"settings": {"__class__": "os.system"}},

@@ -28,7 +28,6 @@ from coterie.flags import flags
 from coterie.python_envs.settings import Hosting
 from coterie.runs import api, loop
 from coterie.runs import config as configs
-from coterie.runs import evaluation as run_evaluation
 from coterie.runs import run as opened_runs
 from coterie.storage.run_directory import RunDirectory
 from coterie.views.game import Game
@@ -241,7 +240,7 @@ def resumed(home: Path, tally: Tally) -> None:
 
 def evaluated(home: Path, tally: Tally) -> None:
     """``Run.evaluate(episodes=, seed=)``."""
-    run_evaluation.evaluate_game = begin
+    opened_runs.evaluate_game = begin
     game = Game(coterie.make("matrix/climbing"))
     run = opened_runs.Run({}, game, {"best": None, "last": None}, None, 0)
     for name in ("episodes", "seed"):

@@ -23,7 +23,8 @@ from coterie.cli.entry import HELP, main
 from coterie.cli.parsing import whole_number
 from coterie.cli.table import COMMANDS
 from coterie.flags import flags
-from coterie.show.terminal.progress import TrainDisplay, clock, plural, short, size
+from coterie.show.numbers import clock, plural, short, size
+from coterie.show.terminal.progress import TrainDisplay
 
 SMALL = ["--environments", "4", "--hidden", "8", "--batch-size", "16", "--buffer-size", "1e3",
          "--learning-starts", "50", "--update-ratio", ".25"]  # fmt: skip
@@ -493,7 +494,7 @@ def coterie_process(*args: str, cwd: Path, **more) -> subprocess.Popen:
         "XLA_FLAGS": FLAGS,
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "coterie.cli.entry", *args]
+    command = [sys.executable, "-m", "coterie.cli", *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **(pipes | more))
 

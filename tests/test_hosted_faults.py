@@ -21,7 +21,7 @@ from quick import quick_compilation
 import coterie
 from coterie import EnvironmentFault, Hosting
 from coterie.python_envs import evaluate as hosted_play
-from coterie.python_envs import rollout as hosted_rollout
+from coterie.python_envs import record
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.bookkeeping import Restarts, Seconds
 from coterie.python_envs.opening import open_hosted
@@ -97,7 +97,7 @@ def one_program(tmp_path_factory):
     with quick_compilation(tmp_path_factory.mktemp("compiled")) as patch:
         patch.setattr(hosted_lanes, "CHUNK_STEPS", 32)
         patch.setattr(plan, "EPISODES", 2)
-        for module in (hosted_play, hosted_rollout):
+        for module in (hosted_play, record):
             patch.setattr(module, "NO_LIMIT_STEPS", LIMIT)
         programs = {}
 

@@ -24,7 +24,7 @@ from coterie import EnvironmentFault, Hosting, UsageError
 from coterie.algorithms import algorithms
 from coterie.cli.entry import main
 from coterie.python_envs import evaluate as hosted_play
-from coterie.python_envs import opening as hosting
+from coterie.python_envs import opening
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.opening import open_hosted
 from coterie.python_envs.probe import pays_in_common
@@ -347,7 +347,7 @@ def test_what_hangs_before_training_is_named():
         time.sleep(60)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosting, "OPENING", 0.5)
+        patch.setattr(opening, "OPENING", 0.5)
         with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
             open_hosted("late", late, Hosting(step_timeout=1.0))
     with pytest.raises(EnvironmentFault, match=r"sleeps, step 1 .*: did not return within 0\.5 s"):

@@ -61,7 +61,7 @@ def settings(algorithm: str, environment, steps: int, **asked) -> tuple[tuple[in
 
     made = make(algorithm)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coterie.runs.loop.Loop", begin)
+        patch.setattr("coterie.runs.api.Loop", begin)
         with pytest.raises(Begun):
             coterie.train(made, environment, steps, report=report, reward="sum", **asked)
     names = ("evaluations", "evaluation_episodes", "final_episodes")

@@ -13,7 +13,7 @@ import coterie
 from coterie.cli.entry import main
 from coterie.envs.scene import Circle, Scene
 from coterie.runs.api import open_run, resume, train
-from coterie.show.film.record import record
+from coterie.show.film.recording import record
 from coterie.views.game import Game
 
 calls: dict[int, int] = {}

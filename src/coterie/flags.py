@@ -127,6 +127,3 @@ def _attributes_section(cls: type) -> dict[str, str]:
     _, found, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section if found else "", re.M)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
-
-
-__all__ = ["Flag", "field_docs", "flags", "render_help"]

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.python_envs.adapters.environment import HostedEnvironment
 
 Reward = Literal["individual", "sum", "mean"]
 """What the learner is paid: each agent its own reward, or one common reward for all."""
@@ -95,7 +94,7 @@ class Hosted:
     """
 
     name: str
-    make: Callable[[], HostedEnvironment]
+    make: Callable[[], Any]
     promise: EnvSpec
 
     def spec(self) -> EnvSpec:

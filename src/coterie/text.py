@@ -1,15 +1,17 @@
 """Text that others wrote (names, paths, settings, errors of their code): shown, never obeyed.
 
 What a medium would obey beside control characters is that medium's own business: markup of the
-terminal in ``show/terminal.py``, letters of a picture in ``show/lettering.py``, HTML in
+terminal in ``show/terminal/console.py``, letters of a picture in ``show/lettering.py``, HTML in
 ``show/report/html.py``.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _JOINERS = "\u200c\u200d"
 """Invisible characters that scripts and emoji are written with."""
@@ -55,3 +57,16 @@ def file_name(text: str) -> str:
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
     head = name.encode()[: _FILE_NAME - len(digest) - 1].decode(errors="ignore")
     return f"{head}-{digest}"
+
+
+def did_you_mean(
+    word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6, prefix: str = ""
+) -> str:
+    """ "; did you mean vdn?", or ``otherwise``, where nothing known is like the word.
+
+    Args:
+        cutoff: how much alike they must be, from 0 to 1.
+        prefix: stands before the word that is meant.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {prefix}{near[0]}?" if near else otherwise

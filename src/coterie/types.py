@@ -42,7 +42,7 @@ class TimeStep(eqx.Module):
     """What one environment shows after a reset or a step.
 
     An environment may leave ``action_mask``, ``alive`` and ``central`` out and give unequal
-    observations as a tuple; ``envs.views.complete`` fills in and pads, once.
+    observations as a tuple; ``views.game`` fills in and pads, once.
 
     Attributes:
         observations: [N, O], or a tuple of N vectors.
@@ -77,7 +77,7 @@ class Transition(eqx.Module):
     of the environment's own agents, of which there are R; R = N otherwise.
 
     An agent that is not alive observes zeros and its only legal action is 0. What the steps are to
-    each agent's learner, whose rewards may be common, says ``envs.views.learner_steps``.
+    each agent's learner, whose rewards may be common, says ``views.steps.learner_steps``.
 
     Attributes:
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.

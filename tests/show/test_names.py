@@ -28,7 +28,7 @@ from coterie.runs.run import Run
 from coterie.show import curves
 from coterie.show.curves import Curve
 from coterie.show.film.encode import picture
-from coterie.show.film.record import Frame, Recording
+from coterie.show.film.recording import Frame, Recording
 from coterie.show.metrics import in_words
 from coterie.show.report.blocks import Command, Matrix, Section, Settings, Table, Viewer
 from coterie.show.report.blocks import Text as Paragraphs

@@ -18,7 +18,8 @@ from coterie.cli.entry import main
 from coterie.envs.scene import Circle, Label, Line, Polygon, Rect, Scene
 from coterie.errors import DamagedFile
 from coterie.show.curves import Curve
-from coterie.show.film.record import Frame, Recording
+from coterie.show.film.recording import Frame, Recording
+from coterie.show.numbers import decimals, written
 from coterie.show.report.blocks import (
     Command,
     Curves,
@@ -30,7 +31,7 @@ from coterie.show.report.blocks import (
     Text,
     Viewer,
 )
-from coterie.show.report.html import decimals, inline, render, written
+from coterie.show.report.html import inline, render
 from coterie.show.report.of_runs import Source, report
 from coterie.show.report.page import write_report
 

@@ -21,9 +21,10 @@ from coterie.networks.per_agent import PerAgent
 from coterie.runs.run import Run
 from coterie.runs.team import Team
 from coterie.show.film import encode as films
-from coterie.show.film import record as records
-from coterie.show.film.encode import film, number, pictures_of
-from coterie.show.film.record import NoPictures, record
+from coterie.show.film import recording as records
+from coterie.show.film.encode import film, pictures_of
+from coterie.show.film.recording import NoPictures, record
+from coterie.show.numbers import two_decimals as number
 from coterie.views.game import Game
 
 

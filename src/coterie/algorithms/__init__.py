@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -14,6 +13,7 @@ from typing import Any
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.storage.formats import refuse_former
+from coterie.text import did_you_mean
 
 __all__ = ["Algorithm", "algorithms", "find", "make", "title"]
 
@@ -28,8 +28,7 @@ def find(name: str) -> type[Algorithm]:
     """The algorithm's class; UsageError naming the nearest otherwise."""
     known = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name.lower(), known, cutoff=0.3)
         raise UsageError(
             f"there is no algorithm {name!r}{hint} (known: {', '.join(sorted(known))})"
         )
@@ -54,7 +53,6 @@ def make(name: str, **settings: Any) -> Algorithm:
     for setting in settings:
         if setting not in known:
             refuse_former([setting])
-            near = difflib.get_close_matches(setting, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(setting, known)
             raise UsageError(f"{name} has no setting {setting!r}{hint}")
     return cls(**settings)

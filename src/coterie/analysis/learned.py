@@ -58,8 +58,8 @@ def joint_deviation_gain(
 ) -> Float[np.ndarray, " n"]:
     """max_{a_i} E[u_i(a_i, a_-i)] - E[u_i(a)] for a ~ ``joint``: what i gains by deviating alone.
 
-    For independent policies it is ``games.deviation_gain``; for any other joint policy all of it
-    <= 0 makes a coarse correlated equilibrium (book §4.6).
+    For independent policies it is ``solution_concepts.deviation_gain``; for any other joint policy
+    all of it <= 0 makes a coarse correlated equilibrium (book §4.6).
     """
     n = payoffs.shape[-1]
     axes = tuple(range(n))

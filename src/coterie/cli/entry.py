@@ -7,23 +7,19 @@ Answers go to standard output, progress and log lines to standard error. Exit st
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coterie.cli.parsing import flags_of, parse
 from coterie.cli.printing import INTERRUPTED, answer, answers, keep_standard_output, say
 from coterie.cli.table import COMMANDS, Command, groups_of
 from coterie.errors import DamagedFile, EnvironmentFault, UsageError
-from coterie.text import visible, visible_lines
-
-if TYPE_CHECKING:
-    pass
+from coterie.text import did_you_mean, visible, visible_lines
 
 HELP = """\
 usage: coterie COMMAND ...
@@ -136,8 +132,7 @@ def _dispatch(args: list[str]) -> int:
         answer(f"coterie {__version__}")
         return 0
     if args[0] not in COMMANDS:
-        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(args[0], COMMANDS)
         raise UsageError(f"there is no command {args[0]!r}{hint} (coterie --help shows all)")
     command, rest = COMMANDS[args[0]], args[1:]
     names = rest[: next((k for k, a in enumerate(rest) if a.startswith("-")), len(rest))]
@@ -155,12 +150,6 @@ def _dispatch(args: list[str]) -> int:
     return command.run(names, parsed, args) or 0
 
 
-# Parsing ---------------------------------------------------------------------------------------
-
-
-# Printing --------------------------------------------------------------------------------------
-
-
 def _print_help(command: Command, names: list[str]) -> None:
     from coterie.cli.help import render_help
 
@@ -171,10 +160,3 @@ def _print_help(command: Command, names: list[str]) -> None:
     about = (command.options.__doc__ or "").strip()
     more = command.more if len(names) < max(command.names[0], 1) else ""
     say(render_help(command.usage, about, shown, more), width=100)
-
-
-# Commands --------------------------------------------------------------------------------------
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import re
 import shlex
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coterie.errors import UsageError
 from coterie.settings import check
 from coterie.storage.formats import refuse_former
+from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
     from coterie.flags import Flag
@@ -64,8 +64,7 @@ def _refuse_unknown(args: list[str], known: dict[str, Flag], prog: str) -> None:
         name = arg.partition("=")[0].replace("_", "-")
         if name.startswith("--") and name not in known and f"--{name[5:]}" not in known:
             refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, known)
             raise UsageError(f"unknown option {name}{hint} (see {prog} --help)")
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+"""Exit status of what was asked to stop."""
 _kept: TextIO | None = None
 
 

@@ -10,7 +10,6 @@ A family is a module with
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from coterie import settings
 from coterie.envs.naming import misnamed
 from coterie.errors import UsageError
+from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
     from coterie.envs.base import Environment
@@ -53,8 +53,7 @@ def family(name: str) -> ModuleType:
         if sentence := misnamed(name):
             raise UsageError(sentence)
         examples = [f"{f}/{v}" for f, m in known.items() for v in m.EXAMPLES]
-        near = difflib.get_close_matches(name, [*examples, *known], n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, [*examples, *known], cutoff=0.3)
         raise UsageError(f"there is no environment {name!r}{hint} (coterie list shows all)")
     return known[head]
 
@@ -69,10 +68,7 @@ def make(name: str, **options: Any) -> Environment:
     known = list(module.Options.__dataclass_fields__)
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = (
-                f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
-            )
+            hint = did_you_mean(option, known, f"; it has {', '.join(known) or 'none'}")
             raise UsageError(f"{name} has no option {option!r}{hint}")
     chosen = module.Options(**options)
     settings.check(chosen)

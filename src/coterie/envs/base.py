@@ -20,7 +20,7 @@ class Environment(abc.ABC):
 
     ``reset`` and ``step`` see one environment (no batch axis) and are traced, so they must be
     pure and shape-stable. Time limit, padding, missing masks, automatic reset and common reward
-    are not the environment's business: ``envs/views.py`` adds them from the ``spec``.
+    are not the environment's business: ``views/game.py`` adds them from the ``spec``.
 
     ``agents`` are the agents' names in the order of the agent axis N.
     """

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie.envs import pictures as _pictures
+from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.layout import batch_last
 from coterie.envs.scene import Scene
@@ -169,7 +169,7 @@ class Foraging(Environment):
         entities = np.asarray(state.entities)
         loading = [i for i, action in enumerate(actions or ()) if action == LOAD]
         foods, players = entities[: self.food], entities[self.food :]
-        return _pictures.grid(self.rows, self.cols, foods, players, loading)
+        return pictures.grid(self.rows, self.cols, foods, players, loading)
 
     def _time_step(
         self,

@@ -8,7 +8,6 @@ states the format.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from coterie.envs import pictures as _pictures
+from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.payoffs import (
     FILES,
@@ -39,6 +38,7 @@ from coterie.errors import UsageError
 from coterie.settings import Agents, TimeLimit
 from coterie.spec import EnvSpec
 from coterie.storage.files import read_bytes
+from coterie.text import did_you_mean
 from coterie.types import PRNGKey, TimeStep
 
 FAMILY = "matrix"
@@ -160,7 +160,7 @@ class MatrixGame(Environment):
         ends = np.cumsum(self._spec.action_counts)[:-1]
         one_hot = np.split(np.asarray(state.previous), ends)
         chosen = [int(own.argmax()) for own in one_hot] if int(state.played) else None
-        return _pictures.payoffs(self.agents, self.action_labels, self.payoffs, chosen, self.common)
+        return pictures.payoffs(self.agents, self.action_labels, self.payoffs, chosen, self.common)
 
     def _observe(self, state: MatrixState, rewards: Float[Array, " N"]) -> TimeStep:
         one = jnp.ones(1)
@@ -227,9 +227,8 @@ def make(variant: str, options: Options) -> MatrixGame:
 
 
 def _unknown(variant: str) -> str:
-    near = difflib.get_close_matches(variant, EXAMPLES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(EXAMPLES)}"
-    return f"matrix has no game {variant!r}; {hint} (a payoff file ends in .json, .npy or .npz)"
+    hint = did_you_mean(variant, EXAMPLES, f"; it has {', '.join(EXAMPLES)}", cutoff=0.4)
+    return f"matrix has no game {variant!r}{hint} (a payoff file ends in .json, .npy or .npz)"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+
+from coterie.text import did_you_mean
 
 
 def misnamed(name: str) -> str | None:
@@ -20,7 +21,6 @@ def misnamed(name: str) -> str | None:
         )
     if file.lower().endswith((".json", ".npy", ".npz")) and not name.startswith("matrix/"):
         return f"{name} is a file of payoffs: name it matrix/{name}"
-    near = difflib.get_close_matches(file, ("gymnasium", "pettingzoo"), n=1, cutoff=0.8)
-    if maker and near and file != near[0]:
-        return f"{name}: there is no {file}; did you mean {near[0]}:{maker}?"
-    return None
+    kinds = ("gymnasium", "pettingzoo")
+    hint = did_you_mean(file, kinds, cutoff=0.8).replace("?", f":{maker}?")
+    return f"{name}: there is no {file}{hint}" if maker and hint and file not in kinds else None

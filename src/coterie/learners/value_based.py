@@ -51,7 +51,7 @@ class Experience(eqx.Module):
 
     Flags of the joint step are repeated for each agent, so that agents can be given their own
     minibatch. ``memory`` is the one before the first step (L = 1). Steps with ``counts`` are
-    learned from; ``terminated`` is each learner's own (``envs.views.learner_steps``).
+    learned from; ``terminated`` is each learner's own (``views.steps.learner_steps``).
     """
 
     memory: Float[Array, "*S one N H"]

@@ -9,12 +9,12 @@ import numpy as np
 
 from coterie.analysis.igm import learned_decomposition
 from coterie.games.decomposition import additive_fit, is_monotone
-from coterie.lecture.base import decomposed as _decomposed
+from coterie.lecture.base import decomposed
 from coterie.lecture.base.decomposed import ADDITIVE_MSE, MONOTONE_MSE
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
+from coterie.show.numbers import written
 from coterie.show.report.blocks import Grid, Matrix, Table, Text
-from coterie.show.report.html import written
 
 PUBLISHED = {
     "vdn linear": ((1, 5), (5, 9)),
@@ -42,7 +42,7 @@ class Decomposition(Item):
     )
 
     def recipes(self) -> dict[str, Recipe]:
-        return _decomposed.recipes()
+        return decomposed.recipes()
 
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
         return {
@@ -52,7 +52,7 @@ class Decomposition(Item):
 
     def checks(self, numbers: Numbers) -> list[Check]:
         found = []
-        for game in _decomposed.GAMES:
+        for game in decomposed.GAMES:
             truth = np.array(numbers[f"vdn {game}"][0]["rewards"])
             fit = additive_fit(truth).q_tot
             claim = f"VDN on {game}: within {CLOSE_TO_FIT} of the best additive fit, every seed"
@@ -64,7 +64,7 @@ class Decomposition(Item):
 
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
         games = [
-            _pictures(game, trained[f"vdn {game}"].game.env, numbers) for game in _decomposed.GAMES
+            _pictures(game, trained[f"vdn {game}"].game.env, numbers) for game in decomposed.GAMES
         ]
         return [*games, _table(numbers)]
 
@@ -75,7 +75,7 @@ def _pictures(game: str, env: Any, numbers: Numbers) -> Grid:
     Of the first seed.
     """
     rows, columns = env.action_labels
-    firsts = {name: numbers[f"{name} {game}"][0] for name in _decomposed.ALGORITHMS}
+    firsts = {name: numbers[f"{name} {game}"][0] for name in decomposed.ALGORITHMS}
     rewards = numbers[f"vdn {game}"][0]["rewards"]
     best = np.argwhere(np.array(rewards) == np.max(rewards)).tolist()
     same: dict[str, Any] = {

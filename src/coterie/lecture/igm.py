@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coterie.analysis.igm import learned_verdict
-from coterie.lecture.base import decomposed as _decomposed
+from coterie.lecture.base import decomposed
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.report.blocks import Table
@@ -29,7 +29,7 @@ class IGM(Item):
     )
 
     def recipes(self) -> dict[str, Recipe]:
-        return _decomposed.recipes()
+        return decomposed.recipes()
 
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
         return {
@@ -64,8 +64,8 @@ class IGM(Item):
                 f"{optimal} of {len(representable)}",
                 optimal == len(representable),
             ),
-            _bounded("sum of utilities", _decomposed.ADDITIVE_MSE, vdn, "additive_mse"),
-            _bounded("monotone mixing", _decomposed.MONOTONE_MSE, qmix, "monotone_mse"),
+            _bounded("sum of utilities", decomposed.ADDITIVE_MSE, vdn, "additive_mse"),
+            _bounded("monotone mixing", decomposed.MONOTONE_MSE, qmix, "monotone_mse"),
             Check(
                 "Climbing: greedy play misses the optimum",
                 "lecture",

@@ -22,8 +22,8 @@ from coterie.envs.matrix import MatrixGame
 from coterie.games.finite import matrix_game
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
+from coterie.show.numbers import plural
 from coterie.show.report.blocks import Table
-from coterie.show.terminal.progress import plural
 from coterie.types import PRNGKey
 
 GAMES = {"climbing": 1, "stag-hunt": 2}

@@ -13,7 +13,6 @@ from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.environment import HostedEnvironment, open_factory
 from coterie.python_envs.process import OutOfTime, within
 from coterie.python_envs.settings import Hosting
-from coterie.python_envs.workers.pool import copies_of
 from coterie.python_envs.workers.worker import OPENING
 from coterie.spec import EnvSpec, Hosted
 
@@ -88,9 +87,3 @@ def _make(make: Callable[[], Any], host: Callable[[Any], HostedEnvironment]) -> 
 def digest(spec: EnvSpec) -> str:
     """A digest of all that an environment promises."""
     return hashlib.sha256(json.dumps(dataclasses.asdict(spec)).encode()).hexdigest()
-
-
-__all__ = [
-    "Hosting", "copies_of", "digest", "episode_length", "find_factory", "is_python_environment",
-    "make_one", "open_hosted", "pays_in_common", "settle",
-]  # fmt: skip

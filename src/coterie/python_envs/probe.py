@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Integer
 
 from coterie.errors import EnvironmentFault
 from coterie.python_envs.settings import Hosting
@@ -79,9 +79,15 @@ def _random_play(
             rows.seed[0] = NO_SEED
             masks, over = rows.start.action_mask[0], False
             while steps < PROBE_STEPS and not over:
-                # A legal action for each agent; 0 where none is legal.
-                rows.actions[0] = np.argmax(rng.random(masks.shape) * masks, axis=-1)
+                rows.actions[0] = random_actions(masks, rng)
                 move(STEP)
                 steps += 1
                 masks, over = rows.led.action_mask[0], bool(rows.terminated[0] | rows.truncated[0])
                 yield rows.rewards[0].copy(), over
+
+
+def random_actions(
+    masks: Bool[np.ndarray, "N A"], rng: np.random.Generator
+) -> Integer[np.ndarray, " N"]:
+    """A legal action for each agent, uniformly; 0 where none is legal."""
+    return np.where(masks, rng.random(masks.shape), -1.0).argmax(axis=-1)

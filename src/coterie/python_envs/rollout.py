@@ -1,4 +1,4 @@
-"""Collecting transitions in hosted environments: the same ``Transition`` as ``rollout.py`` makes.
+"""Collecting transitions in Python environments: the same as ``training/rollout.py`` collects.
 
 Environments are stepped by a ``Fleet``, actions are chosen by one compiled call for all seeds.
 The K environments of every seed are split into two halves: while the device chooses for one, the
@@ -34,7 +34,7 @@ class Stage:
         fleet: its groups 0 and, where K > 1, 1 are the halves.
         seed: the first seed's number.
         whole_episodes: every rollout begins with a new episode in every environment, and its first
-            episodes alone count (``rollout.Episodes``).
+            episodes alone count (``training.rollout.Episodes``).
     """
 
     def __init__(

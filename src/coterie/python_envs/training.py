@@ -73,7 +73,7 @@ class HostedProgram(Paced):
     def _draw(self, key: PRNGKey) -> tuple[Any, PyTree, Any]:
         """Randomness of a chunk: keys to go on from, noise [I, T, B, ...], keys of learning.
 
-        Split as ``training.iterate`` and ``scan_rollout`` split theirs.
+        Split as ``training.loop.iterate`` and ``scan_rollout`` split theirs.
         """
         shape = (self.rollout_steps, self.environments)
 

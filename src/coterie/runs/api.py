@@ -256,9 +256,8 @@ def _go_on(
         warn,
         lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
     )
-    complete = lanes.program.iterations(config["steps"]) <= meta["iteration"]
-    judged = not config["final_episodes"] or directory.is_judged(warn)
-    if complete and (judged or extended):
+    made = lanes.program.iterations(config["steps"]) <= meta["iteration"]
+    if made and (extended or directory.is_finished(config, warn)):
         done = meta["env_steps"]
         raise UsageError(
             f"{directory.path} has its {done:,} steps already; extend it with more --steps"

@@ -29,10 +29,14 @@ def resume_command(path: Path, name: str, environment: Any) -> str:
         return (
             f"coterie.resume({str(path)!r}, environment=...) in Python, with the same environment"
         )
+    return run_command("resume", path, environment if isinstance(environment, str) else name)
+
+
+def run_command(command: str, path: Path, name: str = "") -> str:
+    """A command on a run as it is typed; one on code of the user's has to name its environment."""
     place = str(path) if not str(path).startswith("-") else f"./{path}"
-    again = environment if isinstance(environment, str) else name
-    more = ["--environment", again] if ":" in name else []
-    return shlex.join(["coterie", "resume", place, *more])
+    more = ["--environment", name] if ":" in name else []
+    return shlex.join(["coterie", command, place, *more])
 
 
 # The same run? -----------------------------------------------------------------------------------

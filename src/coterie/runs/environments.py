@@ -19,7 +19,7 @@ from coterie.views.game import Central, Game
 
 Opened = Any
 """An environment as a user gives it: a name, the thing itself, or what makes it; a native one or
-any Python one that ``envs.hosted`` can host."""
+any Python one that ``python_envs`` can adapt."""
 
 
 def is_code(name: str) -> bool:

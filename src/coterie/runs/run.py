@@ -51,7 +51,7 @@ class Run:
         complete: training made all its steps, and the final evaluation, if there is one, ended.
         default: the policies that the run directory says stand for the run; None without one.
         learner: what all seeds learned with at the end, [S, ...], without replay; None for a run
-            opened from its directory (``analysis.learned.learner`` reads it from a checkpoint).
+            opened from its directory (``runs.learner.learner`` reads it from a checkpoint).
     """
 
     config: dict[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from coterie.errors import UsageError
+from coterie.show.colours import COLOURS
 from coterie.show.lettering import LITERAL, lettered, plot_font
 from coterie.show.metrics import bounds, in_words, shared_metrics
 from coterie.statistics import Bounds, mean_interval
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
+from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers; its yellow is too pale for lines."""
 DASHES = ("-", "--", "-.", ":")
 _INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
 
@@ -142,8 +141,7 @@ def series(
     kind = metric.partition("/")[0] + "/"
     if kind in ("eval/", "eval_sampled/") and not any(name.startswith("eval") for name in names):
         raise UsageError(f"{run} has no evaluations yet, so nothing to plot")
-    near = difflib.get_close_matches(metric, sorted(names), n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(metric, sorted(names), cutoff=0.3)
     raise UsageError(f"{run} has no numbers of a metric {metric!r}{hint}")
 
 

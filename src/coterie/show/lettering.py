@@ -44,6 +44,3 @@ def _letters(font: str) -> frozenset[int]:
 
 def _code(character: str) -> str:
     return character.encode("unicode_escape").decode()
-
-
-__all__ = ["LITERAL", "film_font", "lettered", "plot_font"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coterie.statistics import Bounds, bounds_by_metric
+from coterie.storage.config_file import ABSENT_ONCE
 from coterie.text import visible
 
-TEAM_RETURN = "eval/return/team_sum"
-"""The metric of a run that does not name its own."""
 PLAY = {"eval_sampled": "sampled", "eval": "greedy", "train": "while exploring"}
 """How policies acted, by a metric's first part; sampled play is listed first."""
 _WORDS = {
@@ -24,7 +23,7 @@ def own_metric(config: dict, greedy: bool = False) -> str:
     Args:
         greedy: of greedy play, also where the policies are stochastic.
     """
-    metric = config.get("metric", TEAM_RETURN)
+    metric = (ABSENT_ONCE | config)["metric"]
     return metric.replace("eval_sampled/", "eval/") if greedy else metric
 
 

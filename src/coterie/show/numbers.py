@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import SupportsFloat
 
+NOTHING = "\N{EN DASH}"
+"""Where there is no number."""
+
 
 def number(value: SupportsFloat | None) -> str:
     """A number as a reader writes it: at most four significant digits, and a true minus sign; a
     dash where there is none."""
     if value is None:
-        return "\N{EN DASH}"
+        return NOTHING
     value = float(value)
     text = f"{value:.0f}" if 1e4 <= abs(value) < 1e8 else f"{value:.4g}"
     return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
@@ -42,3 +45,52 @@ def folded(values: Iterable[float | None]) -> str:
     counts = Counter(None if x is None else round(x, 6) for x in values)
     each = ((number(x), k) for x, k in counts.items())
     return ", ".join(f"{x} ({k} times)" if k > 1 else x for x, k in each)
+
+
+def decimals(values: Iterable[float | int]) -> int:
+    """How many decimals a column of numbers needs: four digits of the largest one, at least 1."""
+    sizes = [abs(x) for x in values if math.isfinite(x)]
+    if all(x == round(x) for x in sizes):
+        return 0
+    return 3 if max(sizes) < 10 else 2 if max(sizes) < 100 else 1
+
+
+def written(x: float | int, places: int) -> str:
+    """A number as people write it: a true minus sign, thousands apart, no negative zero."""
+    if not math.isfinite(x):
+        return NOTHING if math.isnan(x) else ("∞" if x > 0 else "−∞")
+    text = f"{x:,.{places}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace(",", "\u2009").replace("-", "−")
+
+
+def two_decimals(x: float) -> str:
+    """A reward in a few characters, with a true minus sign."""
+    text = f"{x:.2f}" if abs(x) < 1000 else f"{x:.0f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def short(value: float | int) -> str:
+    """1234567 as 1.23M."""
+    for unit_size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit_size:
+            return f"{value / unit_size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def clock(seconds: float | int) -> str:
+    """0:07, 12:34, 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: float | int) -> str:
+    """Bytes, in a unit that suits them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
+
+
+def plural(count: int, word: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count} {word}" + "s" * (count != 1)

@@ -28,19 +28,6 @@ from coterie.storage.tree_files import (
 )
 from coterie.types import PyTree
 
-__all__ = [
-    "CheckpointError",
-    "CheckpointMismatch",
-    "Restored",
-    "drop",
-    "latest",
-    "leaf_name",
-    "read_arrays",
-    "read_tree",
-    "save",
-    "write_tree",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -35,7 +35,7 @@ _AFTER_CHECKPOINT = ("evaluations.json", "policy/policy.json", "learner.safetens
 
 
 def _is_summary(metrics: Any) -> bool:
-    """Whether it is made as ``runs.summary`` makes it."""
+    """Whether it is made as ``runs.evaluation.summary`` makes it."""
     return isinstance(metrics, dict) and bool(metrics) and all(map(_is_metric, metrics.values()))
 
 
@@ -55,6 +55,10 @@ def _is_metric(m: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(x, float) for x in values)
+
+
+def _quiet(sentence: str) -> None:
+    """Tells nobody."""
 
 
 class RunDirectory:
@@ -242,8 +246,12 @@ class RunDirectory:
         """Environment steps per seed that the log has seen."""
         return max((line["env_steps"] for line in self.lines(tell)), default=0)
 
-    def is_finished(self, config: dict[str, Any]) -> bool:
-        """Whether all steps were made and kept, and the final evaluation, if there is one."""
+    def is_finished(self, config: dict[str, Any], tell: Callable[[str], None] = _quiet) -> bool:
+        """Whether all steps were made and kept, and the final evaluation, if there is one.
+
+        Args:
+            tell: is told of damage in ``evaluations.json``.
+        """
         if self.learner.is_file():
             return True
         kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
@@ -252,7 +260,7 @@ class RunDirectory:
         if not config["final_episodes"]:
             return made
         # Who removed the checkpoints of a complete run has its log.
-        return (made or self.steps_done(_quiet) >= config["steps"]) and self.is_judged(_quiet)
+        return (made or self.steps_done(_quiet) >= config["steps"]) and self.is_judged(tell)
 
     def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
         """[S][E] team returns of the absolute metric, of each seed's best policy.
@@ -273,7 +281,3 @@ class RunDirectory:
     def is_judged(self, tell: Callable[[str], None] = warn) -> bool:
         """Whether the absolute metric was written: the last thing a run does."""
         return self.absolute(tell) is not None
-
-
-def _quiet(sentence: str) -> None:
-    """Tells nobody."""

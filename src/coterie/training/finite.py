@@ -48,7 +48,7 @@ def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -
     """Looks at all that an iteration saw, and at what it learned.
 
     A gradient that is not finite makes a parameter that is not, in the same update; biases stand
-    for all of them. What a dead agent sees or is paid has been made finite before (``envs.views``).
+    for all of them. What a dead agent sees or is paid has been made finite before (``views.game``).
     """
     seen = rollout.observations + rollout.next_observations
     return Health(

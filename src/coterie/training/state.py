@@ -37,7 +37,7 @@ class TrainState(eqx.Module):
     Attributes:
         learner: parameters, targets, optimiser, replay, normalisers.
         vector: the K environments and their prepared starts; for hosted environments what it
-            takes to bring them to the same states again (``hosted_rollout.HostedVector``).
+            takes to bring them to the same states again (``python_envs.record.HostedVector``).
         memory: [B, N, H] recurrent memory of acting.
         key, judge_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log.

@@ -25,7 +25,7 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.envs.matrix import MatrixGame
     from coterie.show.terminal.games import render_game
 
-    if (Path(names[0]) / "config.json").is_file():
+    if RunDirectory(Path(names[0])).holds_a_run():
         return _game_of_run(names[0], parsed.run.json)
     env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
     assert isinstance(env, MatrixGame)

@@ -39,7 +39,7 @@ class WatchArgs:
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.runs import api, environments
     from coterie.show.film import encode as film
-    from coterie.show.film.record import python_environment, record
+    from coterie.show.film.recording import python_environment, record
     from coterie.storage.run_directory import RunDirectory
 
     own = parsed.run

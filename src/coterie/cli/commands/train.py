@@ -82,7 +82,7 @@ def train_groups(names: list[str]) -> Groups:
 
 
 def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
-    pass
+    from coterie.runs import api
     from coterie.show.terminal.progress import TrainDisplay
     from coterie.training.devices import one_core_per_seed
 
@@ -118,10 +118,12 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
         from coterie.show.terminal.returns import render_returns
 
         say(render_returns(run, run.results))
-    path, name = shlex.quote(str(run.path)), run.config["environment"]
-    again = f" --environment {shlex.quote(name)}" if ":" in name else ""
-    say("", f"kept in {path}; next:")
-    say(f"  coterie evaluate {path}{again}", f"  coterie plot {path}")
+    from coterie.runs.continuation import run_command
+
+    assert run.path is not None
+    evaluate = run_command("evaluate", run.path, run.config["environment"])
+    say("", f"kept in {shlex.quote(str(run.path))}; next:")
+    say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
 
 

@@ -9,7 +9,6 @@ Source: Lowe et al., NeurIPS 2017; Mordatch and Abbeel, AAAI 2018; Terry et al.,
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -19,6 +18,7 @@ from typing import Annotated
 from coterie.envs.mpe.particles import Particles
 from coterie.errors import UsageError
 from coterie.settings import Agents, Range, Share, TimeLimit
+from coterie.text import did_you_mean
 
 
 def scenarios() -> dict[str, type[Particles]]:
@@ -69,9 +69,8 @@ def make(variant: str, options: Options) -> Particles:
     """
     known = scenarios()
     if variant not in known:
-        near = difflib.get_close_matches(variant, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-        raise UsageError(f"mpe has no scenario {variant!r}; {hint}")
+        hint = did_you_mean(variant, known, f"; it has {', '.join(known)}", cutoff=0.4)
+        raise UsageError(f"mpe has no scenario {variant!r}{hint}")
     own = [field.name for field in fields(known[variant])]
     given = {name: value for name, value in asdict(options).items() if value is not None}
     for name in given:

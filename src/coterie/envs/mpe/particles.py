@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie.envs import pictures as _pictures
+from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.layout import batch_last
 from coterie.envs.mpe.physics import ACTIONS, State, World, advance, column, norm
@@ -116,7 +116,7 @@ class Particles(Environment):
         """The plane with all bodies, velocities, words and goals."""
         del actions
         world = self.world
-        return _pictures.plane(
+        return pictures.plane(
             [(name, body.size) for name, body in world.agents.items()],
             [world.landmark.size] * world.landmarks,
             np.asarray(state.positions),

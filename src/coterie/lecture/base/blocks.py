@@ -14,7 +14,7 @@ from coterie.games.solution_concepts import describe
 from coterie.runs.evaluation import headline
 from coterie.runs.run import Run
 from coterie.show.curves import aggregate, series
-from coterie.show.film.record import record
+from coterie.show.film.recording import record
 from coterie.show.metrics import bounds, in_words
 from coterie.show.numbers import folded, interval, number, proportion
 from coterie.show.report.blocks import Curves, Matrix, Table, Viewer

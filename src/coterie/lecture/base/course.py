@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import json
@@ -37,6 +36,7 @@ from coterie.show.report.blocks import Command, Section, Table, Text
 from coterie.show.report.page import write_report
 from coterie.storage.files import only_writer, read_sealed, seal, warn
 from coterie.storage.run_directory import RunDirectory
+from coterie.text import did_you_mean
 
 Tell = Callable[[str, dict[str, Any]], None]
 """Told of every item and training that begins or is done, for a display."""
@@ -94,9 +94,8 @@ def _give_all(
 def _find(name: str) -> Item:
     if name in items():
         return items()[name]
-    near = difflib.get_close_matches(name, items(), n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(items())}"
-    raise UsageError(f"the lecture has no item {name!r}; {hint}")
+    hint = did_you_mean(name, items(), f"; it has {', '.join(items())}", cutoff=0.4)
+    raise UsageError(f"the lecture has no item {name!r}{hint}")
 
 
 def _check_place(out: Path) -> None:
@@ -209,7 +208,7 @@ def _read(out: Path, item: Item) -> Outcome | None:
     except (ValueError, LookupError, TypeError, AttributeError):
         warn(f"{path} is not of the format; what it says of {item.name} does not count")
         return None
-    there = all((out / t["run"] / "config.json").is_file() for t in outcome.trainings.values())
+    there = all(RunDirectory(out / t["run"]).holds_a_run() for t in outcome.trainings.values())
     return outcome if there else None
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from coterie.show.numbers import clock
 from coterie.show.terminal.console import line
-from coterie.show.terminal.progress import TrainDisplay, clock
+from coterie.show.terminal.progress import TrainDisplay
 
 if TYPE_CHECKING:
     from coterie.lecture.base.item import Outcome

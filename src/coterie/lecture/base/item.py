@@ -22,7 +22,7 @@ from coterie.runs.api import open_run
 from coterie.runs.learner import settle
 from coterie.runs.plan import EVALUATIONS
 from coterie.runs.run import FINAL_EPISODES, Run
-from coterie.show.terminal.progress import short
+from coterie.show.numbers import short
 from coterie.storage.run_directory import RunDirectory
 
 
@@ -104,9 +104,9 @@ class Recipe:
         """
         path = home / self.name
         directory = RunDirectory(path)
-        if (path / "config.json").is_file():
+        if directory.holds_a_run():
             self._check_same(directory)
-            if directory.learner.is_file() or directory.is_judged():
+            if directory.is_finished(directory.config()):
                 return _settled(open_run(path))
         else:
             directory.check_blank()

@@ -29,8 +29,6 @@ from coterie.python_envs.adapters.spaces import (
 )
 from coterie.spec import EnvSpec
 
-__all__ = ["HostedEnvironment", "HostedStep", "make_hosted", "open_factory"]
-
 
 class HostedStep(NamedTuple):
     """What a hosted environment shows after a reset or a step; ``TimeStep`` says what each means.

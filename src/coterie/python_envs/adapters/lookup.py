@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pkgutil
@@ -16,9 +15,10 @@ from coterie.envs.naming import misnamed
 from coterie.errors import EnvironmentFault, UsageError, described, place
 from coterie.python_envs.adapters.spaces import gymnasium
 from coterie.python_envs.process import OutOfTime, undisturbed
-from coterie.text import clipped
+from coterie.text import clipped, did_you_mean
 
 EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
+UNREGISTERED = "; it is not registered"
 MAKERS = ("parallel_env", "env", "raw_env")
 """What PettingZoo's modules call their environments; the first found is taken."""
 
@@ -27,7 +27,7 @@ def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Calla
     """A factory of an environment as its author made it; looked up now, and it pickles if it can.
 
     Args:
-        source: a name (see ``coterie.python_envs.adapters.environment.make_hosted``), a module of PettingZoo's kind,
+        source: a name (see ``environment.make_hosted``), a module of PettingZoo's kind,
             or a callable that returns an environment.
         options: keywords for ``package.module:callable``.
 
@@ -133,12 +133,11 @@ def _check_gymnasium_id(name: str, rest: str) -> None:
         package.spec(identity)
     except (package.error.Error, ValueError) as error:  # a version of thousands of digits
         prefix = f"gymnasium:{module}:" if module else "gymnasium:"
-        near = difflib.get_close_matches(identity, package.registry, n=1, cutoff=0.7)
-        hint = f"did you mean {prefix}{near[0]}?" if near else "it is not registered"
+        hint = did_you_mean(identity, package.registry, UNREGISTERED, 0.7, prefix)
         if not module:
             hint += " (where a package registers the id: gymnasium:<package>:<id>)"
         identity = clipped(identity, 100)
-        raise UsageError(f"Gymnasium has no environment {identity!r}; {hint}") from error
+        raise UsageError(f"Gymnasium has no environment {identity!r}{hint}") from error
 
 
 def _registry_of(name: str, identity: str) -> str:
@@ -151,17 +150,15 @@ def _registry_of(name: str, identity: str) -> str:
         if identity in registered:
             return kind
     known = [known for registered in registries.values() for known in registered]
-    near = difflib.get_close_matches(identity, known, n=1)
-    hint = f"did you mean pettingzoo:{near[0]}?" if near else "it is not registered"
-    raise UsageError(f"PettingZoo has no environment {identity!r}; {hint}")
+    hint = did_you_mean(identity, known, UNREGISTERED, prefix="pettingzoo:")
+    raise UsageError(f"PettingZoo has no environment {identity!r}{hint}")
 
 
 def _find_callable(name: str, module: str, attribute: str) -> Callable[[], Any]:
     found: Any = _import(name, module)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(part, dir(found))
             raise UsageError(f"{name}: {module} has no {attribute}{hint}")
         found = getattr(found, part)
     if not callable(found):
@@ -205,5 +202,5 @@ def _beside(missing: str) -> str:
     """Suggests a module of the same package, such as another version of it."""
     package, _, last = missing.rpartition(".")
     places = getattr(sys.modules.get(package), "__path__", ())
-    near = difflib.get_close_matches(last, [found.name for found in pkgutil.iter_modules(places)])
-    return f"; did you mean {package}.{near[0]}?" if near else ""
+    beside = [found.name for found in pkgutil.iter_modules(places)]
+    return did_you_mean(last, beside, prefix=f"{package}.")

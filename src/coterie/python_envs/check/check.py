@@ -24,6 +24,7 @@ from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
 from coterie.python_envs.check.observations import Held, Stray, rounded, strays
+from coterie.python_envs.probe import random_actions
 from coterie.python_envs.process import undisturbed
 from coterie.spec import EnvSpec
 
@@ -153,7 +154,7 @@ class _Session:
         def choose(shown: HostedStep) -> Integer[np.ndarray, " N"]:
             if isinstance(env, HostedEnvironment) and env.shown is not None:
                 held.keep(env.spec.agents, env.shown.observations)
-            episode.actions.append(_legal(shown, rng))
+            episode.actions.append(random_actions(shown.action_mask, rng))
             return episode.actions[-1]
 
         shown = None
@@ -305,11 +306,6 @@ class _Session:
 
     def _add_stray(self, stray: Stray, step: int, agent: str | None = None) -> None:
         self.add(stray.sentence, agent, step, stray.violation, stray.field)
-
-
-def _legal(shown: HostedStep, rng: np.random.Generator) -> Integer[np.ndarray, " N"]:
-    """A random legal action for each agent."""
-    return np.where(shown.action_mask, rng.random(shown.action_mask.shape), -1.0).argmax(1)
 
 
 def _print(shown: HostedStep, agents: tuple[str, ...]) -> dict[str, int]:

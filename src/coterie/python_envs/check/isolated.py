@@ -82,6 +82,3 @@ def _check(sender: Connection, name: str, episodes: int, seed: int, time_limit: 
         sender.send(error)
     except Exception as error:
         sender.send(described(error))
-
-
-__all__ = ["check_apart"]

@@ -14,8 +14,9 @@ import numpy as np
 
 from coterie.envs.scene import PALETTE, Circle, Label, Line, Number, Polygon, Rect, Role, Shape
 from coterie.errors import UsageError
-from coterie.show.film.record import Frame, Recording
+from coterie.show.film.recording import Frame, Recording
 from coterie.show.lettering import film_font, lettered
+from coterie.show.numbers import two_decimals
 from coterie.text import clipped
 
 if TYPE_CHECKING:
@@ -153,14 +154,8 @@ def _panel(draw: ImageDraw, recording: Recording, frame: Frame, caption: str, to
         action = frame.actions[i] if frame.actions else "–"
         _write(draw, columns[0], y, agent, 14, "ink", room=_AGENT)
         _write(draw, columns[1], y, action, 14, "ink", bold=True, room=_ACTION)
-        _write(draw, columns[2], y, number(frame.rewards[i]), 14, "ink", "r")
-        _write(draw, columns[3], y, number(frame.returns[i]), 14, "ink", "r")
-
-
-def number(x: float) -> str:
-    """A reward in a few characters, with a true minus sign."""
-    text = f"{x:.2f}" if abs(x) < 1000 else f"{x:.0f}"
-    return "0.00" if text == "-0.00" else text.replace("-", "−")
+        _write(draw, columns[2], y, two_decimals(frame.rewards[i]), 14, "ink", "r")
+        _write(draw, columns[3], y, two_decimals(frame.returns[i]), 14, "ink", "r")
 
 
 def _write(

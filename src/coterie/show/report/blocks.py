@@ -10,7 +10,7 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.show.curves import Curve
-from coterie.show.film.record import Recording
+from coterie.show.film.recording import Recording
 
 Number = float | int
 Cell = str | Number | None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from coterie.show.curves import FEW_SEEDS, Curve, legend
+from coterie.show.numbers import NOTHING, decimals, written
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -32,7 +33,6 @@ from coterie.show.report.blocks import (
 )
 from coterie.text import visible, visible_lines
 
-NOTHING = "–"
 LONG = 28
 """Longer cells of a table break into lines."""
 
@@ -111,24 +111,6 @@ def _caption(text: str, tag: str = "figcaption") -> str:
 
 
 # Numbers -----------------------------------------------------------------------------------------
-
-
-def decimals(values: Iterable[Number]) -> int:
-    """How many decimals a column of numbers needs: four digits of the largest one, at least 1."""
-    sizes = [abs(x) for x in values if math.isfinite(x)]
-    if all(x == round(x) for x in sizes):
-        return 0
-    return 3 if max(sizes) < 10 else 2 if max(sizes) < 100 else 1
-
-
-def written(x: Number, places: int) -> str:
-    """A number as people write it: a true minus sign, thousands apart, no negative zero."""
-    if not math.isfinite(x):
-        return NOTHING if math.isnan(x) else ("∞" if x > 0 else "−∞")
-    text = f"{x:,.{places}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("-")
-    return text.replace(",", "\u2009").replace("-", "−")
 
 
 # Blocks ------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from coterie.runs.api import open_run
 from coterie.runs.environments import is_code
 from coterie.runs.policy_files import default_policy
 from coterie.show import curves
-from coterie.show.film.record import NoPictures, record
+from coterie.show.film.recording import NoPictures, record
 from coterie.show.metrics import bounds, in_words, own_metric, shared_metrics
-from coterie.show.numbers import folded
+from coterie.show.numbers import decimals, folded, written
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -30,7 +30,7 @@ from coterie.show.report.blocks import (
     Text,
     Viewer,
 )
-from coterie.show.report.html import decimals, quoted, written
+from coterie.show.report.html import quoted
 from coterie.show.report.page import check, write_report
 from coterie.statistics import summarise
 from coterie.storage.files import warn
@@ -81,9 +81,9 @@ class Source:
             absolute = [float(np.mean(episode)) / share for episode in episodes]
         return cls(path, config, shown, series, steps, absolute, tuple(damage))
 
-    @property
+    @cached_property
     def finished(self) -> bool:
-        return self.steps >= self.config["steps"]
+        return RunDirectory(self.path).is_finished(self.config)
 
     @cached_property
     def per_seed(self) -> list[float]:

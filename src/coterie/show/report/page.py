@@ -10,12 +10,9 @@ from pathlib import Path
 
 from coterie.envs.scene import PALETTE
 from coterie.errors import UsageError
-from coterie.show.curves import COLOURS
+from coterie.show.colours import COLOURS, DARK_COLOURS
 from coterie.show.report.blocks import Section, Verdict
 from coterie.show.report.html import escape, inline, render_all
-
-DARK_COLOURS = ("#56A8E0", "#F0935A", "#35C49B", "#E3A3C8", "#F0B32E", "#B5DDF5", "#ECEDEE")
-"""The colours of curves on dark ground, in the order of ``curves.COLOURS``."""
 
 SIGNS: dict[Verdict, str] = {"passed": "✓", "failed": "✗", "not run": "○"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

@@ -35,6 +35,3 @@ def line(*parts: object, style: str = "") -> Text:
 def paragraphs(text: str) -> Text:
     """Text of several lines."""
     return Text(visible_lines(text))
-
-
-__all__ = ["Terminal", "line", "paragraphs"]

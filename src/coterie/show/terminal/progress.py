@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
-from coterie.show.numbers import number
+from coterie.show.metrics import own_metric
+from coterie.show.numbers import clock, number, plural, short, size
 from coterie.show.terminal.console import Terminal, line
 
 REWARDS = {
@@ -54,7 +55,7 @@ class TrainDisplay:
         self.origin: dict[str, Any] | None = None
         self.facts: dict[str, Any] = {}
         self.total = 1
-        self.metric = "eval/return/team_sum"
+        self.metric = own_metric({})
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
         handler = getattr(self, f"_{event}", None)
@@ -79,7 +80,7 @@ class TrainDisplay:
 
     def _start(self, facts: dict[str, Any]) -> None:
         game, seeds, self.total = facts["game"], facts["seeds"], facts["steps"]
-        self.metric = facts.get("metric", self.metric)
+        self.metric = own_metric(facts)
         teams = f"{plural(seeds, 'seed')}, {self.total:,} steps" + " each" * (seeds > 1)
         what = ((facts["algorithm"], "bold"), " on ", (facts["environment"], "bold"))
         self.say(*what, f" · {plural(game.players.n_agents, 'agent')} · {teams}")
@@ -142,14 +143,6 @@ class TrainDisplay:
             self.say(("done", "green"), f": {took}")
 
 
-def short(value: float | int) -> str:
-    """1234567 as 1.23M."""
-    for unit_size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * unit_size:
-            return f"{value / unit_size:.3g}{unit}"
-    return f"{value:.0f}"
-
-
 def _score(facts: dict[str, Any], metric: str) -> str:
     """Returns by the run's own metric, the greedy policy's in brackets beside a sampled one's."""
     when, _, what = metric.partition("/")
@@ -167,23 +160,3 @@ def _split(facts: dict[str, Any], origin: dict[str, Any]) -> str:
     spent = {word: facts[name] - origin[name] for word, name in names.items() if name in facts}
     total = sum(spent.values())
     return " · ".join(f"{word} {100 * s / total:.0f}%" for word, s in spent.items() if total > 0)
-
-
-def clock(seconds: float | int) -> str:
-    """0:07, 12:34, 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def size(count: float | int) -> str:
-    """Bytes, in a unit that suits them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
-
-
-def plural(count: int, word: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{count} {word}" + "s" * (count != 1)
-
-
-__all__ = ["TrainDisplay", "clock", "plural", "short", "size"]
