@@ -24,6 +24,7 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie import envs
     from coterie.envs.matrix import MatrixGame
     from coterie.show.terminal.games import render_game
+    from coterie.storage.run_directory import RunDirectory
 
     if RunDirectory(Path(names[0])).holds_a_run():
         return _game_of_run(names[0], parsed.run.json)
