@@ -96,13 +96,13 @@ def test_what_hangs_or_exits_is_named_and_gone(fault):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_nothing_is_left_of_a_check_that_is_killed():
     code = (
-        "import os, signal, sys; from coterie.envs import _apart\n"
+        "import os, signal, sys; from coterie.python_envs.check import isolated\n"
         "def die(receiver, process, name, timeout):\n"
-        "    while receiver.recv() != _apart.Beat('step', 3): pass\n"
+        "    while receiver.recv() != isolated.Beat('step', 3): pass\n"
         "    print(process.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "_apart._listen = die\n"
-        "if __name__ == '__main__': _apart.check_apart('faulty:hang_in_step')\n"
+        "isolated._listen = die\n"
+        "if __name__ == '__main__': isolated.check_apart('faulty:hang_in_step')\n"
     )
     path = os.pathsep.join(sys.path)
     killed = subprocess.run(
