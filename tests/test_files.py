@@ -27,7 +27,7 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from coterie.files import only_writer
+from coterie.storage.files import only_writer
 with only_writer(Path(sys.argv[1])):
     if len(sys.argv) > 2 and not os.fork():  # a child that outlives its parent
         print("held", os.getpid(), flush=True)
@@ -41,7 +41,7 @@ RACE = """
 import os, sys
 from pathlib import Path
 from coterie.errors import UsageError
-from coterie.files import only_writer
+from coterie.storage.files import only_writer
 place, count = Path(sys.argv[1]), int(sys.argv[2])
 go, ready = os.pipe()
 end, over = os.pipe()

@@ -226,7 +226,8 @@ def test_batched_initialisation_does_not_hang():
     """Several batched QRs in one jitted function would deadlock jaxlib on two cores."""
     code = """
 import jax
-from coterie.networks import MonotonicMixer, PerAgent
+from coterie.networks.mixers import MonotonicMixer
+from coterie.networks.per_agent import PerAgent
 
 def make(key):
     one, two = jax.random.split(key)
