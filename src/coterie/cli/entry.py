@@ -137,7 +137,7 @@ def _dispatch(args: list[str]) -> int:
     command, rest = COMMANDS[args[0]], args[1:]
     names = rest[: next((k for k, a in enumerate(rest) if a.startswith("-")), len(rest))]
     if "-h" in rest or "--help" in rest:
-        _print_help(command, names)
+        _print_help(command, names, rest)
         return 0
     if any(":" in arg for arg in rest):  # code of the user's, perhaps a file of this folder
         sys.path.append(os.getcwd())
@@ -145,15 +145,16 @@ def _dispatch(args: list[str]) -> int:
     if not fewest <= len(names) <= most:
         problem = f"unexpected {names[most]!r}; " if len(names) > most else ""
         raise UsageError(f"{problem}usage: {command.usage}")
-    groups = groups_of(command, names)
+    groups = groups_of(command, names, rest)
     parsed = parse(groups, rest[len(names) :], shlex.join(["coterie", args[0], *names]))
     return command.run(names, parsed, args) or 0
 
 
-def _print_help(command: Command, names: list[str]) -> None:
+def _print_help(command: Command, names: list[str], args: list[str]) -> None:
     from coterie.cli.help import render_help
 
-    groups = [(title, flags_of(title, cls)) for title, cls in groups_of(command, names)]
+    found = groups_of(command, names, args)
+    groups = [(title, flags_of(title, cls)) for title, cls in found]
     titles = {"run": "flags"} if len(groups) == 1 else {}
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]

@@ -61,11 +61,28 @@ def flags_of(title: str, cls: type) -> list[Flag]:
 
 def _refuse_unknown(args: list[str], known: dict[str, Flag], prog: str) -> None:
     for arg in args:
-        name = arg.partition("=")[0].replace("_", "-")
-        if name.startswith("--") and name not in known and f"--{name[5:]}" not in known:
+        name = _flag(arg)
+        other = f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
+        if name.startswith("--") and name not in known and other not in known:
             refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
             hint = did_you_mean(name, known)
             raise UsageError(f"unknown option {name}{hint} (see {prog} --help)")
+
+
+def named(args: list[str], settings: Any) -> dict[str, Any]:
+    """The settings that a command line names, also where it gives them their defaults."""
+    words = {_flag(arg) for arg in args}
+    flags = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(settings)}
+    return {
+        name: getattr(settings, name)
+        for name, flag in flags.items()
+        if not words.isdisjoint({f"--{flag}", f"--no-{flag}"})
+    }
+
+
+def _flag(arg: str) -> str:
+    """A word of the command line without its value, and with hyphens."""
+    return arg.partition("=")[0].replace("_", "-")
 
 
 def whole_number(text: str) -> int:

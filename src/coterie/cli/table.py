@@ -48,8 +48,9 @@ class Command:
     more: str = ""
 
 
-def groups_of(command: Command, names: list[str]) -> Groups:
-    extra = train_groups(names) if command.run is command_train else []
+def groups_of(command: Command, names: list[str], args: list[str]) -> Groups:
+    """What the flags ``args`` of a command are parsed into."""
+    extra = train_groups(names, args) if command.run is command_train else []
     return [("run", command.options), *extra]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.presets import Chosen
 from coterie.python_envs.settings import Hosting
 from coterie.runs.config import as_json, check_same_spec, configured_algorithm, hosting_of, restore
 from coterie.runs.continuation import (
@@ -37,15 +38,17 @@ if TYPE_CHECKING:
 
 
 def train(
-    algorithm: Algorithm,
+    algorithm: Algorithm | str,
     environment: Opened,
     steps: int | float,
     *,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     seeds: int = 1,
     seed: int = 0,
     out: str | Path | None = None,
     reward: Reward | None = None,
-    central: Literal["auto", "state", "joint"] = "auto",
+    central: Literal["auto", "state", "joint"] | None = None,
     options: dict[str, Any] | None = None,
     hosting: Hosting | None = None,
     evaluations: int | None = None,
@@ -60,13 +63,17 @@ def train(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
+        algorithm: one with its settings, or its name.
         environment: a name, an environment, or a callable that makes one; native, PettingZoo, or
             Gymnasium with one space per agent.
+        preset: the preset of a named algorithm that its settings, ``reward`` and ``central`` are
+            taken from unless they are given (``coterie.presets``).
+        settings: those of a named algorithm that are given.
         seed: the first seed; the others follow it.
         out: a new run directory; without it nothing is written.
         reward: what learners are paid; the environment's custom unless given.
         central: what z is, for algorithms that use it: the environment's state where it offers
-            one, else the joint observation.
+            one, else the joint observation (``auto``).
         options: the environment's options.
         hosting: settings of Python environments, such as the number of worker processes.
         evaluations: greedy evaluations along the way; 20 unless given.
@@ -89,7 +96,8 @@ def train(
     if resume and path is not None and RunDirectory(path).holds_a_run():
         recorded = RunDirectory(path).config()
     plan = make_plan(
-        algorithm, environment, steps, seeds, seed, reward, central, options, hosting,
+        Chosen(algorithm, preset, settings or {}), environment, steps, seeds, seed, reward, central,
+        options, hosting,
         {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
          "final_episodes": final_episodes},
         recorded,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from coterie.algorithms import algorithms
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.presets import Chosen
 from coterie.python_envs.opening import digest
 from coterie.python_envs.probe import episode_length, pays_in_common
 from coterie.python_envs.settings import Hosting, settle
@@ -49,13 +50,13 @@ class Plan:
 
 
 def make_plan(
-    algorithm: Algorithm,
+    chosen: Chosen,
     environment: Opened,
     steps: int | float,
     seeds: int,
     seed: int,
     reward: Reward | None,
-    central: Literal["auto", "state", "joint"],
+    central: str | None,
     options: dict[str, Any] | None,
     hosting: Hosting | None,
     asked: dict[str, int | None],
@@ -71,13 +72,13 @@ def make_plan(
     seeds, seed = fitted("seeds", seeds, Seeds), fitted("seed", seed, Seed)
     check_seeds(seed, seeds)
     asked = {name: fitted(name, value, RUN[name] | None) for name, value in asked.items()}
-    reward = fitted("reward", reward, Reward | None)
-    central = fitted("central", central, Literal["auto", "state", "joint"])
+    reward, central = chosen.of_the_run(reward, central)
     options = as_json(options or {})
-    state = algorithm.central and central != "joint"
+    state = chosen.kind.central and central != "joint"
     env, name = open_environment(environment, options, hosting, state)
     settled, remarks = settle(hosting, env, name)
-    unresolved, algorithm = algorithm, algorithm.resolve(steps, env.spec().time_limit)
+    unresolved = chosen.made(name, steps, limit := env.spec().time_limit)
+    algorithm = unresolved.resolve(steps, limit)
     if recorded and settled:  # what random play said of how many are worth while, said once
         known = ABSENT_ONCE | recorded
         asked = {name: known[name] if value is None else value for name, value in asked.items()}
@@ -86,7 +87,7 @@ def make_plan(
         reward = "mean"
         remarks.append("in random play all agents were always paid alike: a common reward")
     game = make_game(algorithm, env, name, reward, central)
-    remarks += algorithm.remarks(game) + algorithm.shortfalls(steps)
+    remarks += chosen.remarks() + algorithm.remarks(game) + algorithm.shortfalls(steps)
     remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
     judged, remark = _judging(asked, steps, algorithm, env, settled)
     remarks += remark
@@ -96,6 +97,7 @@ def make_plan(
         "command": None,
         "algorithm": algorithm.name,
         "settings": algorithm.settings(),
+        **chosen.recorded(),
         "environment": name,
         "environment_options": options,
         "reward": game.reward,
@@ -113,7 +115,7 @@ def make_plan(
         config |= {"hosting": dataclasses.asdict(settled), "spec_digest": digest(game.players)}
     settings = unresolved.settings()
     depends = {name for name, value in algorithm.settings().items() if settings[name] != value}
-    return Plan(algorithm, game, config, remarks, depends)
+    return Plan(algorithm, game, config, remarks, depends | chosen.depends())
 
 
 def _judging(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coterie.cli.parsing import Groups
+from coterie.cli.parsing import Groups, named
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
 from coterie.errors import Interrupted
 from coterie.settings import (
@@ -20,6 +20,7 @@ from coterie.settings import (
     Seeds,
     StepCount,
     Workers,
+    check,
 )
 from coterie.text import file_name
 
@@ -50,10 +51,14 @@ class TrainArgs:
     """The first seed."""
     out: Path | None = None
     """New run directory; runs/ALGORITHM-ENVIRONMENT unless given."""
+    preset: str | None = None
+    """Where settings come from that are not given: epymarl, jaxmarl or marl-book, the libraries of
+    these names, or lecture, the slides' exact form (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
     """What learners are paid; the environment's custom unless given."""
-    central: Literal["auto", "state", "joint"] = "auto"
-    """What z is where it is used: the environment's state, or the joint observation."""
+    central: Literal["auto", "state", "joint"] | None = None
+    """What z is where it is used: the environment's state, or the joint observation; auto, the
+    state where there is one, unless given."""
     evaluations: Evaluations | None = None
     """Greedy evaluations along the way; 20, or fewer where episodes in Python take long."""
     evaluation_episodes: Episodes | None = None
@@ -67,13 +72,18 @@ class TrainArgs:
     """Print the final metrics as one JSON document."""
 
 
-def train_groups(names: list[str]) -> Groups:
-    """Settings of the algorithm, and of the environment's family, as far as they are named."""
+def train_groups(names: list[str], args: list[str]) -> Groups:
+    """Settings of the algorithm, and of the environment's family, as far as they are named.
+
+    What a flag contradicts is not known yet where a preset has the other settings.
+    """
     from coterie.algorithms import find
     from coterie.envs import family
     from coterie.python_envs.settings import Hosting
 
     groups: Groups = [("algorithm", find(names[0]))] if names else []
+    if any(word.partition("=")[0] == "--preset" for word in args):
+        groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
     if len(names) > 1 and ":" in names[1]:
         groups.append(("hosting", Hosting))
     elif len(names) > 1:
@@ -90,9 +100,12 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     one_core_per_seed(own.seeds, hosted=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / file_name("-".join(names))
+    given = named(args, parsed.algorithm) if own.preset is not None else None
+    algorithm = parsed.algorithm if given is None else names[0]
     with TrainDisplay() as display:
         train = lambda: api.train(  # noqa: E731
-            parsed.algorithm, names[1], steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
+            algorithm, names[1], preset=own.preset, settings=given,
+            steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
             reward=own.reward, central=own.central, options=options,
             hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,

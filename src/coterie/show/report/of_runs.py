@@ -225,7 +225,8 @@ def _episode(source: Source, label: str, greedy: bool) -> Block:
 
 def _settings(source: Source) -> dict[str, Any]:
     config = source.config
-    named = ("environment_options", "reward", "central", "steps", "seeds", "seed", "versions")
+    named = ("preset", "environment_options", "reward", "central", "steps", "seeds", "seed",
+             "versions")  # fmt: skip
     return {
         "algorithm": config["algorithm"],
         **config["settings"],
