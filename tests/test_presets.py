@@ -5,6 +5,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,13 @@ def test_more_steps_are_named_alone_not_what_follows_from_them(run):
         coterie.train("pac", "matrix/climbing", 400, **asked)
 
 
+def test_a_setting_that_was_given_is_named_where_it_differs(run):
+    asked = {"preset": "epymarl", "out": run, "resume": True, **QUICK}
+    given = SMALL | {"entropy_steps": 7}
+    with pytest.raises(UsageError, match="steps is 200, not 400, entropy_steps is 160, not 7;"):
+        coterie.train("pac", "matrix/climbing", 400, settings=given, **asked)
+
+
 def test_a_run_without_a_preset_records_none():
     config = planned("vdn", settings=SMALL)
     assert (config["settings"]["hidden"], "preset" in config) == ([4], False)
@@ -414,6 +423,33 @@ def test_episodes_of_no_known_length_are_refused():
 def test_an_algorithm_that_is_made_already_takes_no_settings(more):
     with pytest.raises(UsageError, match="an algorithm that is named"):
         coterie.train(coterie.VDN(), "matrix/climbing", 100, **more)
+
+
+def test_what_is_no_algorithm_preset_or_settings_is_refused():
+    """In a process of its own, where Coterie alone checks types."""
+    code = """
+import coterie
+for algorithm, more in [
+    (coterie.IA2C, {}), (None, {}), ("ia2c", {"preset": 3}), ("ia2c", {"preset": ""}),
+    ("ia2c", {"settings": [("lr", 1.0)]}), ("ia2c", {"settings": {"lr": "fast"}}),
+    ("ia2c", {"preset": "epymarl", "settings": {"lr": "fast"}}),
+]:
+    try:
+        coterie.train(algorithm, "matrix/climbing", 100, **more)
+    except coterie.UsageError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    made = "an algorithm is one that is made, such as coterie.IA2C(), or named, such as 'ia2c'; got"
+    assert done.stdout.splitlines() == [
+        f"{made} <class 'coterie.algorithms.ia2c.IA2C'>",
+        f"{made} None",
+        "preset must be a name of at most 1000 characters or None; got 3",
+        "preset must be a name of at most 1000 characters or None; got ''",
+        "settings must be values by name; got [('lr', 1.0)]",
+        "lr must be a number above 0, at most 1e6; got 'fast'",
+        "lr must be a number above 0, at most 1e6; got 'fast'",
+    ]
 
 
 def test_settings_of_a_named_algorithm_are_those_it_has():

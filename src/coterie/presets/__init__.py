@@ -19,7 +19,7 @@ from coterie.algorithms import find as find_algorithm
 from coterie.algorithms import make
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
-from coterie.settings import fitted, hints
+from coterie.settings import Name, fitted, hints, shown
 from coterie.spec import Reward
 from coterie.text import did_you_mean
 
@@ -120,7 +120,15 @@ class Chosen:
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.algorithm, str) and (self.preset is not None or self.given):
+        if not isinstance(self.algorithm, str | Algorithm):
+            raise UsageError(
+                "an algorithm is one that is made, such as coterie.IA2C(), or named, such as "
+                f"'ia2c'; got {shown(self.algorithm)}"
+            )
+        fitted("preset", self.preset, Name | None)
+        if not isinstance(self.given, Mapping):
+            raise UsageError(f"settings must be values by name; got {shown(self.given)}")
+        if isinstance(self.algorithm, Algorithm) and (self.preset is not None or self.given):
             raise UsageError(
                 "a preset and settings are for an algorithm that is named, such as 'ia2c': one "
                 "that is made already has its settings"
@@ -161,8 +169,9 @@ class Chosen:
         return [f"settings are those of {self.preset} where none are given (docs/presets.md)"]
 
     def depends(self) -> set[str]:
-        """Settings of the preset that follow from the number of steps."""
-        return {n for n, v in self._stated().items() if isinstance(v, dict) and "of_run" in v}
+        """Settings taken from the preset that follow from the number of steps."""
+        stated = {n: v for n, v in self._stated().items() if n not in self.given}
+        return {n for n, v in stated.items() if isinstance(v, dict) and "of_run" in v}
 
     def _stated(self) -> Mapping[str, Any]:
         if self.preset is None or not isinstance(self.algorithm, str):
