@@ -175,6 +175,15 @@ def test_an_interruption_ends_a_loop_over_trainings(tmp_path, number):
         start(None, stop_at("progress", number))
 
 
+def test_a_run_that_was_extended_is_not_advised_to_be(tmp_path):
+    run = tmp_path / "run"
+    start(run)
+    assert coterie.resume(run, STEPS + EACH).complete
+    with pytest.raises(UsageError, match="steps is 144, not 128") as refused:
+        start(run, resume=True)
+    assert "extends" not in str(refused.value)
+
+
 def test_an_interruption_in_the_last_chunk_is_none_of_the_result(tmp_path):
     def report(event, facts):
         if event == "progress" and facts["env_steps"] == STEPS:

@@ -8,7 +8,12 @@ import pytest
 
 import coterie
 from coterie import envs
+from coterie.errors import UsageError
 from coterie.runs import evaluation as run_evaluation
+from coterie.runs.evaluation import return_bounds
+from coterie.show import curves
+from coterie.show.numbers import of_steps
+from coterie.show.report.of_runs import report
 from coterie.show.terminal.console import Terminal
 from coterie.show.terminal.returns import policies, render_returns
 from coterie.training.state import chosen_score
@@ -76,6 +81,40 @@ def test_with_one_evaluation_the_best_policy_is_the_last(trained):
     assert table.getvalue().count("return of the team (sum over agents), sampled") == 1
     metric = run.metrics["eval_sampled/return/team_sum"]
     assert 0 <= metric["ci95"][0] <= metric["ci95"][1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([400, 400], ", of step 400"),
+        ([22_528, 4_096], ", of steps 22,528, 4,096 (by seed)"),
+        ([6_000, 1_000, 3, 4, 5, 6], ", of steps 3 to 6,000"),
+        ([400, None], ""),
+        ([], ""),
+    ],
+)
+def test_steps_of_policies_stand_in_the_order_of_their_seeds(steps, words):
+    assert of_steps(steps) == words
+
+
+def test_a_run_is_printed_in_a_line(trained):
+    run = trained(coterie.IA2C(**TINY), "matrix/climbing")
+    line = f"Run(ia2c on matrix/climbing; 2 seeds, 400 of 400 steps; in {run.path})"
+    assert repr(run) == repr(coterie.open_run(run.path)) == line
+
+
+def test_lengths_of_episodes_stay_within_the_time_limit(trained):
+    """Two seeds of 50 and 26 steps would have a t interval from -114 to 190."""
+    run = trained(coterie.IDQN(**TINY), "lbf/5x5-2p-1f", steps=4_000)
+    low, high = run.evaluate(4)["eval/length"]["ci95"]
+    assert 1 <= low <= high <= 50
+    assert return_bounds(run.game)["length"] == (1.0, 50.0)
+
+
+@pytest.mark.parametrize(("ask", "out"), [(curves.plot, "x.png"), (report, "x.html")])
+def test_sampled_play_by_name_and_greedy_play_by_flag_contradict(tmp_path, ask, out):
+    with pytest.raises(UsageError, match="is of sampled play, and --greedy asks for greedy play"):
+        ask([tmp_path], tmp_path / out, metric="eval_sampled/length", greedy=True)
 
 
 def test_where_interests_conflict_the_last_policy_stands_for_the_run(trained):

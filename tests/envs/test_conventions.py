@@ -287,6 +287,21 @@ def test_what_is_no_number_is_refused_of_the_living_alone(rewards, kept):
         np.testing.assert_array_equal(env.step(np.zeros(2, int)).rewards, kept)
 
 
+@pytest.mark.parametrize("kind", [Meeting, SimpleNamespace])
+def test_not_every_environment_needs_closing(kind, monkeypatch):
+    if kind is Meeting:
+        theirs = Meeting()
+        monkeypatch.delattr(Meeting, "close", raising=False)
+    else:
+        theirs = SimpleNamespace(
+            observation_space=Tuple((Box(-9, 9, (1,)),)), action_space=Tuple((Discrete(2),)),
+            reset=lambda seed: ((np.zeros(1, np.float32),), {}), step=lambda actions: None,
+        )  # fmt: skip
+    env = HostedEnvironment(theirs)
+    env.reset(0)
+    env.close()
+
+
 def test_nothing_follows_the_end_of_an_episode():
     env = HostedEnvironment(Meeting(), time_limit=1)
     for _ in range(2):

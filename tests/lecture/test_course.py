@@ -189,7 +189,7 @@ def test_a_command_is_the_training_it_stands_for(which, monkeypatch):
     usual = {"evaluations": plan.EVALUATIONS, "final_episodes": opened_runs.FINAL_EPISODES}
     given |= {word: usual[word] for word in usual if given[word] is None}
     assert all(given[word] == its[word] for word in its if word != "report")
-    assert (given["reward"], given["central"]) == (None, "auto")
+    assert (given["reward"], given["central"]) == (None, None)
     assert given["options"] == dataclasses.asdict(envs.family(recipe.environment).Options())
 
 

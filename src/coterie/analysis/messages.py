@@ -8,6 +8,7 @@ listener that leans on noise.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Code:
-    """How one team uses a channel (JSON-able by ``dataclasses.asdict``).
+    """How one team uses a channel.
 
     Attributes:
         speaker: the sender's name.
@@ -76,6 +77,10 @@ class Code:
     book: dict[str, str]
     returns: dict[str, float]
     seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in what JSON can hold."""
+        return dataclasses.asdict(self)
 
 
 def channels(env: Any) -> tuple[Channel, ...]:

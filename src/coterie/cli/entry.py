@@ -30,7 +30,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   lecture [ITEM ...]             the lecture's figures and tables, measured and judged
   train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps
-  evaluate RUN                   greedy returns of the trained teams
+  evaluate RUN                   returns of the trained teams, best and last policies
   watch RUN --out FILE.gif       a trained team playing: .gif, .mp4 or .html
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +67,7 @@ class SpeakerListener(Item):
         return {
             name: {
                 "per_seed": final_returns(run, "best"),
-                "codes": [dataclasses.asdict(code) for code in codes(run, which="best")],
+                "codes": [code.to_dict() for code in codes(run, which="best")],
             }
             for name, run in trained.items()
         }

@@ -78,7 +78,7 @@ def train(
         hosting: settings of Python environments, such as the number of worker processes.
         evaluations: greedy evaluations along the way; 20 unless given.
         evaluation_episodes: episodes of each; 32 unless given.
-        final_episodes: episodes that judge the best policy at the end; 320 unless given. All
+        final_episodes: episodes that evaluate the best and last policies at the end; 320. All
             three are fewer by default where playing so much in a Python environment would take
             more steps than training.
         resume: goes on with the run in ``out`` if there is one, which must have these settings;

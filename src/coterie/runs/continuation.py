@@ -58,7 +58,8 @@ def check_same(
         differ = ["steps", *(n for n in differ if n not in depends and n != "steps")]
     if names := list(dict.fromkeys(first or differ)):
         each = [f"{name} is {_value(before, name)}, not {_value(now, name)}" for name in names]
-        more = "; resume --steps extends a run" if "steps" in names else ""
+        longer = "steps" in names and wanted["steps"] > recorded["steps"]
+        more = "; resume --steps extends a run" if longer else ""
         raise UsageError(
             f"{path} holds a run of other settings: {', '.join(each)}{more} (nothing was changed)"
         )

@@ -113,8 +113,8 @@ def make_game(
     reward = reward or spec.reward
     if algorithm.common_reward and reward == "individual":
         raise UsageError(
-            f"{algorithm.name} needs a common reward, but {name} pays each agent its own: "
-            "name how to make one, --reward sum or --reward mean"
+            f"{algorithm.name} needs a common reward, but {name} does not reward all agents "
+            "alike: choose how to make one, --reward sum or --reward mean"
         )
     z: Central = "none"
     if algorithm.central:

@@ -88,8 +88,13 @@ def summary(
 
 
 def return_bounds(game: Game) -> dict[str, Bounds]:
-    """What the team's returns can be at least and at most, by metric, where that is known."""
-    return bounds_by_metric(sum_bounds(game.env), game.players.n_agents)
+    """What the team's returns and episodes' lengths can be at least and at most, by metric.
+
+    Metrics of which that is not known are left out.
+    """
+    known = bounds_by_metric(sum_bounds(game.env), game.players.n_agents)
+    limit = game.players.time_limit
+    return known | ({"length": (1.0, float(limit))} if limit else {})
 
 
 def sum_bounds(env: Environment | Hosted) -> Bounds | None:

@@ -34,7 +34,7 @@ FINAL_EPISODES = 320
 """For the absolute metric at the end."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A trained run: its settings, and the policies of all its seeds.
 
@@ -65,6 +65,13 @@ class Run:
     learner: PyTree = None
     complete: bool = False
     default: str | None = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        what = f"{config.get('algorithm')} on {config.get('environment')}"
+        size = f"{config.get('seeds')} seeds, {self.steps:,} of {config.get('steps', 0):,} steps"
+        where = f"in {self.path}" if self.path else "not in a directory"
+        return f"Run({what}; {size}; {where})"
 
     @property
     def which(self) -> str:
@@ -137,7 +144,8 @@ def play_finally(run: Run) -> dict[str, Played]:
     hosting = hosting_of(run.config) or Hosting()
     agents, bounds = run.game.players.agents, return_bounds(run.game)
     played: dict[str, Played] = {}
-    for which, policies in run.policies.items():
+    for which in run.both():
+        policies = run.policies[which]
         if played and run.last_is_best:
             played[which] = next(iter(played.values()))
         else:

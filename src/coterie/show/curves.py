@@ -14,7 +14,7 @@ from jaxtyping import Float
 from coterie.errors import UsageError
 from coterie.show.colours import COLOURS
 from coterie.show.lettering import LITERAL, lettered, plot_font
-from coterie.show.metrics import bounds, in_words, shared_metrics
+from coterie.show.metrics import bounds, check_asked, in_words, shared_metrics
 from coterie.statistics import Bounds, mean_interval
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
@@ -91,6 +91,7 @@ def plot(
         raise UsageError(
             f"{out} must be a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
+    check_asked(metric, greedy)
     if not runs:
         raise UsageError("name at least one run directory to plot")
     configs = [RunDirectory.open(Path(run)).config() for run in runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from coterie.errors import UsageError
 from coterie.statistics import Bounds, bounds_by_metric
 from coterie.storage.config_file import ABSENT_ONCE
 from coterie.text import visible
@@ -34,6 +35,12 @@ def bounds(config: dict, metric: str) -> Bounds | None:
     low, high = map(float, total)
     known = bounds_by_metric((low, high), len(config["sizes"]["action counts"]))
     return known.get(metric.partition("/")[2])
+
+
+def check_asked(metric: str | None, greedy: bool) -> None:
+    """UsageError where sampled play is asked for by name, and greedy play by a flag."""
+    if greedy and metric is not None and metric.startswith("eval_sampled/"):
+        raise UsageError(f"{metric} is of sampled play, and --greedy asks for greedy play")
 
 
 def shared_metrics(configs: Sequence[dict], greedy: bool = False) -> list[str]:

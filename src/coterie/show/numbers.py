@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import SupportsFloat
 
+FEW_SEEDS = 5
+"""So many seeds' steps are listed one by one."""
+
 NOTHING = "\N{EN DASH}"
 """Where there is no number."""
 
@@ -40,6 +43,19 @@ def proportion(count: int, of: int) -> str:
     return f"{count} of {of} ({100 * float(low):.0f} to {100 * float(high):.0f}%)"
 
 
+def of_steps(steps: Sequence[int | None]) -> str:
+    """Environment steps that each seed's policy was trained for: ", of step 4,000", ", of steps
+    4,000, 1,000 (by seed)"; of many seeds only the range; nothing where a run does not say."""
+    if not steps or None in steps:
+        return ""
+    known = [k for k in steps if k is not None]
+    if len(set(known)) == 1:
+        return f", of step {known[0]:,}"
+    if len(known) <= FEW_SEEDS:
+        return f", of steps {', '.join(f'{k:,}' for k in known)} (by seed)"
+    return f", of steps {min(known):,} to {max(known):,}"
+
+
 def folded(values: Iterable[float | None]) -> str:
     """All the numbers, equal ones once: "7 (18 times), 6 (2 times)"; a dash where there is none."""
     counts = Counter(None if x is None else round(x, 6) for x in values)
@@ -62,7 +78,7 @@ def written(x: float | int, places: int) -> str:
     text = f"{x:,.{places}f}"
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("-")
-    return text.replace(",", "\u2009").replace("-", "−")
+    return text.replace("-", "−")
 
 
 def two_decimals(x: float) -> str:

@@ -64,5 +64,5 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}
         facts |= {"policies": by_policy(run, results)}
         return answer_json({"metrics": results[which], **facts})
-    title = f"{where} · {own.episodes:,} episodes of each seed's team"
+    title = f"{where} · {own.episodes:,} episode{'s' * (own.episodes > 1)} of each seed's team"
     return say(title, render_returns(run, results, own.metric, own.greedy))

@@ -60,11 +60,13 @@ class TrainArgs:
     """What z is where it is used: the environment's state, or the joint observation; auto, the
     state where there is one, unless given."""
     evaluations: Evaluations | None = None
-    """Greedy evaluations along the way; 20, or fewer where episodes in Python take long."""
+    """Evaluations along the way; 20, or fewer where episodes in Python take long."""
     evaluation_episodes: Episodes | None = None
-    """Episodes of each; 32, or fewer in the same case."""
+    """Episodes of each evaluation along the way; 32, or fewer where episodes in Python take
+    long."""
     final_episodes: NoOrMoreEpisodes | None = None
-    """Episodes that judge the best policy at the end, 0 for none; 320, or fewer as before."""
+    """Episodes that evaluate the best and the last policies at the end, 0 for none; 320, or fewer
+    where episodes in Python take long."""
     resume: bool = False
     """Go on with the run in --out if there is one of these settings; show its result if it is
     complete."""
@@ -145,7 +147,7 @@ class ResumeArgs:
     """Continues a run from its newest checkpoint, as if it had never been interrupted."""
 
     steps: StepCount | None = None
-    """Extend the run to so many environment steps."""
+    """The run's new length in environment steps: more to extend it, fewer to end it earlier."""
     environment: str | None = None
     """The environment again, where the run is on a Python environment or on code of yours."""
     workers: Workers | None = None

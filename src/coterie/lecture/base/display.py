@@ -51,6 +51,12 @@ class LectureDisplay(TrainDisplay):
     def _evaluation(self, facts: dict[str, Any]) -> None:
         """Nothing: a lecture has too many of them."""
 
+    def _end(self, facts: dict[str, Any]) -> None:
+        """A training that was stopped goes on with its lecture, not by itself."""
+        super()._end(facts | {"resume": None})
+        if facts["stopped"]:
+            self.say("the same coterie lecture command goes on where it was")
+
     def summary(self, outcomes: Sequence[Outcome]) -> RenderableType:
         """Every claim of every item, with what was measured."""
         parts: list[RenderableType] = []

@@ -59,7 +59,7 @@ class TupleHost:
         return self._shown(alive, *_values("step", self._environment.step(actions), _STEP))
 
     def close(self) -> None:
-        self._environment.close()
+        _close(self._environment)
 
     def _shown(
         self,
@@ -122,7 +122,7 @@ class ParallelHost:
         return self._shown(alive, *_values("step", self._environment.step(chosen), _STEP))
 
     def close(self) -> None:
-        self._environment.close()
+        _close(self._environment)
 
     def _shown(
         self,
@@ -282,6 +282,13 @@ def _number(reward: Any, agent: str) -> float:
         return float(_numbers("reward", reward, 1)[0])
     except Nonsense as error:
         raise Nonsense(str(error), agent) from None
+
+
+def _close(environment: Any) -> None:
+    """Not every environment holds something that needs closing."""
+    close = getattr(environment, "close", None)
+    if close is not None:
+        close()
 
 
 def is_native(environment: Any) -> bool:

@@ -13,11 +13,11 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.runs.api import open_run
 from coterie.runs.environments import is_code
-from coterie.runs.policy_files import default_policy
+from coterie.runs.policy_files import default_policy, saved_steps
 from coterie.show import curves
 from coterie.show.film.recording import NoPictures, record
-from coterie.show.metrics import bounds, in_words, own_metric, shared_metrics
-from coterie.show.numbers import decimals, folded, written
+from coterie.show.metrics import bounds, check_asked, in_words, own_metric, shared_metrics
+from coterie.show.numbers import decimals, folded, of_steps, written
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -48,6 +48,8 @@ class Source:
         steps: environment steps done, per seed.
         absolute: [S] the metric in the final evaluation, of other episodes; None before a run's
             end, and for a metric that is not the run's own.
+        results: by ``best`` and ``last``, the final evaluation's summaries; None where there are
+            none, as of version 0.1.
         damage: sentences on what could not be read.
     """
 
@@ -57,6 +59,7 @@ class Source:
     series: dict[int, dict[int, float]]
     steps: int
     absolute: list[float] | None
+    results: dict[str, Any] | None = None
     damage: tuple[str, ...] = ()
 
     @classmethod
@@ -79,7 +82,8 @@ class Source:
             agents = len(config["sizes"]["action counts"])
             share = agents if own.endswith("team_mean") else 1
             absolute = [float(np.mean(episode)) / share for episode in episodes]
-        return cls(path, config, shown, series, steps, absolute, tuple(damage))
+        results = directory.result(config)
+        return cls(path, config, shown, series, steps, absolute, results, tuple(damage))
 
     @cached_property
     def finished(self) -> bool:
@@ -127,6 +131,7 @@ def report(
     """
     out = Path(out)
     check(out)
+    check_asked(metric, greedy)
     if not runs:
         raise UsageError("name at least one run directory to report on")
     configs = [RunDirectory.open(Path(run)).config() for run in runs]
@@ -181,30 +186,56 @@ def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bo
 
 
 def _table(sources: Sequence[tuple[Source, str]]) -> Table:
-    """What each run came to, over its seeds."""
-    rows: list[list[Cell]] = []
-    words = [in_words(source.metric) for source, _ in sources]
+    """What each run came to, over its seeds: its best and its last policies."""
+    found = [(s, label, *row) for s, label in sources for row in _outcomes(s)]
+    words = [in_words(metric) for _, _, _, metric, _ in found]
     alike = len(set(words)) == 1
-    for (source, label), metric in zip(sources, words, strict=True):
-        s = summarise(source.per_seed, bounds(source.config, source.metric))
-        places = min(3, decimals(source.per_seed))
-        interval = " to ".join(written(x, places) for x in s["ci95"]) if s["ci95"] else None
-        which = "last evaluation" if source.absolute is None else source.policies
+    rows: list[list[Cell]] = []
+    for (source, label, which, _, s), metric in zip(found, words, strict=True):
         rows.append(
-            [quoted(label), *[metric] * (not alike), which, s["mean"], interval, s["iqm"],
-             s["seeds"], source.steps, folded(source.per_seed)]
+            [quoted(label), *[metric] * (not alike), which, s["mean"], _interval(s),
+             s["iqm"] if s["seeds"] > 1 else None, s["seeds"], source.steps, folded(s["per_seed"])]
         )  # fmt: skip
     headers = (
         "run", *["metric"] * (not alike), "policies", "mean", "95% interval", "IQM", "seeds",
-        "steps", "each seed",
+        "steps trained", "each seed",
     )  # fmt: skip
     caption = f"{words[0][0].upper()}{words[0][1:]}. " if alike else ""
     caption += (
-        "Mean over seeds with its 95% t interval, interquartile mean, and each seed. Best policies "
-        "are those with the highest return at an evaluation; they and the last ones are then "
-        "evaluated on other episodes."
+        "Mean over seeds with its 95% t interval, interquartile mean, and each seed; of one seed "
+        "the interval is over its episodes. Best policies are those with the highest return at an "
+        "evaluation; they and the last ones are then evaluated on other episodes."
     )
     return Table(headers, rows, caption)
+
+
+def _outcomes(source: Source) -> list[tuple[str, str, dict[str, Any]]]:
+    """Policies in words, the metric, and its summary over seeds; those that stand for the run
+    first. Where interests conflict, each agent's return stands for itself."""
+    results = source.results
+    if results is None or source.metric not in results["last"]:
+        which = "last evaluation" if source.absolute is None else source.policies
+        s = summarise(source.per_seed, bounds(source.config, source.metric))
+        return [(which, source.metric, s)]
+    metrics = [source.metric]
+    play, _, what = source.metric.partition("/")
+    if source.policies == "last" and what.startswith("return/team_"):
+        metrics = [name for name in results["last"] if name.startswith(f"{play}/return/agent/")]
+    kinds = sorted(results, key=lambda which: which != source.policies)
+    steps = {which: saved_steps(source.path, which) for which in kinds}
+    if steps["best"] == steps["last"]:
+        words = {kinds[0]: f"best and last{of_steps(steps['best'])}"}
+    else:
+        words = {which: f"{which}{of_steps(steps[which])}" for which in kinds}
+    return [(words[w], metric, results[w][metric]) for w in words for metric in metrics]
+
+
+def _interval(s: dict[str, Any]) -> str | None:
+    ends, over = (s["ci95"], "") if s["ci95"] else (s.get("ci95_episodes"), " over episodes")
+    if not ends:
+        return None
+    places = min(3, decimals([x for x in s["per_seed"] if x is not None]))
+    return " to ".join(written(x, places) for x in ends) + over
 
 
 def _episode(source: Source, label: str, greedy: bool) -> Block:

@@ -42,7 +42,8 @@ def _played(report: Report) -> str:
         if lengths
         else "no whole episode"
     )
-    return f"{each}; {report.steps} steps in all, {1000 * report.step_seconds:.2g} ms each"
+    steps = f"{report.steps} steps in all, repetitions included"
+    return f"{each}; {steps}, {1000 * report.step_seconds:.2g} ms each"
 
 
 def _range(lengths: tuple[int, ...]) -> str:

@@ -12,8 +12,8 @@ from rich.table import Table
 from coterie.errors import UsageError
 from coterie.runs.evaluation import interests_conflict, team_return
 from coterie.runs.run import Run
-from coterie.show.metrics import PLAY, in_words
-from coterie.show.numbers import folded, interval, number
+from coterie.show.metrics import PLAY, check_asked, in_words
+from coterie.show.numbers import folded, interval, number, of_steps
 from coterie.show.terminal.console import line
 from coterie.training.evaluate import return_metrics
 
@@ -47,6 +47,7 @@ def asked_metrics(run: Run, metric: str | None, greedy: bool) -> list[str]:
     Raises:
         UsageError: there is no such metric.
     """
+    check_asked(metric, greedy)
     agents, plays = run.game.players.agents, ["eval"] + ["eval_sampled"] * run.stochastic
     nothing = np.zeros((1, len(agents))), np.zeros(1)
     names = [name for play in plays for name in return_metrics(play, agents, *nothing)]
@@ -73,28 +74,21 @@ def chosen_metrics(
 
 
 def policies(run: Run, *which: str) -> str:
-    """The policies of all seeds in words: "best policies, of steps 400,000 and 1,000,000"."""
-    steps = sorted({k for k in run.policy_steps.get(which[0], []) if k is not None})
-    words = f"{' and '.join(which)} policies"
-    if not steps:
-        return words
-    few = [f"{k:,}" for k in steps] if len(steps) <= 3 else [f"{steps[0]:,} to {steps[-1]:,}"]
-    several = "s" if len(steps) > 1 else ""
-    return f"{words}, of step{several} {' and '.join(few)}"
+    """The policies of all seeds in words: "best policies, of steps 4,000, 1,000 (by seed)"."""
+    return f"{' and '.join(which)} policies{of_steps(run.policy_steps.get(which[0], []))}"
 
 
 def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
     seeds = max(metrics[name]["seeds"] for name in names)
-    headers = ["mean", "95% interval"] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
+    over = "95% interval over " + ("seeds" if seeds > 1 else "episodes")
+    headers = ["mean", over] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
     table = Table("", *headers, box=None, pad_edge=False)
     for column in table.columns[:-1]:
         column.no_wrap = True
     for name in names:
         m = metrics[name]
-        ends = interval(m["ci95"] or m.get("ci95_episodes"))
-        if ends and not m["ci95"]:
-            ends += " over episodes"
-        cells = [line(number(m["mean"]), style="bold"), ends]
+        ends = m["ci95"] if seeds > 1 else m.get("ci95_episodes")
+        cells = [line(number(m["mean"]), style="bold"), interval(ends)]
         cells += [number(m["iqm"]), folded(m["per_seed"])] if seeds > 1 else []
         table.add_row(in_words(name), *cells)
     return table
