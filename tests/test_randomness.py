@@ -145,7 +145,8 @@ def test_whether_and_how_to_explore_are_drawn_apart():
     algorithm, game, rows = small("idqn"), Game(Choices()), 2_000
     noise = algorithm.noise(jax.random.key(0), game, (rows,))
     scores, mask = jnp.zeros((rows, 3, ACTIONS)), jnp.ones((rows, 3, ACTIONS), bool)
-    actions, _ = algorithm.act(scores, mask, noise, {"epsilon": jnp.float32(0.5)})
+    clock = {"epsilon": jnp.float32(0.5)}
+    actions = algorithm.distribution(scores, mask, clock).sample(noise)
     assert np.mean(actions >= ACTIONS // 2) == pytest.approx(0.25, abs=0.03)
     assert np.mean(actions == 0) == pytest.approx(0.5 + 0.5 / ACTIONS, abs=0.04)
 

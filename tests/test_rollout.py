@@ -102,7 +102,7 @@ def test_acting_needs_own_observation_and_memory_only():
     def act(memory, obs, start, mask):
         scores, _ = policy.step(memory, obs, start)
         noise = jnp.zeros((R * T // 2 * B, 2, N))
-        return algorithm.act(scores, mask, noise, {"epsilon": jnp.zeros(())})[0]
+        return algorithm.distribution(scores, mask, {"epsilon": jnp.zeros(())}).sample(noise)
 
     start = jnp.repeat(second["start"][..., None], N, -1)
     given = [second[k] for k in ("memory", "observations")] + [start, second["action_mask"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -81,6 +81,23 @@ def _plain(sizes: Any) -> Any:
         return operator.index(sizes)
     except TypeError:
         return sizes
+
+
+class Observation(NamedTuple):
+    """What agents act on: arrays of NumPy or JAX, with any leading axes.
+
+    Attributes:
+        observations: [..., N, O]; zeros for agents that are not alive.
+        action_mask: [..., N, A], legal actions; action 0 alone for agents that are not alive.
+        alive: [..., N].
+        central: [..., Z], centralised information z; per agent, [..., N, Z], where those that were
+            truncated alone see other last moments than the rest.
+    """
+
+    observations: Any
+    action_mask: Any
+    alive: Any
+    central: Any
 
 
 @dataclass(frozen=True)

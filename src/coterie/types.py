@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from coterie.errors import UsageError
-from coterie.spec import EnvSpec, Reward
+from coterie.spec import EnvSpec, Observation, Reward
 
 PRNGKey = Key[Array, ""]
 PyTree = Any
@@ -113,6 +113,25 @@ class Transition(eqx.Module):
     next_central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
     truncated_alone: Bool[Array, "*S N"] | None = None
     valid: Bool[Array, "*S"] | None = None
+
+
+def transition(before: Observation, after: Observation, **step: Any) -> Transition:
+    """Steps from what was acted on to where they led.
+
+    Args:
+        step: all other fields of ``Transition``, by name.
+    """
+    return Transition(
+        observations=before.observations,
+        action_mask=before.action_mask,
+        alive=before.alive,
+        central=before.central,
+        next_observations=after.observations,
+        next_action_mask=after.action_mask,
+        next_alive=after.alive,
+        next_central=after.central,
+        **step,
+    )
 
 
 def tree_bytes(tree: PyTree) -> int:

@@ -472,7 +472,9 @@ def test_actions_are_drawn_from_the_policy_by_each_agent_for_itself(name):
         noise = algorithm.noise(key, game, (1, trials))
         rows = jnp.broadcast_to(jnp.log(jnp.asarray(p) + 1e-9), (trials, n, widest))
         mask = jnp.broadcast_to(jnp.asarray(game.spec.available_actions), rows.shape)
-        return algorithm.act(rows.astype(jnp.float32), mask, noise[0], {})
+        policy = algorithm.distribution(rows.astype(jnp.float32), mask, {})
+        actions = policy.sample(noise[0])
+        return actions, algorithm.extras(policy, actions)
 
     actions, noted = act(jax.random.key(1))
     actions = np.asarray(actions)

@@ -420,7 +420,8 @@ def test_each_agent_explores_by_itself_and_uniformly(name):
         noise = algorithm.noise(key, GAME, (1, trials))
         clock = {"epsilon": jnp.float32(epsilon)}
         first = jax.tree.map(lambda x: x[0], noise)
-        return algorithm.act(scores, jnp.broadcast_to(mask, scores.shape), first, clock)[0]
+        policy = algorithm.distribution(scores, jnp.broadcast_to(mask, scores.shape), clock)
+        return policy.sample(first)
 
     chosen = np.asarray(act(jax.random.key(0), scores))
     for i, legal in enumerate((4, 4, 3)):

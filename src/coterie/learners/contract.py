@@ -13,7 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
+from coterie.policies.acting import act
+from coterie.policies.distributions import Distribution
 from coterie.settings import check
+from coterie.spec import Observation
 from coterie.storage.formats import refuse_former
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -132,17 +135,31 @@ class Algorithm(abc.ABC):
         """All randomness of acting for a rollout, drawn at once; leaves lead with shape [T, B]."""
 
     @abc.abstractmethod
-    def act(
+    def distribution(
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+    ) -> Distribution:
+        """How agents act while training, exploration included, given what the policy says."""
+
+    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
+        """What ``learn`` needs to know of the actions: ``Transition.behaviour``."""
+        del distribution, actions
+        return ()
+
+    def explore(
         self,
-        scores: Float[Array, "B N A"],
-        mask: Bool[Array, "B N A"],
+        policy: PerAgent,
+        hidden: Float[Array, "B N H"],
+        seen: Observation,
+        start: Bool[Array, " B"],
         noise: PyTree,
         clock: dict[str, Array],
-    ) -> tuple[Int[Array, "B N"], PyTree]:
-        """Actions while training, exploration included, and what ``learn`` needs to know of them.
-
-        The latter comes back as ``Transition.behaviour``; () where nothing is needed.
-        """
+    ) -> tuple[Int[Array, "B N"], Float[Array, "B N H"], PyTree]:
+        """Actions while training, the hidden state after them, and ``extras``."""
+        return act(
+            policy, hidden, seen.observations, seen.action_mask, noise, start=start,
+            distribution=lambda outputs, mask: self.distribution(outputs, mask, clock),
+            extras=self.extras,
+        )  # fmt: skip
 
     @abc.abstractmethod
     def learn(

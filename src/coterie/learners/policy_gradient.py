@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, scaling_remarks, unreached
 from coterie.networks.per_agent import Groups, PerAgent, sharing_index
-from coterie.ops.action_selection import sample
 from coterie.ops.returns import discounted_so_far
 from coterie.ops.running_statistics import Moments, RewardScaling
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm
+from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import Count, EndRate, Layers, Positive, Rate, Share, StepCount, Weight
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
@@ -126,14 +126,10 @@ class PolicyGradient(Algorithm):
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         return jax.random.uniform(key, (*shape, game.spec.n_agents))
 
-    def act(
-        self,
-        scores: Float[Array, "B N A"],
-        mask: Bool[Array, "B N A"],
-        noise: PyTree,
-        clock: dict[str, Array],
-    ) -> tuple[Int[Array, "B N"], PyTree]:
-        return sample(scores, mask, noise), ()
+    def distribution(
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+    ) -> Distribution:
+        return Categorical(outputs, mask)
 
     # Learning --------------------------------------------------------------------------------
 

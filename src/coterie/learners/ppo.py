@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from coterie.errors import UsageError
 from coterie.learners.actor_critic import ActorCritic
-from coterie.ops.action_selection import of_action
-from coterie.ops.losses import clipped_surrogate, log_probabilities
+from coterie.ops.losses import clipped_surrogate
+from coterie.policies.distributions import Distribution
 from coterie.settings import Count, Positive, Share
 from coterie.types import PyTree
 
@@ -52,17 +52,9 @@ class Proximal(ActorCritic):
         usual = max(m for m in (1, 2, 3, 4) if self.environments % m == 0)
         return self.epochs, self.minibatches or usual
 
-    def act(
-        self,
-        scores: Float[Array, "B N A"],
-        mask: Bool[Array, "B N A"],
-        noise: PyTree,
-        clock: dict[str, Array],
-    ) -> tuple[Int[Array, "B N"], PyTree]:
-        """Notes log π(a_i | h_i) of the behaviour policy beside the actions."""
-        actions, _ = super().act(scores, mask, noise, clock)
-        log_probs = log_probabilities(scores, mask)
-        return actions, of_action(log_probs, actions)
+    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
+        """log π(a_i | h_i) of the behaviour policy."""
+        return distribution.log_prob(actions)
 
     def surrogate(
         self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]

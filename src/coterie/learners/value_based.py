@@ -19,11 +19,12 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, never_copied, scaling_remarks, unreached
 from coterie.networks.per_agent import Groups, PerAgent, sharing_index
 from coterie.ops import replay
-from coterie.ops.action_selection import epsilon_greedy, greedy, masked_max, of_action
+from coterie.ops.action_selection import greedy, masked_max, of_action
 from coterie.ops.losses import one_step_target, summed_mean
 from coterie.ops.running_statistics import Moments, RewardScaling
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, follow
+from coterie.policies.distributions import Distribution, EpsilonGreedy
 from coterie.settings import (
     MOST,
     Count,
@@ -314,14 +315,10 @@ class ValueBased(Algorithm):
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         return jax.random.uniform(key, (*shape, 2, game.spec.n_agents))
 
-    def act(
-        self,
-        scores: Float[Array, "B N A"],
-        mask: Bool[Array, "B N A"],
-        noise: PyTree,
-        clock: dict[str, Array],
-    ) -> tuple[Int[Array, "B N"], PyTree]:
-        return epsilon_greedy(scores, mask, clock["epsilon"], noise[:, 0], noise[:, 1]), ()
+    def distribution(
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+    ) -> Distribution:
+        return EpsilonGreedy(outputs, mask, clock["epsilon"])
 
     # Learning --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from coterie import envs
 from coterie.algorithms import algorithms
 from coterie.learners.contract import Algorithm
 from coterie.lecture.base.item import Check, Item, Numbers, Scale
+from coterie.policies.acting import act
 from coterie.runs.environments import make_game
 from coterie.runs.run import Run
 from coterie.show.report.blocks import Table
@@ -128,8 +129,8 @@ def _dependence(algorithm: Algorithm, game: Game) -> tuple[bool, bool]:
             return jax.tree.map(lambda x: x[0], algorithm.policy(learnt))
 
         def first_scores(seen: Transition) -> Array:
-            never = jnp.zeros((environments, game.spec.n_agents), bool)
-            return policy.step(memory, seen.observations[0], never)[0][:, 0]
+            observed = seen.observations[0], seen.action_mask[0]
+            return act(policy, memory, *observed, extras=lambda chosen, _: chosen.outputs)[2][:, 0]
 
         return (
             _differ(first_after(rollout), first_after(disturbed)),

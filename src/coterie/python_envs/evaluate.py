@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array
 
 from coterie.networks.per_agent import PerAgent
-from coterie.ops.action_selection import greedy, sample
+from coterie.policies.acting import act
 from coterie.python_envs.bookkeeping import JUDGEMENT, Restarts, episode_seed
 from coterie.python_envs.settings import Hosting
 from coterie.python_envs.workers.pool import Fleet, make_fleet
-from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits, Sights
-from coterie.spec import Hosted
+from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits
+from coterie.spec import Hosted, Observation
 from coterie.training.evaluate import NO_LIMIT_STEPS
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
@@ -47,13 +47,9 @@ def make_choose(game: Game) -> Callable[..., Any]:
     ) -> tuple[Array, Array]:
         state = jnp.zeros((*observations.shape[:-2], game.players.central_size))
         seen = game.see(observations, mask, alive, state)
-        fresh = jnp.broadcast_to(starts[:, None], seen.alive.shape)
-        scores, memory = policy.step(memory, seen.observations, fresh)
-        actions = greedy(scores, seen.action_mask)
-        u = jax.random.uniform(jax.random.fold_in(key, t), actions.shape)
-        drawn = sample(scores, seen.action_mask, u)
-        actions = jnp.where(sampled[:, None], drawn, actions)
-        return (game.team.split(actions) if game.joint else actions), memory
+        noise = jax.random.uniform(jax.random.fold_in(key, t), seen.alive.shape)
+        actions, memory, _ = act(policy, memory, *seen[:2], noise, start=starts, sampled=sampled)
+        return game.own_actions(actions), memory
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 1, 1, 1, 1, 1, 1, 0, None), out_axes=1))
 
@@ -104,7 +100,7 @@ class Arena:
         lengths = np.zeros(v * s, np.int64)
         memory = jax.vmap(lambda p: p.initial_memory(v), out_axes=1)(policies)
         rows, part = self.fleet.rows, self.part
-        seen = Sights(*(np.zeros_like(x[part]) for x in rows.start))
+        seen = Observation(*(np.zeros_like(x[part]) for x in rows.start))
         new = np.arange(v * s)
         t = 0
         while True:
@@ -141,7 +137,7 @@ class Arena:
             t += 1
 
     def _begin(
-        self, which: np.ndarray, number: Any, tries: Any, starts: Starts, seen: Sights
+        self, which: np.ndarray, number: Any, tries: Any, starts: Starts, seen: Observation
     ) -> None:
         """Starts these environments' episodes, and others where a start fails."""
         rows, first = self.fleet.rows, self.part.start

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from coterie.spec import EnvSpec
+from coterie.spec import EnvSpec, Observation
 from coterie.training.evaluate import NO_LIMIT_STEPS
-from coterie.types import PyTree, Transition
+from coterie.types import PyTree, Transition, transition
 from coterie.views.game import Game
 
 
@@ -48,11 +48,11 @@ def empty_vector(spec: EnvSpec, rows: int) -> HostedVector:
 class Record(NamedTuple):
     """A rollout as the host keeps it, [T, B, S, ...]; ``Transition`` says what each means.
 
-    ``seen`` and ``led`` are ``Sights`` of the environment's own agents, R where central learning
-    has one.
+    ``seen`` and ``led`` are what the environment's own agents observe, R of them where central
+    learning has one.
     """
 
-    seen: Any
+    seen: Observation
     start: Any
     memory: Any
     actions: Any
@@ -62,31 +62,15 @@ class Record(NamedTuple):
     truncated: Any
     truncated_alone: Any
     valid: Any
-    led: Any
+    led: Observation
 
 
 def transitions(game: Game, record: Record) -> Transition:
     """One seed's record [T, B, ...] as a learner sees it; compiled."""
-    seen, led, alone = game.see(*record.seen), game.see(*record.led), None
+    facts = record._asdict()
+    seen, led = facts.pop("seen"), facts.pop("led")
     if game.truncates_alone:
-        alone = record.truncated_alone
-        led = game.final(*record.led, truncated_alone=alone)
-    return Transition(
-        observations=seen.observations,
-        action_mask=seen.action_mask,
-        alive=seen.alive,
-        central=seen.central,
-        memory=record.memory,
-        start=record.start,
-        actions=record.actions,
-        behaviour=record.behaviour,
-        rewards=record.rewards,
-        terminated=record.terminated,
-        truncated=record.truncated,
-        next_observations=led.observations,
-        next_action_mask=led.action_mask,
-        next_alive=led.alive,
-        next_central=led.central,
-        truncated_alone=alone,
-        valid=record.valid,
-    )
+        after = game.final(*led, truncated_alone=record.truncated_alone)
+    else:
+        after, facts["truncated_alone"] = game.see(*led), None
+    return transition(game.see(*seen), after, **facts)

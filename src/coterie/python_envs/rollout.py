@@ -18,11 +18,11 @@ import numpy as np
 from coterie.python_envs.bookkeeping import TRAINING, Restarts, Seconds, Totals, episode_seed
 from coterie.python_envs.record import HostedVector, Record, empty_vector
 from coterie.python_envs.workers.pool import Fleet
-from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Fault, Sights
-from coterie.spec import EnvSpec
+from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Fault
+from coterie.spec import EnvSpec, Observation
 from coterie.types import PyTree
 
-Act = Callable[[int, int, Sights, np.ndarray, Any], tuple[Any, Any, PyTree, Any]]
+Act = Callable[[int, int, Observation, np.ndarray, Any], tuple[Any, Any, PyTree, Any]]
 """(step, first environment, what is seen [b, S, ...], starts [b, S], memory) -> the environment's
 own agents' actions, the learners', their behaviour, memory."""
 
@@ -51,7 +51,7 @@ class Stage:
         self.restarts, self.whole_episodes = restarts, whole_episodes
         self.count = environments * seeds
         self.halves = [slice(h[0], h[-1] + 1) for h in halves(seeds, environments)]
-        self.seen = Sights(*(np.zeros_like(x[: self.count]) for x in fleet.rows.start))
+        self.seen = Observation(*(np.zeros_like(x[: self.count]) for x in fleet.rows.start))
         self.vector = empty_vector(spec, self.count)
         self.counting = np.ones(self.count, bool)
         self.totals = self._no_totals()
@@ -142,13 +142,13 @@ class Stage:
         record = record._replace(memory=kept[0], actions=kept[1], behaviour=kept[2])
         return self._shaped(record), _concatenated(memories)
 
-    def _look(self, t: int, half: slice, record: Record) -> Sights:
+    def _look(self, t: int, half: slice, record: Record) -> Observation:
         """Notes what is acted on, and gives it as [b, S, ...]."""
         for kept, seen in zip(record.seen, self.seen, strict=True):
             kept[t, half] = seen[half]
         record.start[t, half] = self.vector.lengths[half] == 0
         shape = ((half.stop - half.start) // self.seeds, self.seeds)
-        return Sights(*(x[t, half].reshape(*shape, *x.shape[2:]) for x in record.seen))
+        return Observation(*(x[t, half].reshape(*shape, *x.shape[2:]) for x in record.seen))
 
     def _land(self, h: int, t: int, record: Record, seconds: Seconds) -> None:
         """Waits for a half and notes where its step led."""
@@ -274,7 +274,7 @@ class Stage:
             return np.empty((steps, self.count, *like.shape[1:]), like.dtype)
 
         rows = self.fleet.rows
-        sights = [Sights(*map(room, rows.led)) for _ in range(2)]
+        sights = [Observation(*map(room, rows.led)) for _ in range(2)]
         start, terminated, truncated, valid = (room(rows.terminated) for _ in range(4))
         return Record(
             seen=sights[0],

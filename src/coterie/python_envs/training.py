@@ -18,8 +18,8 @@ from coterie.python_envs.record import Record, empty_vector, transitions
 from coterie.python_envs.rollout import Stage, halves
 from coterie.python_envs.settings import Hosting
 from coterie.python_envs.workers.pool import make_fleet
-from coterie.python_envs.workers.worker import Limits, Sights, rows_bytes
-from coterie.spec import Hosted
+from coterie.python_envs.workers.worker import Limits, rows_bytes
+from coterie.spec import Hosted, Observation
 from coterie.training.devices import stack
 from coterie.training.finite import Health, diagnose, examine, ill, without_replay
 from coterie.training.loop import Paced
@@ -101,15 +101,12 @@ class HostedProgram(Paced):
         game, count = self.game, observations.shape[0]
         state = jnp.zeros((count, game.players.central_size))
         seen = game.see(observations, mask, alive, state)
-        fresh = jnp.broadcast_to(starts[:, None], seen.alive.shape)
-        scores, memory = policy.step(memory, seen.observations, fresh)
         own = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x[at[0], at[1]], at[2], count), noise
         )
         now = {name: value[at[0]] for name, value in clock.items()}
-        actions, behaviour = self.algorithm.act(scores, seen.action_mask, own, now)
-        players = game.team.split(actions) if game.joint else actions
-        return players, actions, behaviour, memory
+        actions, memory, behaviour = self.algorithm.explore(policy, memory, seen, starts, own, now)
+        return game.own_actions(actions), actions, behaviour, memory
 
     def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], Health, Array]:
         """All seeds' learners and losses, what was met, whether anything is not finite."""
@@ -218,7 +215,9 @@ class HostedLanes:
                 self.stage.restart()
             policy = algorithm.policy(learner)
 
-            def act(t: int, first: int, seen: Sights, starts: Any, memory: Any, i=i, policy=policy):
+            def act(
+                t: int, first: int, seen: Observation, starts: Any, memory: Any, i=i, policy=policy
+            ):
                 at = np.array([i, t, first], np.int32)
                 return program.act(policy, memory, *seen[:3], starts, noise, clock, at)
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
-from coterie.ops.action_selection import greedy, sample
+from coterie.policies.acting import act
 from coterie.runs.policy_files import default_policy, load_policy
 from coterie.spec import EnvSpec
 from coterie.types import PRNGKey
@@ -116,11 +115,8 @@ class Team:
         team = JointView(self._spec) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)
-        scores, memory = self.policy.step(memory, observations, jnp.zeros(n, bool))
-        if key is None:
-            actions = greedy(scores, mask)
-        else:
-            actions = sample(scores, mask, jax.random.uniform(key, (n,)))
+        noise = None if key is None else jax.random.uniform(key, (n,))
+        actions, memory, _ = act(self.policy, memory, observations, mask, noise)
         return (team.split(actions) if team else actions), memory
 
 

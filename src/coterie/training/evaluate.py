@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
-from coterie.ops.action_selection import greedy, sample
+from coterie.policies.acting import act
 from coterie.types import PRNGKey
 from coterie.views.game import Game
 
@@ -60,7 +60,6 @@ def play_watched(
     state, shown = jax.vmap(game.reset)(jax.random.split(reset_key, episodes))
     n = game.spec.n_agents
     limit = game.spec.time_limit or NO_LIMIT_STEPS
-    never = jnp.zeros((episodes, n), bool)
 
     def going(carry: Any) -> Array:
         t, over = carry[0], carry[4]
@@ -68,12 +67,12 @@ def play_watched(
 
     def step(carry: Any) -> Any:
         t, state, shown, memory, over, returns, lengths, notes = carry
-        scores, memory = policy.step(memory, shown.observations, never)
-        actions = greedy(scores, shown.action_mask)
+        noise = None
         if sampled is not None:
-            u = jax.random.uniform(jax.random.fold_in(draw_key, t), actions.shape)
-            drawn = sample(scores, shown.action_mask, u)
-            actions = jnp.where(sampled[:, None], drawn, actions)
+            noise = jax.random.uniform(jax.random.fold_in(draw_key, t), (episodes, n))
+        actions, memory, _ = act(
+            policy, memory, shown.observations, shown.action_mask, noise, sampled=sampled
+        )
         if watch is not None:
             actions, notes = watch(t, state, actions, ~over, notes)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)

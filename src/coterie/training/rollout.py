@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.learners.contract import Algorithm
 from coterie.networks.per_agent import PerAgent
-from coterie.types import PRNGKey, Transition
+from coterie.types import PRNGKey, Transition, transition
 from coterie.views.game import Game
 from coterie.views.vector import VectorState, refill, restart, step_vector
 
@@ -52,20 +52,15 @@ def scan_rollout(
     if algorithm.whole_episodes:
         vector = restart(game, vector, pool)
 
-    def step(carry, xs):
+    def advance(carry, xs):
         vector, memory, counting = carry
         noise, keys = xs
-        seen, fresh = vector.shown, vector.fresh
-        starts = jnp.broadcast_to(fresh[:, None], seen.alive.shape)
-        scores, next_memory = policy.step(memory, seen.observations, starts)
-        actions, behaviour = algorithm.act(scores, seen.action_mask, noise, clock)
+        seen, fresh = vector.shown.observation, vector.fresh
+        actions, after, behaviour = algorithm.explore(policy, memory, seen, fresh, noise, clock)
         vector, led_to = step_vector(game, vector, pool, keys, actions)
-        final = led_to if led_to.final is None else led_to.final
-        transition = Transition(
-            observations=seen.observations,
-            action_mask=seen.action_mask,
-            alive=seen.alive,
-            central=seen.central,
+        step = transition(
+            seen,
+            led_to.led_to,
             memory=memory,
             start=fresh,
             actions=actions,
@@ -73,19 +68,15 @@ def scan_rollout(
             rewards=led_to.rewards,
             terminated=led_to.terminated,
             truncated=led_to.truncated,
-            next_observations=final.observations,
-            next_action_mask=final.action_mask,
-            next_alive=led_to.alive,
-            next_central=final.central,
             truncated_alone=led_to.truncated_alone,
         )
         totals = totals_of(vector, vector.fresh & counting)
         if algorithm.whole_episodes:
             counting = counting & ~vector.fresh
-        return (vector, next_memory, counting), (transition, totals)
+        return (vector, after, counting), (step, totals)
 
     carry = (vector, memory, jnp.ones(environments, bool))
-    (vector, memory, counting), (rollout, each) = jax.lax.scan(step, carry, (noise, step_keys))
+    (vector, memory, counting), (rollout, each) = jax.lax.scan(advance, carry, (noise, step_keys))
     totals = jax.tree.map(lambda x: x.sum(0), each)
     if algorithm.whole_episodes:
         totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting))

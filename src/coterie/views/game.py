@@ -19,20 +19,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
-from coterie.spec import EnvSpec, Hosted, Reward
+from coterie.spec import EnvSpec, Hosted, Observation, Reward
 from coterie.types import PRNGKey, PyTree, TimeStep
 from coterie.views.joint_actions import JointView
 
 Central = Literal["none", "state", "joint"]
-
-
-class Sight(eqx.Module):
-    """What agents act on. Those that are not alive observe zeros and have action 0 alone."""
-
-    observations: Float[Array, "*S N O"]
-    action_mask: Bool[Array, "*S N A"]
-    alive: Bool[Array, "*S N"]
-    central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
 
 
 class View(eqx.Module):
@@ -54,7 +45,17 @@ class View(eqx.Module):
     alive: Bool[Array, "*S N"]
     central: Float[Array, "*S Z"]
     truncated_alone: Bool[Array, "*S N"] | None = None
-    final: Sight | None = None
+    final: Observation | None = None
+
+    @property
+    def observation(self) -> Observation:
+        """What agents act on next, where the episode goes on."""
+        return Observation(self.observations, self.action_mask, self.alive, self.central)
+
+    @property
+    def led_to(self) -> Observation:
+        """What is learned from: where the step led from each agent's point of view."""
+        return self.observation if self.final is None else self.final
 
     def onward(self) -> View:
         """The part that is acted on next."""
@@ -145,6 +146,10 @@ class Game:
         """How the environment's agents appear as one."""
         return JointView(self.players)
 
+    def own_actions(self, actions: Int[Array, "*S N"]) -> Int[Array, "*S R"]:
+        """The actions of the environment's own agents, from those of the agents that learn."""
+        return self.team.split(actions) if self.joint else actions
+
     @property
     def central_size(self) -> int:
         spec = self.players
@@ -190,8 +195,7 @@ class Game:
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
     ) -> tuple[GameState, View]:
         """One step; at the time limit an episode that is not over is truncated."""
-        own = self.team.split(actions) if self.joint else actions
-        env_state, led_to = self.native.step(key, state.env, own)
+        env_state, led_to = self.native.step(key, state.env, self.own_actions(actions))
         t = state.t + 1
         everybody = jnp.ones(self.players.n_agents, bool)
         before = everybody if state.alive is None else state.alive
@@ -289,7 +293,7 @@ class Game:
         action_mask: Bool[Array, "*S R A"],
         alive: Bool[Array, "*S R"],
         central: Float[Array, "*S _"] | None,
-    ) -> Sight:
+    ) -> Observation:
         """What the agents that learn see of what is padded and complete, with any leading axes.
 
         Args:
@@ -303,7 +307,7 @@ class Game:
             observations = self.team.observe(observations)
             action_mask = self.team.mask(action_mask)
             alive = jnp.any(alive, axis=-1, keepdims=True)
-        return Sight(observations, action_mask, alive, z)
+        return Observation(observations, action_mask, alive, z)
 
     def final(
         self,
@@ -312,7 +316,7 @@ class Game:
         alive: Bool[Array, "*S N"],
         central: Float[Array, "*S _"] | None,
         truncated_alone: Bool[Array, "*S N"],
-    ) -> Sight:
+    ) -> Observation:
         """Where a step led: as ``see``, but who was truncated alone still sees its last moment.
 
         Where z is the joint observation there is one for each agent, [..., N, Z]: those that were
@@ -324,7 +328,7 @@ class Game:
         if self.central == "joint":
             alone = truncated_alone[..., None]
             z = jnp.where(alone, last.central[..., None, :], z[..., None, :])
-        return Sight(last.observations, last.action_mask, alive, z)
+        return Observation(last.observations, last.action_mask, alive, z)
 
     def _central(
         self, observations: Float[Array, "*S R O"], state: Float[Array, "*S _"] | None

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.environment import HostedEnvironment, HostedStep
 from coterie.python_envs.process import OutOfTime, OwnDirectory, alarm
-from coterie.spec import EnvSpec
+from coterie.spec import EnvSpec, Observation
 
 SKIP, STEP, RESET = 0, 1, 2
 """Commands: nothing, one step, a new episode."""
@@ -30,15 +30,6 @@ OPENING = 120.0
 """Seconds that making an environment may take."""
 NO_SEED = -1
 """In place of the next episode's seed: an episode that ends is not followed by another."""
-
-
-class Sights(NamedTuple):
-    """What agents act on, one row an environment."""
-
-    observations: Float32[np.ndarray, "E N O"]
-    action_mask: Bool[np.ndarray, "E N A"]
-    alive: Bool[np.ndarray, "E N"]
-    central: Float32[np.ndarray, "E Z"]
 
 
 class Rows(NamedTuple):
@@ -59,12 +50,12 @@ class Rows(NamedTuple):
     command: UInt8[np.ndarray, " E"]
     seed: Int64[np.ndarray, " E"]
     actions: Int32[np.ndarray, "E N"]
-    led: Sights
+    led: Observation
     rewards: Float32[np.ndarray, "E N"]
     terminated: Bool[np.ndarray, " E"]
     truncated: Bool[np.ndarray, " E"]
     truncated_alone: Bool[np.ndarray, "E N"]
-    start: Sights
+    start: Observation
     steps: Int64[np.ndarray, " E"]
     digest: UInt32[np.ndarray, " E"]
     busy: Float64[np.ndarray, " E"]
@@ -82,8 +73,8 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
         offset += _aligned(array.nbytes)
         return array
 
-    def sights() -> Sights:
-        return Sights(
+    def observation() -> Observation:
+        return Observation(
             take(np.float32, n, spec.observation_size),
             take(bool, n, spec.action_count),
             take(bool, n),
@@ -94,12 +85,12 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
         command=take(np.uint8),
         seed=take(np.int64),
         actions=take(np.int32, n),
-        led=sights(),
+        led=observation(),
         rewards=take(np.float32, n),
         terminated=take(bool),
         truncated=take(bool),
         truncated_alone=take(bool, n),
-        start=sights(),
+        start=observation(),
         steps=take(np.int64),
         digest=take(np.uint32),
         busy=take(np.float64),
@@ -240,14 +231,14 @@ class Seat:
             rows.command[row] = STEPPED
             self._begin()
 
-    def _show(self, sights: Sights, shown: HostedStep, digest: int) -> int:
+    def _show(self, into: Observation, shown: HostedStep, digest: int) -> int:
         """Writes what is shown into this row, and the digest of all that was shown."""
         row = self._row
-        sights.observations[row] = shown.observations
-        sights.action_mask[row] = shown.action_mask
-        sights.alive[row] = shown.alive
-        sights.central[row] = shown.central
-        for part in sights[:3]:
+        into.observations[row] = shown.observations
+        into.action_mask[row] = shown.action_mask
+        into.alive[row] = shown.alive
+        into.central[row] = shown.central
+        for part in into[:3]:
             digest = zlib.crc32(part[row], digest)
         return digest
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -16,8 +15,7 @@ from coterie.envs.base import Environment
 from coterie.envs.scene import Scene, compact, union
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
-from coterie.ops.action_selection import greedy as best_actions
-from coterie.ops.action_selection import sample
+from coterie.policies.acting import act
 from coterie.runs.run import Run
 from coterie.types import PRNGKey
 
@@ -179,14 +177,10 @@ class _Player:
         """One step: state, view, memory, and the actions of the environment's own agents."""
         act_key, step_key = jax.random.split(key)
         n = self.game.spec.n_agents
-        scores, memory = self.policy.step(memory, shown.observations, jnp.zeros(n, bool))
-        if self.greedy:
-            actions = best_actions(scores, shown.action_mask)
-        else:
-            actions = sample(scores, shown.action_mask, jax.random.uniform(act_key, (n,)))
+        noise = None if self.greedy else jax.random.uniform(act_key, (n,))
+        actions, memory, _ = act(self.policy, memory, shown.observations, shown.action_mask, noise)
         state, shown = self.game.step(step_key, state, actions)
-        own = self.game.team.split(actions) if self.game.joint else actions
-        return state, shown, memory, own
+        return state, shown, memory, self.game.own_actions(actions)
 
     def episode(self, key: PRNGKey) -> Iterator[Frame]:
         """The frames of one episode; the last one is its final state."""

@@ -1,0 +1,1 @@
+"""Choosing actions: distributions over them, and the one place where a policy acts."""
