@@ -1,9 +1,4 @@
-"""Checkpoints: one PyTree of arrays and a few JSON words in one safetensors file, with digests.
-
-The format is in ``docs/formats.md``. Nothing in a file names code, and nothing is unpickled.
-A file takes its name only when all of it is on the disk; every byte is covered by a digest, so
-what ``read_tree`` returns is what ``write_tree`` was given.
-"""
+"""The checkpoints of a run, one folder a step: written whole, and the newest good one read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Trees of arrays in one file each, as safetensors with digests of header and data."""
+"""One PyTree of arrays and a few JSON words in one safetensors file, with digests.
+
+The format is in ``docs/formats.md``. Nothing in a file names code, and nothing is unpickled.
+A file takes its name only when all of it is on the disk; every byte is covered by a digest, so
+what ``read_tree`` returns is what ``write_tree`` was given.
+"""
 
 from __future__ import annotations
 
