@@ -211,6 +211,11 @@ def test_the_scale_overrides_what_a_recipe_says():
     )
     bare = replace(recipe, quick_steps=None, quick_seeds=None)
     assert bare.at(Scale(quick=True)) == bare
+    other = replace(bare, quick_environment="matrix/stag-hunt", quick_settings={"lr": 0.5})
+    assert other.at(Scale()) == other
+    assert other.at(Scale(quick=True)) == replace(
+        other, environment="matrix/stag-hunt", settings=SMALL | {"lr": 0.5}
+    )
 
 
 # Kept and run again ------------------------------------------------------------------------------

@@ -55,7 +55,10 @@ class Scale:
 class Recipe:
     """One training of an item, at its full and its quick size.
 
-    ``only_full`` trainings are left out of a quick lecture.
+    Attributes:
+        quick_environment, quick_steps, quick_seeds: in their place in a quick lecture.
+        quick_settings: besides ``settings`` in a quick lecture.
+        only_full: left out of a quick lecture.
     """
 
     algorithm: str
@@ -65,6 +68,8 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     quick_steps: int | None = None
     quick_seeds: int | None = None
+    quick_environment: str | None = None
+    quick_settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     evaluations: int = EVALUATIONS
     final_episodes: int = FINAL_EPISODES
@@ -72,10 +77,15 @@ class Recipe:
 
     def at(self, scale: Scale) -> Recipe:
         """This training at a lecture's scale."""
-        steps = self.quick_steps if scale.quick else None
-        seeds = scale.seeds or (self.quick_seeds if scale.quick else None)
+        sized = dataclasses.replace(self, seeds=scale.seeds or self.seeds, seed=scale.seed)
+        if not scale.quick:
+            return sized
         return dataclasses.replace(
-            self, steps=steps or self.steps, seeds=seeds or self.seeds, seed=scale.seed
+            sized,
+            environment=self.quick_environment or self.environment,
+            settings=self.settings | self.quick_settings,
+            steps=self.quick_steps or self.steps,
+            seeds=scale.seeds or self.quick_seeds or self.seeds,
         )
 
     @property
