@@ -195,7 +195,9 @@ def test_no_checkpoint_without_its_facts_passes(runs, program, tmp_path, change,
     assert f"does not say its {word}" in warning
 
 
-@pytest.mark.parametrize("found", [[1], [0, 1, 2], "01", {"0": 1}, [1, 0], [0, "1"], [True, 2]])
+@pytest.mark.parametrize(
+    "found", [[1], [0, 1, 2], "01", {"0": 1}, [1, 0], [0, "1"], [True, 2], [0, 10**400]]
+)
 def test_bounds_of_returns_are_two_numbers(runs, tmp_path, found):
     run = shutil.copytree(runs[0], tmp_path / "run")
     config = json.loads((run / "config.json").read_text())

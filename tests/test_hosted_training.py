@@ -360,7 +360,7 @@ def test_what_hangs_before_training_is_named():
 def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
     assert pays_in_common(open_hosted("dice", guests.Dice), Hosting())
     assert not pays_in_common(open_hosted("unequal", guests.Unequal), Hosting())
-    with pytest.raises(UsageError, match="needs a common reward, but guests:Unequal pays"):
+    with pytest.raises(UsageError, match="common reward, but guests:Unequal does not reward"):
         train("vdn", guests.Unequal, reward=None)
 
 

@@ -459,3 +459,12 @@ def test_settings_of_a_named_algorithm_are_those_it_has():
         coterie.train("vdn", "matrix/climbing", 100, preset="epymarl", settings={"clip": 1})
     with pytest.raises(UsageError, match="there is no algorithm 'vnd'; did you mean vdn"):
         coterie.train("vnd", "matrix/climbing", 100)
+
+
+def test_a_target_interval_that_is_given_takes_the_place_of_the_preset_s_moving_average():
+    preset = presets.find("epymarl")
+    assert preset.make("ia2c", 10_000, 50, {}).target_tau is not None
+    made = preset.make("ia2c", 10_000, 50, {"target_interval": 200})
+    assert (made.target_interval, made.target_tau) == (200, None)
+    both = preset.make("ia2c", 10_000, 50, {"target_interval": 200, "target_tau": 0.5})
+    assert both.target_tau == 0.5

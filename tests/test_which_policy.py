@@ -10,7 +10,7 @@ import coterie
 from coterie import envs
 from coterie.errors import UsageError
 from coterie.runs import evaluation as run_evaluation
-from coterie.runs.evaluation import return_bounds
+from coterie.runs.evaluation import return_bounds, sum_bounds
 from coterie.show import curves
 from coterie.show.numbers import of_steps
 from coterie.show.report.of_runs import report
@@ -109,6 +109,27 @@ def test_lengths_of_episodes_stay_within_the_time_limit(trained):
     low, high = run.evaluate(4)["eval/length"]["ci95"]
     assert 1 <= low <= high <= 50
     assert return_bounds(run.game)["length"] == (1.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ((np.float32(-1), np.array(2)), (-1.0, 2.0)),
+        (None, None),
+        ((-np.inf, 0.0), "two finite numbers"),
+        ((1, 0), "two finite numbers"),
+        ((1,), "two finite numbers"),
+        (3, "two finite numbers"),
+    ],
+)
+def test_bounds_that_an_environment_names_are_numbers(given, kept, monkeypatch):
+    env = envs.make("matrix/climbing")
+    monkeypatch.setattr(type(env), "return_bounds", lambda self: given)
+    if isinstance(kept, str):
+        with pytest.raises(UsageError, match=kept):
+            sum_bounds(env)
+    else:
+        assert sum_bounds(env) == kept
 
 
 @pytest.mark.parametrize(("ask", "out"), [(curves.plot, "x.png"), (report, "x.html")])

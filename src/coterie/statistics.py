@@ -34,12 +34,12 @@ class Interval(NamedTuple):
     high: Any
 
     def within(self, bounds: Bounds | None) -> Interval:
-        """The interval cut off at what is possible."""
+        """The interval cut off at what is possible, and never so that its value lies outside."""
         if bounds is None:
             return self
-        return Interval(
-            self.value, np.maximum(self.low, bounds[0]), np.minimum(self.high, bounds[1])
-        )
+        low = np.minimum(np.maximum(self.low, bounds[0]), self.value)
+        high = np.maximum(np.minimum(self.high, bounds[1]), self.value)
+        return Interval(self.value, low, high)
 
 
 def bounds_by_metric(total: Bounds | None, n_agents: int) -> dict[str, Bounds]:

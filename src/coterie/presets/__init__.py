@@ -68,6 +68,8 @@ class Preset:
             UsageError: settings contradict each other, or are counted in episodes of no known
                 length.
         """
+        if given.get("target_interval") is not None:  # without effect beside target_tau
+            given = {"target_tau": None, **given}
         declared = hints(find_algorithm(algorithm))
         stated = {
             name: self._value(value, declared.get(name), steps, time_limit)

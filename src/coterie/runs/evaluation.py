@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,16 @@ def return_bounds(game: Game) -> dict[str, Bounds]:
 
 def sum_bounds(env: Environment | Hosted) -> Bounds | None:
     """What the sum of returns over agents can be at least and at most, where that is known."""
-    return env.return_bounds() if isinstance(env, Environment) else None
+    found = env.return_bounds() if isinstance(env, Environment) else None
+    if found is None:
+        return None
+    try:
+        low, high = (float(x) for x in found)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise UsageError(f"return_bounds() must be two finite numbers or None; got {found!r:.60}")
+    return low, high
 
 
 def interests_conflict(game: Game) -> bool:

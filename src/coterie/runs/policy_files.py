@@ -140,9 +140,8 @@ def _fits_together(d: dict[str, Any]) -> bool:
     )
 
 
-def saved_steps(run: Path, which: str) -> list[int | None]:
+def saved_steps(run: Path, which: str, seeds: int) -> list[int | None]:
     """[S] the environment steps that each seed's saved policy was trained for."""
-    seeds = len(list((run / "policy").glob("seed-*")))
     return [load_policy(run, k, which)[1]["env_steps"] for k in range(seeds)]
 
 

@@ -33,7 +33,10 @@ def bounds(config: dict, metric: str) -> Bounds | None:
     if (total := config.get("return_bounds")) is None:
         return None
     low, high = map(float, total)
-    known = bounds_by_metric((low, high), len(config["sizes"]["action counts"]))
+    counts = config["sizes"].get("action counts")
+    if not isinstance(counts, list) or not counts:
+        return None
+    known = bounds_by_metric((low, high), len(counts))
     return known.get(metric.partition("/")[2])
 
 

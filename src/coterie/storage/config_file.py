@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from coterie import __version__
 from coterie.errors import UsageError
 from coterie.settings import RUN, EnvironmentName, Name, Seeds, fitted
@@ -60,11 +58,15 @@ def check_config(config: dict[str, Any]) -> None:
         raise UsageError("sessions is no list of them")
 
 
+GREATEST = 1e308
+
+
 def _are_bounds(found: Any) -> bool:
     if found is None:
         return True
     numbers = isinstance(found, list) and all(type(x) in (int, float) for x in found)
-    return numbers and len(found) == 2 and bool(np.isfinite(found).all()) and found[0] <= found[1]
+    # Neither NaN nor infinity is below the greatest number, nor a whole number beyond floats.
+    return numbers and len(found) == 2 and -GREATEST < found[0] <= found[1] < GREATEST
 
 
 def check_seeds(first: int, count: int) -> None:

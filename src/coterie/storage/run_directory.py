@@ -11,7 +11,7 @@ from typing import Any
 
 from coterie.errors import UsageError
 from coterie.storage import metrics_log
-from coterie.storage.config_file import check_config, encoded, identity
+from coterie.storage.config_file import ABSENT_ONCE, check_config, encoded, identity
 from coterie.storage.evaluations import absolute_returns, is_old, read_evaluations
 from coterie.storage.files import (
     LOCK,
@@ -143,7 +143,13 @@ class RunDirectory:
         results = content.get("policies")
         if not same or not isinstance(results, dict) or results.keys() != {"best", "last"}:
             return None
-        return results if all(map(_is_summary, results.values())) else None
+        if not all(map(_is_summary, results.values())):
+            return None
+        best, last = results["best"], results["last"]
+        seeds = {m["seeds"] for each in (best, last) for m in each.values()}
+        own = (ABSENT_ONCE | config)["metric"]
+        whole = best.keys() == last.keys() and own in best and seeds == {config["seeds"]}
+        return results if whole else None
 
     def write_result(self, config: dict[str, Any], results: dict[str, Any]) -> None:
         """Writes ``result.json``: the summaries of the ``best`` and of the ``last`` policies."""

@@ -33,8 +33,11 @@ def _stopped(stop: Interrupted) -> dict[str, Any]:
     facts = {"run": str(stop.path), "env_steps": stop.steps, "complete": stop.complete}
     if stop.path is not None:
         from coterie.runs.policy_files import WHICH, default_policy, saved_steps
+        from coterie.storage.run_directory import RunDirectory
 
-        policies = {w: {"env_steps": saved_steps(stop.path, w), "metrics": {}} for w in WHICH}
+        seeds = RunDirectory(stop.path).config()["seeds"]
+        steps = {which: saved_steps(stop.path, which, seeds) for which in WHICH}
+        policies = {which: {"env_steps": k, "metrics": {}} for which, k in steps.items()}
         facts |= {"which": default_policy(stop.path), "policies": policies}
     return {**facts, "metrics": {}}
 
@@ -102,7 +105,9 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     one_core_per_seed(own.seeds, hosted=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / file_name("-".join(names))
-    given = named(args, parsed.algorithm) if own.preset is not None else None
+    # Where a preset is spoken of at all, what flags contradict was not looked at by the parser.
+    asked = any(word.partition("=")[0] == "--preset" for word in args)
+    given = named(args, parsed.algorithm) if asked else None
     algorithm = parsed.algorithm if given is None else names[0]
     with TrainDisplay() as display:
         train = lambda: api.train(  # noqa: E731

@@ -218,12 +218,14 @@ def _outcomes(source: Source) -> list[tuple[str, str, dict[str, Any]]]:
         s = summarise(source.per_seed, bounds(source.config, source.metric))
         return [(which, source.metric, s)]
     metrics = [source.metric]
-    play, _, what = source.metric.partition("/")
-    if source.policies == "last" and what.startswith("return/team_"):
+    play = source.metric.partition("/")[0]
+    own = {own_metric(source.config, greedy) for greedy in (False, True)}
+    if source.policies == "last" and source.metric in own:
         metrics = [name for name in results["last"] if name.startswith(f"{play}/return/agent/")]
     kinds = sorted(results, key=lambda which: which != source.policies)
-    steps = {which: saved_steps(source.path, which) for which in kinds}
-    if steps["best"] == steps["last"]:
+    seeds = source.config["seeds"]
+    steps = {which: saved_steps(source.path, which, seeds) for which in kinds}
+    if None not in steps["best"] and steps["best"] == steps["last"]:
         words = {kinds[0]: f"best and last{of_steps(steps['best'])}"}
     else:
         words = {which: f"{which}{of_steps(steps[which])}" for which in kinds}
@@ -234,7 +236,7 @@ def _interval(s: dict[str, Any]) -> str | None:
     ends, over = (s["ci95"], "") if s["ci95"] else (s.get("ci95_episodes"), " over episodes")
     if not ends:
         return None
-    places = min(3, decimals([x for x in s["per_seed"] if x is not None]))
+    places = min(3, decimals([x for x in (*s["per_seed"], *ends) if x is not None]))
     return " to ".join(written(x, places) for x in ends) + over
 
 
