@@ -24,7 +24,7 @@ from coterie.algorithms.vdn import VDN
 from coterie.analysis import gradients
 from coterie.games.decomposition import additive_fit, monotone_fit
 from coterie.lecture import items, lbf, modes, policy_gradient
-from coterie.lecture.base import decomposed
+from coterie.lecture.base.decomposed import UNIFORM, recipes
 from coterie.lecture.base.item import Scale
 from coterie.networks.mixers import MonotonicMixer
 from coterie.networks.per_agent import PerAgent
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 ACTOR_CRITIC = {"hidden": (16,), "lr": 2e-3}
 TABLES = {
-    **decomposed.UNIFORM, "environments": 128, "learning_starts": 20_000, "buffer_size": 400_000,
+    **UNIFORM, "environments": 128, "learning_starts": 20_000, "buffer_size": 400_000,
     "hidden": (32, 32), "lr": 2e-3, "batch_size": 256, "update_ratio": 1 / 64,
 }  # fmt: skip
 MIXER = {"hyper_hidden": 16, "mixer_embedding": 16}
@@ -335,7 +335,7 @@ def verdicts(numbers):
 def tables(quick):
     """Numbers of both items, of correct algorithms; everything is measured before it is broken."""
     numbers = both({name: decomposed(name) for name in LEARNED})
-    for name in decomposed.recipes().keys() - LEARNED:
+    for name in recipes().keys() - LEARNED:
         numbers = [known | more for known, more in zip(numbers, stated(name), strict=True)]
     return numbers
 

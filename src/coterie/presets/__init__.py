@@ -191,7 +191,7 @@ def find(name: str) -> Preset:
     """The preset of this name; UsageError naming the nearest otherwise."""
     if name not in names():
         hint = did_you_mean(name.lower(), names(), cutoff=0.3)
-        raise UsageError(f"there is no preset {name!r}{hint} (known: {', '.join(names())})")
+        raise UsageError(f"there is no preset {name!r:.60}{hint} (known: {', '.join(names())})")
     return _read(name)
 
 
