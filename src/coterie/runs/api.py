@@ -265,7 +265,9 @@ def _go_on(
         lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
     )
     made = lanes.program.iterations(config["steps"]) <= meta["iteration"]
-    if made and (extended or directory.is_finished(config, warn)):
+    # Asked in any case: what is damaged is named before it is written anew.
+    evaluated = not config["final_episodes"] or directory.is_judged(warn)
+    if made and (extended or evaluated):
         done = meta["env_steps"]
         raise UsageError(
             f"{directory.path} has its {done:,} steps already; extend it with more --steps"
