@@ -121,8 +121,8 @@ def _sentence(boxed: str, args: list[str], known: dict[str, Flag]) -> str:
     rules = [k for k, line in enumerate(lines) if re.search("[─-]{3}", line)]
     inside = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
     text = " ".join(" ".join(inside).split()).rstrip(".")
-    named = re.search(r"(?:Error parsing |argument ')(--[\w.-]+)", text)
-    if named and (flag := known.get(named[1])):
+    found = re.search(r"(?:Error parsing |argument ')(--[\w.-]+)", text)
+    if found and (flag := known.get(found[1])):
         given = _given(args, flag.name)
         return f"{flag.name} must be {flag.kind}; got {given or 'nothing'}"
     return re.sub(r"^Error parsing \w+: ", "", text) or "the arguments cannot be understood"

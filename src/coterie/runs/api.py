@@ -71,13 +71,14 @@ def train(
         settings: those of a named algorithm that are given.
         seed: the first seed; the others follow it.
         out: a new run directory; without it nothing is written.
-        reward: what learners are paid; the environment's custom unless given.
+        reward: rewards that agents learn from, their own or a common one; the environment's
+            default unless given.
         central: what z is, for algorithms that use it: the environment's state where it offers
             one, else the joint observation (``auto``).
         options: the environment's options.
         hosting: settings of Python environments, such as the number of worker processes.
-        evaluations: greedy evaluations along the way; 20 unless given.
-        evaluation_episodes: episodes of each; 32 unless given.
+        evaluations: how often policies are evaluated along the way; 20 unless given.
+        evaluation_episodes: episodes of each of these evaluations; 32 unless given.
         final_episodes: episodes that evaluate the best and last policies at the end; 320. All
             three are fewer by default where playing so much in a Python environment would take
             more steps than training.
@@ -200,9 +201,10 @@ def resume(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
-        steps: extends the run to so many environment steps.
-        environment: the environment again, where the run is on code of the user's.
-        workers: processes for Python environments, if not as many as before.
+        steps: the run's new length in environment steps, more or fewer than before.
+        environment: that of the run; needed for a Python environment and for one defined in the
+            user's own code.
+        workers: worker processes for Python environments; as many as before unless given.
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))

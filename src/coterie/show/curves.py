@@ -15,6 +15,7 @@ from coterie.errors import UsageError
 from coterie.show.colours import COLOURS
 from coterie.show.lettering import LITERAL, lettered, plot_font
 from coterie.show.metrics import bounds, check_asked, in_words, shared_metrics
+from coterie.show.numbers import plural
 from coterie.statistics import Bounds, mean_interval
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
@@ -259,7 +260,7 @@ def _panel(
     for curve in sorted(curves, key=lambda c: -c.mean[-1]):
         look = looks[curve.label]
         words = lettered(curve.label, plot_font(), 28)
-        words += f" ({curve.seeds} seed{'s' * (curve.seeds != 1)})"
+        words += f" ({plural(curve.seeds, 'seed')})"
         if 1 < curve.seeds < FEW_SEEDS:
             own = {"color": look["color"], "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
             ax.plot(curve.steps, curve.samples.T, label="_seeds", **own)

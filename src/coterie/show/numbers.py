@@ -109,4 +109,4 @@ def size(count: float | int) -> str:
 
 def plural(count: int, word: str) -> str:
     """1 seed, 2 seeds."""
-    return f"{count} {word}" + "s" * (count != 1)
+    return f"{count:,} {word}" + "s" * (count != 1)

@@ -25,12 +25,12 @@ class EvaluateArgs:
     metric: str | None = None
     """Show this metric only, such as eval/length; the environment's returns unless given."""
     environment: str | None = None
-    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; the environment again,
-    where the run is on a Python environment or on code of yours."""
+    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; also needed to
+    evaluate a run on a Python environment or on an environment defined in your own code."""
     seed: Seed = 0
     """Seed of the episodes' starts."""
     workers: Workers | None = None
-    """Processes for Python environments, if not as many as in training."""
+    """Worker processes for Python environments; as many as in training unless given."""
     json: bool = False
     """Print one JSON document."""
 
@@ -39,6 +39,7 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.python_envs.settings import Hosting
     from coterie.runs import api, environments
     from coterie.runs import config as configs
+    from coterie.show.numbers import plural
     from coterie.show.terminal.returns import asked_metrics, render_returns
     from coterie.storage.run_directory import RunDirectory
 
@@ -64,5 +65,5 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}
         facts |= {"policies": by_policy(run, results)}
         return answer_json({"metrics": results[which], **facts})
-    title = f"{where} · {own.episodes:,} episode{'s' * (own.episodes > 1)} of each seed's team"
+    title = f"{where} · {plural(own.episodes, 'episode')} of each seed's team"
     return say(title, render_returns(run, results, own.metric, own.greedy))

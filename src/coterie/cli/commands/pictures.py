@@ -33,7 +33,7 @@ class WatchArgs:
     fps: float = 4.0
     """Steps shown in a second."""
     environment: str | None = None
-    """The environment again, where the run is on code of yours."""
+    """Environment of the run; needed for one defined in your own code."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -46,8 +46,8 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     film.check(own.out, own.fps)
     if own.environment is not None and not environments.is_code(own.environment):
         raise UsageError(
-            "a team is watched in the environment it was trained in; --environment only names "
-            f"code of yours again, which {own.environment} is not"
+            "a team is watched in the environment it was trained in: --environment is for one "
+            f"defined in your own code, and {own.environment} is built in"
         )
     config = RunDirectory.open(Path(names[0])).config()
     if config.get("hosting") is not None:

@@ -55,13 +55,14 @@ class TrainArgs:
     out: Path | None = None
     """New run directory; runs/ALGORITHM-ENVIRONMENT unless given."""
     preset: str | None = None
-    """Where settings come from that are not given: epymarl, jaxmarl or marl-book, the libraries of
-    these names, or lecture, the slides' exact form (docs/presets.md)."""
+    """Take settings that are not given from epymarl, jaxmarl or marl-book, the libraries of these
+    names, or from lecture, the slides' exact form (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
-    """What learners are paid; the environment's custom unless given."""
+    """Rewards that agents learn from: their own, or a common one; the environment's default unless
+    given."""
     central: Literal["auto", "state", "joint"] | None = None
-    """What z is where it is used: the environment's state, or the joint observation; auto, the
-    state where there is one, unless given."""
+    """Centralised information z of algorithms that use it: the environment's state, or the joint
+    observation; auto, the state where there is one, unless given."""
     evaluations: Evaluations | None = None
     """Evaluations along the way; 20, or fewer where episodes in Python take long."""
     evaluation_episodes: Episodes | None = None
@@ -87,13 +88,18 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
     from coterie.python_envs.settings import Hosting
 
     groups: Groups = [("algorithm", find(names[0]))] if names else []
-    if any(word.partition("=")[0] == "--preset" for word in args):
+    if _names_a_preset(args):
         groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
     if len(names) > 1 and ":" in names[1]:
         groups.append(("hosting", Hosting))
     elif len(names) > 1:
         groups.append(("env", family(names[1]).Options))
     return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
+
+
+def _names_a_preset(args: list[str]) -> bool:
+    """Whether flags are settings beside a preset's, and no algorithm by themselves."""
+    return any(word.partition("=")[0] == "--preset" for word in args)
 
 
 def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
@@ -105,9 +111,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     one_core_per_seed(own.seeds, hosted=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / file_name("-".join(names))
-    # Where a preset is spoken of at all, what flags contradict was not looked at by the parser.
-    asked = any(word.partition("=")[0] == "--preset" for word in args)
-    given = named(args, parsed.algorithm) if asked else None
+    given = named(args, parsed.algorithm) if _names_a_preset(args) else None
     algorithm = parsed.algorithm if given is None else names[0]
     with TrainDisplay() as display:
         train = lambda: api.train(  # noqa: E731
@@ -154,9 +158,10 @@ class ResumeArgs:
     steps: StepCount | None = None
     """The run's new length in environment steps: more to extend it, fewer to end it earlier."""
     environment: str | None = None
-    """The environment again, where the run is on a Python environment or on code of yours."""
+    """Environment of the run; needed for a Python environment and for one defined in your own
+    code."""
     workers: Workers | None = None
-    """Processes for Python environments, if not as many as before."""
+    """Worker processes for Python environments; as many as before unless given."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from coterie.show.numbers import clock
+from coterie.show.numbers import clock, plural
 from coterie.show.terminal.console import line
 from coterie.show.terminal.progress import TrainDisplay
 
@@ -45,8 +45,8 @@ class LectureDisplay(TrainDisplay):
 
     def _expect(self, items: int, minutes: float) -> None:
         if items:
-            about = f"about {max(round(minutes), 1)} minutes on two idle cores"
-            self.say(f"{items} item{'s' * (items > 1)} to run: {about}")
+            about = plural(max(round(minutes), 1), "minute")
+            self.say(f"{plural(items, 'item')} to run: about {about} on two idle cores")
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
         """Nothing: a lecture has too many of them."""

@@ -17,7 +17,7 @@ from coterie.runs.policy_files import default_policy, saved_steps
 from coterie.show import curves
 from coterie.show.film.recording import NoPictures, record
 from coterie.show.metrics import bounds, check_asked, in_words, own_metric, shared_metrics
-from coterie.show.numbers import decimals, folded, of_steps, written
+from coterie.show.numbers import decimals, folded, of_steps, plural, written
 from coterie.show.report.blocks import (
     Block,
     Cell,
@@ -179,9 +179,7 @@ def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bo
         blocks.append(Settings(_settings(source), f"Settings of {label}"))
     blocks += [Text(quoted(sentence)) for s, _ in sources for sentence in s.damage]
     late = [label for s, label in sources if not s.finished]
-    summary = f"{len(sources)} run{'s' * (len(sources) > 1)}" + (
-        f", {len(late)} of them unfinished." if late else "."
-    )
+    summary = plural(len(sources), "run") + (f", {len(late)} of them unfinished." if late else ".")
     return Section(quoted(environment), blocks, summary=summary)
 
 

@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from coterie.python_envs.check.findings import Report
+from coterie.show.numbers import plural
 from coterie.show.terminal.console import line
 from coterie.spec import EnvSpec
 
@@ -19,7 +20,7 @@ def render_check(report: Report) -> RenderableType:
     if report.findings:
         parts += [line(), _findings(report)]
     violations = sum(finding.violation for finding in report.findings)
-    verdict = f"{violations} violation{'s' * (violations > 1)}" if violations else "no violation"
+    verdict = plural(violations, "violation") if violations else "no violation"
     style = "bold red" if violations else "bold green"
     return Group(*parts, line(), line(verdict, style=style))
 
@@ -38,7 +39,7 @@ def _promises(spec: EnvSpec) -> Table:
 def _played(report: Report) -> str:
     lengths = report.lengths
     each = (
-        f"{len(lengths)} whole episode{'s' * (len(lengths) > 1)} of {_range(lengths)} steps"
+        f"{plural(len(lengths), 'whole episode')} of {_range(lengths)} steps"
         if lengths
         else "no whole episode"
     )

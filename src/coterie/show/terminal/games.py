@@ -16,7 +16,7 @@ from rich.text import Text
 
 from coterie.envs.matrix import MatrixGame
 from coterie.games import solution_concepts as games
-from coterie.show.numbers import number
+from coterie.show.numbers import number, plural
 from coterie.show.terminal.console import line
 
 OPTIMAL = "bold green"
@@ -45,7 +45,7 @@ def _heading(env: MatrixGame, report: games.GameReport) -> Text:
     if report.constant_sum and not report.common:
         kind = f"constant sum {number(float(report.payoffs.sum(axis=-1).flat[0]))}"
         kind = "zero sum" if kind == "constant sum 0" else kind
-    traits = [f"{n} agent{'s' * (n > 1)}", kind]
+    traits = [plural(n, "agent"), kind]
     traits += ["single-shot" if env.rounds == 1 else f"{env.rounds} rounds"]
     return line((env.name, "bold"), ("   " + " · ".join(traits), "dim"))
 
