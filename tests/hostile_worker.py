@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import shutil
 import socket
 import subprocess
@@ -25,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from memory import forget_peak, megabytes
 
 import coterie
 from coterie.errors import UsageError
@@ -361,10 +361,11 @@ def main() -> None:
         with pytest.raises(CheckpointMismatch, match="lacks"):
             resume(good)
     caught = hook_catches()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = megabytes()
     count, accepted = hostile(good)
     mutations, silent = mutate(good)
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    more = megabytes() - before
     print(json.dumps({
         "hook": caught, "hostile": count, "accepted": accepted, "mutated": mutations,
         "silent": silent, "megabytes": more,

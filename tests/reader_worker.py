@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import jax
+from memory import megabytes
 
 from coterie.cli.entry import main
 
@@ -92,5 +93,4 @@ if __name__ == "__main__":
         for what in THINGS:
             result |= work(Path(sys.argv[1]), place, what)
             jax.clear_caches()  # what was compiled for the commands before is not what files cost
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"answers": result, "megabytes": peak}))
+    print(json.dumps({"answers": result, "megabytes": megabytes()}))

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ import jax
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
+from memory import forget_peak, megabytes
 from quick import FLAGS
 from test_fuzz import made
 from test_numbers import broken
@@ -351,10 +351,11 @@ THINGS = ("a FIFO", "a directory", "a loop of links", "a device", "30 GB of zero
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_answered_at_once(kind, what, home):
     in_place(home / KINDS[kind].path, what)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = megabytes()
     said = answer(kind, home)[1]
     assert said
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000
+    assert megabytes() - before < 700
 
 
 # Commands, in a process with little memory -------------------------------------------------------
@@ -379,7 +380,7 @@ def answers(home: Path, *places: str) -> dict[str, list[Any]]:
         stdout=subprocess.PIPE, text=True, check=True, cwd=home,
     )  # fmt: skip
     found = json.loads(done.stdout)
-    assert found["megabytes"] < 2500
+    assert found["megabytes"] < 1500
     return found["answers"]
 
 
