@@ -123,6 +123,7 @@ def test_a_single_leaf_is_a_tree(path: Path):
     assert_same(read_tree(path, jnp.zeros(3, int))[0], jnp.arange(3))
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_detected(path: Path):
     write_tree(path, tiny(), {"step": 1})
     good = path.read_bytes()

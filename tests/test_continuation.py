@@ -256,6 +256,7 @@ def test_what_no_command_can_name_is_continued_in_python():
 # Elsewhere -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_version_or_machine_is_said_and_recorded(tmp_path, monkeypatch):
     run, here = tmp_path / "run", api.place()
     with pytest.raises(coterie.Interrupted):

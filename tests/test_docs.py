@@ -119,6 +119,7 @@ def test_promises_recipe_reads_a_checkpoint_without_coterie(tmp_path):
             names["read_checked"](path)
 
 
+@pytest.mark.slow
 def test_formats_recipe_for_numpy_alone(tmp_path, monkeypatch):
     settings = {"environments": 2, "learning_starts": 10, "buffer_size": 200, "recurrent": True}
     algorithm = coterie.VDN(**settings, sequence_length=2, hidden=(4, 6), sharing="shared")

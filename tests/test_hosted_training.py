@@ -222,6 +222,7 @@ def test_what_does_not_repeat_itself_is_resumed_with_new_episodes(tmp_path):
     assert "of 3 running episodes did not go the same way again" in sentence
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_elsewhere(tmp_path):
     cut = interrupted(guests.Dice, tmp_path / "cut")
     with pytest.raises(UsageError, match="give --environment guests:Dice again"):

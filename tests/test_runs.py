@@ -395,6 +395,7 @@ def test_what_was_learned_is_read_off_the_run_that_learned_it_only(trained, tmp_
             learner(other)
 
 
+@pytest.mark.slow
 def test_more_steps_extend_a_run(trained, tmp_path):
     """The extended run learns as if it had been asked for all steps at once."""
     start("dilemma", tmp_path / "run", steps=600)
@@ -502,7 +503,8 @@ def scores_by_hand(folder: Path, which: str, observations, memories):
 
 
 @pytest.mark.parametrize(
-    "kind", ["feed-forward", "recurrent", pytest.param("doors", marks=pytest.mark.slow)]
+    "kind",
+    ["feed-forward", *(pytest.param(k, marks=pytest.mark.slow) for k in ("recurrent", "doors"))],
 )
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_policy_can_be_executed_with_numpy_alone(trained, kind, which):

@@ -55,7 +55,13 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("scaling", ["scale", pytest.param("standardise", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", OWN_REWARDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("idqn", "reinforce", "ippo") else pytest.mark.slow)
+        for n in OWN_REWARDS
+    ],
+)
 def test_an_agent_learns_the_same_whatever_others_are_rewarded(name, scaling):
     """Parameters, targets, the optimiser and moments, bit for bit."""
     _, _, learn = course(name, scaling)

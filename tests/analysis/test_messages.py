@@ -99,6 +99,7 @@ def test_a_team_that_needs_no_words_loses_nothing_by_others():
     assert code.returns["silenced"] == pytest.approx(code.returns["said"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_untrained_team_says_nothing():
     (code,) = codes(trained(Tell(), 512), CHANNEL)
     assert code.bits < 0.1

@@ -40,14 +40,14 @@ class LevelBasedForaging(Item):
         "Two agents collect three items; an item needs agents whose levels add up to its own."
         " The team return is the share of levels collected. The book's curves are of an older"
         " version of the task (25 steps), so their order is shown beside ours and not "
-        "asserted. A quick lecture plays on a 5x5 grid with one item, which is learned sooner."
+        "asserted. A quick lecture plays on a 6x6 grid with one item, which is learned sooner."
     )
 
     def recipes(self) -> dict[str, Recipe]:
         return {
             name: Recipe(
                 name, "lbf/8x8-2p-3f", 2_000_000, 5, SETTINGS,
-                quick_steps=400_000, quick_seeds=2, quick_environment="lbf/5x5-2p-1f",
+                quick_steps=400_000, quick_seeds=2, quick_environment="lbf/6x6-2p-1f",
                 quick_settings={"epsilon_steps": 150_000},
             )
             for name in ("idqn", "vdn", "qmix")
