@@ -258,7 +258,7 @@ def test_the_command_refuses_before_it_plays(tmp_path, capsys):
     )  # fmt: skip
     status, said = call("--environment", "lbf/8x8-2p-3f")
     assert status == 2
-    assert "which lbf/8x8-2p-3f is not" in said
+    assert "lbf/8x8-2p-3f is built in" in said
     status, said = call("--out", "x.gif")
     assert status == 2
     assert "is not a run directory" in said
