@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coterie.learners.ppo import ratio_diagnostics
 from coterie.ops.action_selection import (
     epsilon_greedy,
     greedy,
@@ -17,13 +18,16 @@ from coterie.ops.losses import (
     clipped_surrogate,
     counterfactual_advantage,
     entropy,
+    explained_variance,
     log_probabilities,
+    masked_mean,
     normalise,
     one_step_target,
     policy_gradient,
     summed_mean,
 )
 from coterie.ops.running_statistics import Moments
+from coterie.ops.updates import norm
 
 
 def test_target_by_hand():
@@ -389,3 +393,39 @@ def test_a_single_legal_action_is_always_taken(only):
         scores, jnp.zeros((3, 5), bool).at[:, only].set(True), jnp.array([0, 0.5, LARGEST])
     )
     np.testing.assert_array_equal(chosen, [only] * 3)
+
+
+# Diagnostics ------------------------------------------------------------------------------------
+
+
+def test_explained_variance_by_hand():
+    """Of steps that count only; agents are averaged; 0 where targets do not vary."""
+    targets = jnp.array([[[1.0, 5.0, 2.0]], [[3.0, 5.0, 4.0]], [[5.0, 5.0, 99.0]]])  # [3, 1, 3]
+    values = jnp.array([[[1.0, 1.0, 3.0]], [[3.0, 2.0, 3.0]], [[2.0, 3.0, -99.0]]])
+    counts = jnp.array([[[True, True, True]], [[True, True, True]], [[True, True, False]]])
+    # Agent 1: Var(y) = 8/3, y - V = 0, 0, 3: Var = 2. Agent 3: V is a constant of the two steps.
+    expected = (1 - 2 / (8 / 3) + 0 + 0) / 3
+    np.testing.assert_allclose(explained_variance(targets, values, counts), expected, rtol=1e-6)
+    np.testing.assert_allclose(explained_variance(targets, targets, counts), 2 / 3, rtol=1e-6)
+    several = explained_variance({"q": targets, "v": targets}, {"q": targets, "v": values}, counts)
+    np.testing.assert_allclose(several, (2 / 3 + expected) / 2, rtol=1e-6)
+    each = jnp.stack([targets, targets], -1), jnp.stack([targets, values], -1)
+    np.testing.assert_allclose(explained_variance(*each, counts), several, rtol=1e-6)
+    none = jnp.zeros_like(counts)
+    assert explained_variance(targets, values, none) == 0
+
+
+def test_what_the_log_says_of_the_ratio_by_hand():
+    """ρ = 2, 1, 1/2 and one step of a dead agent."""
+    ratio = jnp.array([[[2.0, 1.0]], [[0.5, 1e9]]])
+    alive = jnp.array([[[True, True]], [[True, False]]])
+    found = ratio_diagnostics(jnp.log(ratio), jnp.zeros_like(ratio), alive, 0.2)
+    each = [2 - 1 - np.log(2), 0, 0.5 - 1 - np.log(0.5)]
+    np.testing.assert_allclose(found["kl"], np.mean(each), rtol=1e-6)
+    np.testing.assert_allclose(found["clip_fraction"], 2 / 3, rtol=1e-6)
+
+
+def test_norm_and_masked_mean_by_hand():
+    assert norm({"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}) == 5
+    assert masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])) == 2
+    assert masked_mean(jnp.ones(3), jnp.zeros(3, bool)) == 0

@@ -139,7 +139,11 @@ def test_the_slides_exact_form():
     assert (ia2c.entropy, ia2c.max_grad_norm, ia2c.reward_scaling) == (0.0, None, "none")
     assert (ia2c.target_interval, ia2c.target_tau, ia2c.sharing) == (None, None, "own")
     idqn = made("lecture", "idqn")
-    assert (idqn.rollout_shape(), idqn._updates(), idqn.learning_starts) == ((1, 1), 1, 0)
+    assert (idqn.rollout_shape(), idqn._updates_per_rollout(), idqn.learning_starts) == (
+        (1, 1),
+        1,
+        0,
+    )
     assert (idqn.double_q, idqn.reward_scaling, idqn.max_grad_norm) == (False, "none", None)
 
 

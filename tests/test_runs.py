@@ -149,15 +149,19 @@ def test_metrics_have_their_fixed_names(trained):
     returns = [*agents, "return/team_sum", "return/team_mean", "length"]
     always = {"seed", "env_steps"}
     progress = {"updates", "seconds", "steps_per_second", "steps_per_second_total"}
+    progress |= {"train/learning_rate", "train/epsilon"}
+    diagnostics = {"train/gradient_norm", "train/q_mean", "train/td_error"}
     train_names = {f"train/{name}" for name in returns}
     eval_names = {f"eval/{name}" for name in returns}
     kinds = set()
     for line in lines(run):
         names = set(line)
         if "updates" in names:
-            optional = train_names | {"train/loss"}
+            optional = train_names | diagnostics | {"train/loss"}
             assert names - optional == always | progress
             assert not names & train_names or names >= train_names
+            assert names & diagnostics == (diagnostics if "train/loss" in names else set())
+            assert line["train/learning_rate"] == pytest.approx(5e-4)
             kinds |= {"train", *(["loss"] if "train/loss" in names else [])}
         else:
             assert names == always | eval_names
@@ -173,7 +177,9 @@ def test_stochastic_policies_are_evaluated_greedily_and_by_drawing(trained):
     names = [f"return/agent/agent_{i}" for i in range(2)]
     names += ["return/team_sum", "return/team_mean", "length"]
     judged = {f"{prefix}/{name}" for prefix in ("eval", "eval_sampled") for name in names}
-    learning = {"train/actor_loss", "train/critic_loss", "train/entropy"}
+    learning = {"train/actor_loss", "train/critic_loss", "train/entropy", "train/kl"}
+    learning |= {"train/actor_gradient_norm", "train/critic_gradient_norm", "train/clip_fraction"}
+    learning |= {"train/explained_variance", "train/learning_rate", "train/entropy_weight"}
     points = [line for line in lines(run) if "eval/length" in line or "eval_sampled/length" in line]
     for seed in (7, 8):
         for prefix in ("eval", "eval_sampled"):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from probes import Walk, clock_at, collector, game_for, quick, random_learner, small, spied
 
-from coterie.algorithms import make
+from coterie.algorithms import coma, make
 from coterie.errors import UsageError
-from coterie.learners.actor_critic import Batch
+from coterie.learners.batches import Batch
 
 N, COUNTS, A = 3, (2, 3, 4), 4
 T, B = 6, 8
@@ -58,7 +58,8 @@ def rollout_for(algorithm, game):
 def report(self, carry, batch, key, clock):
     """Instead of updates: what they would have seen."""
     targets = batch.targets if isinstance(batch.targets, dict) else {"y": batch.targets}
-    return carry, {k: v for k, v in vars(batch).items() if k != "targets"} | targets
+    seen = {k: v for k, v in vars(batch).items() if k not in ("targets", "extra")}
+    return carry, seen | targets | (batch.extra or {})
 
 
 # Advantages and targets -----------------------------------------------------------------------
@@ -208,13 +209,14 @@ def estimate_by_hand(algorithm, game, learner, r):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_advantages_and_targets_are_those_computed_by_hand(case):
+def test_advantages_and_targets_are_those_computed_by_hand(case, monkeypatch):
     settings = dict(CASES[case])
     reward = settings.pop("reward", None)
     algorithm = small(case.split()[0], environments=B, rollout_steps=T, gamma=0.9, **settings)
     game = game_for(algorithm, Walk(), reward)
     given = jnp.asarray(next_by_hand(), jnp.int32)
-    spy = spied(algorithm, _updates=report, _next_actions=lambda *_: given)
+    monkeypatch.setattr(coma, "_next_actions", lambda *_: given)
+    spy = spied(algorithm, _make_updates=report)
     learner = random_learner(algorithm, game)
     learner = dataclasses.replace(learner, memory=normal(*learner.memory.shape))
     if learner.so_far is not None:
@@ -244,8 +246,8 @@ def test_advantages_and_targets_are_those_computed_by_hand(case):
     np.testing.assert_array_equal(batch["alive"], living)
     np.testing.assert_array_equal(batch["counts"], counts)
     np.testing.assert_array_equal(batch["start"], np.stack([r.start] * N, -1))
-    if "joint" in batch:
-        done = np.array(by_hand.joint_actions(COUNTS))[np.asarray(batch["joint"])]
+    if "joint_action" in batch:
+        done = np.array(by_hand.joint_actions(COUNTS))[np.asarray(batch["joint_action"])]
         np.testing.assert_array_equal(done, r.actions)
 
 
@@ -257,7 +259,7 @@ def test_where_it_is_not_shown_the_next_action_is_drawn_from_the_policy():
     learner = dataclasses.replace(
         learner, actor=jax.tree.map(lambda x: 20 * x if x.ndim == 3 else x, learner.actor)
     )
-    given = quick(algorithm._next_actions)(learner, r, jax.random.key(1))
+    given = quick(coma._next_actions)(learner, r, jax.random.key(1))
     actor = by_hand.in_numpy(learner.actor)
     _, memories = by_hand.unroll(actor, r.memory[0], r.observations, r.start)
     log_probs = by_hand.log_policy(
@@ -290,10 +292,13 @@ def batch_for(algorithm, game, steps=3, k=4):
     actions = np.array([RNG.choice(np.flatnonzero(m)) if m.any() else 0
                         for m in legal.reshape(-1, A)]).reshape(steps, k, N)  # fmt: skip
     inputs, outputs = algorithm.critic_size(game)
-    targets = normal(steps, k, N)
+    targets, extra = normal(steps, k, N), ()
     if algorithm.name == "pac":
         joint = jnp.asarray(RNG.integers(0, outputs - 1, (steps, k)), jnp.int32)
-        targets = {"q": normal(steps, k, N), "v": normal(steps, k, N), "joint": joint}
+        targets, extra = (
+            {"q": normal(steps, k, N), "v": normal(steps, k, N)},
+            {"joint_action": joint},
+        )
     size = 8 if algorithm.recurrent else 0
     return Batch(
         memory=normal(1, k, N, size),
@@ -308,6 +313,7 @@ def batch_for(algorithm, game, steps=3, k=4):
         critic_inputs=normal(steps, k, N, inputs),
         advantages=normal(steps, k, N),
         targets=targets,
+        extra=extra,
     )
 
 
@@ -326,7 +332,7 @@ def loss_by_hand(algorithm, networks, b, weight):
         networks["critic"], b.critic_memory[0], b.critic_inputs, b.start[..., 0]
     )
     if algorithm.name == "pac":
-        q = by_hand.take(out, np.repeat(b.targets["joint"][..., None], N, -1))
+        q = by_hand.take(out, np.repeat(b.extra["joint_action"][..., None], N, -1))
         errors = (b.targets["q"] - q) ** 2 + (b.targets["v"] - out[..., -1]) ** 2
     else:
         said = by_hand.take(out, b.actions) if algorithm.name == "coma" else out[..., 0]
@@ -349,7 +355,7 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, recurrent):
     learner = random_learner(algorithm, game)
     networks = {"actor": learner.actor, "critic": learner.critic}
     loss = quick(jax.value_and_grad(algorithm.loss, has_aux=True))
-    (total, metrics), grads = loss(networks, b, jnp.float32(weight))
+    (total, metrics), grads = loss(networks, b, {"entropy": jnp.float32(weight)})
     exact, plain = (
         {k: by_hand.in_numpy(v) for k, v in networks.items()},
         jax.tree.map(np.asarray, b),
@@ -386,7 +392,7 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, recurrent):
         targets=jax.tree.map(lambda y: jnp.where(unseen, -1e6, y) if y.ndim == 3 else y, b.targets),
         behaviour=jnp.where(dead, strange.behaviour, b.behaviour),
     )
-    (again, _), garbled_grads = loss(networks, garbled, jnp.float32(weight))
+    (again, _), garbled_grads = loss(networks, garbled, {"entropy": jnp.float32(weight)})
     assert again == total
     for g, other in zip(slopes, jax.tree.leaves(garbled_grads), strict=True):
         np.testing.assert_array_equal(g, other)
@@ -494,9 +500,9 @@ def test_every_minibatch_is_whole_and_every_environment_is_in_one_of_each_pass()
         row = jnp.zeros((epochs * minibatches, B)).at[count - 1, who].add(1.0)
         return carry, {"who": row, "aligned": jnp.all(jnp.stack(aligned)).astype(float)}
 
-    spy = spied(algorithm, _update=update)
+    spy = spied(algorithm, update=update)
     untyped = jax.tree.unflatten(jax.tree.structure(batch), jax.tree.leaves(numbered))
-    _, seen = quick(lambda k: spy._updates((), untyped, k, {}))(jax.random.key(4))
+    _, seen = quick(lambda k: spy._make_updates((), untyped, k, {}))(jax.random.key(4))
     assert seen["aligned"] == epochs * minibatches
     who = np.asarray(seen["who"])
     np.testing.assert_array_equal(who.sum(-1), B // minibatches)

@@ -63,6 +63,8 @@ def test_settings_survive_json(name):
     ],
 )
 def test_wrong_settings_are_refused_by_name(name, settings, says):
+    if "groups" in settings and find(name).joint_view:
+        says = "sharing"  # which is no setting of theirs
     with pytest.raises(UsageError, match=says):
         make(name, **settings)
 
@@ -132,7 +134,7 @@ def check_training(algorithm, train, iterations=10):
     due = algorithm.updates(iterations)
     assert due > 0
     assert losses["updates"] == due
-    assert set(losses) == set(algorithm.metrics)
+    assert set(losses) == set(algorithm.metrics + algorithm.diagnostics)
     parameters = (algorithm.policy(before), algorithm.policy(after))
     for old, new in zip(*map(jax.tree.leaves, parameters), strict=True):
         assert not np.array_equal(old, new), "every parameter learns"
@@ -202,3 +204,20 @@ def test_it_trains_on_unequal_mortal_masked_agents(name, settings):
         settings = {k: v for k, v in settings.items() if k != "groups"}
     algorithm = small(name, **settings).resolve(1000, Walk().spec().time_limit)
     check_training(algorithm, trainer(algorithm, game_for(algorithm, Walk())))
+
+
+def test_the_log_shows_schedules_as_the_last_rollout_used_them():
+    """Each rollout makes 64 steps: after half of 640 the rate is half-way to a fifth."""
+    vdn = make(
+        "vdn", lr=0.01, lr_end=0.002, lr_steps=640, epsilon_start=0.5, epsilon_end=0.1,
+        epsilon_steps=320, environments=64, update_ratio=1 / 64,
+    )  # fmt: skip
+    assert vdn.rollout_shape() == (1, 64)
+    assert vdn.scheduled(5) == pytest.approx({"learning_rate": 0.006, "epsilon": 0.1})
+    ia2c = make(
+        "ia2c", lr=0.01, lr_end=0.002, lr_steps=640, entropy=0.5, entropy_end=-0.5,
+        entropy_steps=640, rollout_steps=4, environments=16,
+    )  # fmt: skip
+    expected = {"learning_rate": 0.006, "entropy_weight": 0.0}
+    assert ia2c.scheduled(5) == pytest.approx(expected, abs=1e-7)
+    assert make("reinforce", episode_steps=4).scheduled(0).keys() == expected.keys()

@@ -241,12 +241,12 @@ def seen_by_updates(name, env, actions, reward=None, **settings):
     game = game_for(algorithm, env, reward)
     if game.joint:
         actions = [game.team.join(jnp.asarray(a)) for a in actions]
-    spy = spied(algorithm, _updates=report)
+    spy = spied(algorithm, _make_updates=report)
     learner = constant(random_learner(algorithm, game), critic=2.0)
     rollout = played(game, actions)
     learn = quick(lambda r: spy.learn(game, learner, r, jax.random.key(0), {}))
     after, seen = learn(rollout)
-    found = {k: np.asarray(v)[:, 0] for k, v in seen.items() if not isinstance(v, tuple)}
+    found = {k: np.asarray(v)[:, 0] for k, v in seen.items() if np.ndim(v) > 1}
     return {"y": found.get("q"), "moments": np.asarray(after.moments.count).tolist()} | found
 
 
@@ -333,7 +333,7 @@ def loss_of(name, env, actions, reward, q=0.0, target=1.0):
     items = algorithm._sequences(rollout, learner_steps(rollout, game))
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), items)
     loss = quick(algorithm.loss)
-    return float(loss(flat(learner.values, q), flat(learner.target, target), batch))
+    return float(loss(flat(learner.values, q), flat(learner.target, target), batch)[0])
 
 
 @pytest.mark.parametrize("name", ["idqn", "vdn", "qmix", "central_q"])
@@ -432,7 +432,7 @@ def test_pac_hopes_for_nothing_from_who_left():
     """b's best joint action after step 2 is without a, a's own is with both."""
     algorithm = small("pac", gamma=0.5, n_steps=1, environments=1, rollout_steps=4)
     game = game_for(algorithm, SHIFT, "individual")
-    spy = spied(algorithm, _updates=report)
+    spy = spied(algorithm, _make_updates=report)
     learner = constant(random_learner(algorithm, game))
     # Q of joint actions (a's, b's) 00, 01, 10, 11, and V.
     bias = jnp.broadcast_to(jnp.array([0.0, 1.0, 0.0, 8.0, 0.0]), (2, 5))

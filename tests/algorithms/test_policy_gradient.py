@@ -182,7 +182,8 @@ def each_gradient(self, carry, batch, key, clock):
 
     def one(path):
         part = jax.tree.map(lambda x: x[:, None], path)
-        return jax.grad(self.loss, has_aux=True)(carry[0], part, jnp.zeros(()))[0]["actor"]
+        grads, _ = jax.grad(self.loss, has_aux=True)(carry[0], part, {"entropy": jnp.zeros(())})
+        return grads["actor"]
 
     leaves = jax.tree.leaves(jax.vmap(one, in_axes=1)(batch))
     return carry, {str(k): x for k, x in enumerate(leaves)} | {"y": batch.targets}
@@ -199,7 +200,7 @@ def q_answers(q):
 def expected_gradient(name, full, reward, answers, **settings):
     """E over paths of what the algorithm's own loss says, per leaf; the targets [T, 36, N]."""
     algorithm = spied(
-        small(name, gamma=1.0, normalise_advantages=False, **settings), _updates=each_gradient
+        small(name, gamma=1.0, normalise_advantages=False, **settings), _make_updates=each_gradient
     )
     game = game_for(algorithm, Fork(full), reward)
     actor, probability, *_ = truth(full, reward)
@@ -225,6 +226,7 @@ def expected_gradient(name, full, reward, answers, **settings):
         paths = dataclasses.replace(paths, behaviour=jnp.asarray(noted, jnp.float32))
     _, seen = quick(functools.partial(algorithm.learn, game))(learner, paths, jax.random.key(0), {})
     seen = jax.tree.map(np.asarray, seen)
+    seen.pop("explained_variance")
     leaves = [seen[str(k)] for k in range(len(seen) - 1)]
     return [np.tensordot(probability, g, 1) for g in leaves], seen["y"]
 
@@ -412,7 +414,7 @@ def gaps(self, carry, part, clock, count):
     log_probs = jax.nn.log_softmax(jnp.where(part.action_mask, scores, -1e30))
     chosen = jnp.take_along_axis(log_probs, part.actions[..., None], -1)[..., 0]
     gap = jnp.max(jnp.where(part.alive, jnp.abs(chosen - part.behaviour), 0.0))
-    carry, _ = type(self).__mro__[1]._update(self, carry, part, clock, count)
+    carry, _ = type(self).__mro__[1].update(self, carry, part, clock, count)
     last = self.epochs * self.minibatches
     return carry, {"first": jnp.where(count == 1, gap, 0), "last": jnp.where(count == last, gap, 0)}
 
@@ -435,8 +437,9 @@ def gone_on(program, state, file):
 )
 def test_the_first_ratio_is_one_also_after_a_resume(name, recurrent, tmp_path):
     """What acting noted is what learning computes, from stored observations, masks and memories."""
-    algorithm = spied(small(name, recurrent=recurrent, lr=0.01), _update=gaps)
+    algorithm = spied(small(name, recurrent=recurrent, lr=0.01), update=gaps)
     type(algorithm).metrics = ("first", "last")
+    type(algorithm).diagnostics = ("explained_variance",)
     program = quick_program(algorithm, game_for(algorithm, Walk()))
     state = program.advance(program.init(3), 0, 4)
     resumed = gone_on(program, state, tmp_path / "state")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from probes import Walk, clock_at, game_for, quick, random_learner, random_like, small
 
-from coterie.learners.value_based import Experience
+from coterie.learners.experience import Experience
 from coterie.types import Transition
 from coterie.views.game import Game, usable
 from coterie.views.steps import learner_steps
@@ -118,18 +118,25 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, double_q):
         name, double_q, 0.9, np.asarray(q_next), np.asarray(q_select), b, next_joint
     )
 
-    def expected(values):
+    def learned(values):
         q, _ = values.utility.unroll(b.memory[0], b.observations, b.start)
         chosen = jnp.take_along_axis(q, b.actions[..., None], -1)[..., 0]
         if name != "idqn":
             chosen = chosen * b.alive
-        error = (y - joint_value(name, values, chosen, b.central)) ** 2
+        return joint_value(name, values, chosen, b.central)
+
+    def expected(values):
+        error = (y - learned(values)) ** 2
         return (jnp.sum(error * weight, (0, 1)) / weight.sum((0, 1))).sum()
 
-    actual = quick(jax.value_and_grad(algorithm.loss, (0, 1)))
-    loss, (grads, target_grads) = actual(values, target, b)
+    actual = quick(jax.value_and_grad(algorithm.loss, (0, 1), has_aux=True))
+    (loss, said), (grads, target_grads) = actual(values, target, b)
     right, right_grads = quick(jax.value_and_grad(expected))(values)
     np.testing.assert_allclose(loss, right, rtol=1e-4)
+    q = np.asarray(quick(learned)(values))
+    counted = np.broadcast_to(weight > 0, q.shape)
+    np.testing.assert_allclose(said["q_mean"], q[counted].mean(), rtol=1e-4)
+    np.testing.assert_allclose(said["td_error"], np.abs(y - q)[counted].mean(), rtol=1e-4)
     for one, other in zip(*map(jax.tree.leaves, (grads, right_grads)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
     assert not any(np.any(g) for g in jax.tree.leaves(target_grads)), "y is a constant"
@@ -147,7 +154,7 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, double_q):
             rewards,
         ),
     )
-    again, (garbled_grads, _) = actual(values, target, garbled)
+    (again, _), (garbled_grads, _) = actual(values, target, garbled)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     for one, other in zip(*map(jax.tree.leaves, (grads, garbled_grads)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

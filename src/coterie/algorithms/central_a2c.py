@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from coterie.learners.actor_critic import ActorCritic
-from coterie.learners.contract import Mode, joint_actions_remark
+from jaxtyping import Array, Float, Int
+
+from coterie.learners.actor_critic import ActorCritic, Learner
+from coterie.learners.batches import Batch, Estimates
+from coterie.learners.contract import Mode, joint_actions_remark, scaling_remarks
+from coterie.ops.losses import policy_gradient
 from coterie.settings import JointActions
+from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +29,42 @@ class CentralA2C(ActorCritic):
     common_reward: ClassVar[bool] = True
     joint_view: ClassVar[bool] = True
 
+    sharing: ClassVar[Literal["own"]] = "own"  # pyright: ignore[reportIncompatibleVariableOverride]
+    groups: ClassVar[tuple[()]] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
     max_joint_actions: JointActions = 4096
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:
-        found = super().remarks(game)
-        return found + joint_actions_remark(game.team.count, self.max_joint_actions)
+        joint = joint_actions_remark(game.team.count, self.max_joint_actions)
+        return scaling_remarks(self.reward_scaling) + joint
+
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N O"]:
+        """V(h): the critic sees the joint observation, as the actor does."""
+        return observations
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> Estimates:
+        """y = r, and + γ V(h') unless h' is terminal; Adv = y − V(h).
+
+        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        """
+        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        y = self.returns(steps, next_v[..., 0])
+        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+
+    def actor_loss(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        """−Adv log π(a | h; φ), a the joint action."""
+        return policy_gradient(log_probs, advantages)
+
+    def critic_loss(self, outputs: Float[Array, "T B N 1"], batch: Batch) -> Float[Array, "T B N"]:
+        """(y − V(h; θ))²."""
+        return (batch.targets - outputs[..., 0]) ** 2

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
-from coterie.learners.contract import Mode, joint_actions_remark
+from jaxtyping import Array, Float
+
+from coterie.learners.contract import Mode, joint_actions_remark, scaling_remarks
+from coterie.learners.experience import Experience
 from coterie.learners.value_based import ValueBased
+from coterie.ops.losses import one_step_target
 from coterie.settings import JointActions
 from coterie.views.game import Game
 
@@ -24,9 +28,29 @@ class CentralQ(ValueBased):
     joint_view: ClassVar[bool] = True
     own_minibatch: ClassVar[bool] = False
 
+    sharing: ClassVar[Literal["own"]] = "own"  # pyright: ignore[reportIncompatibleVariableOverride]
+    groups: ClassVar[tuple[()]] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
     max_joint_actions: JointActions = 4096
     """Refuse games with more joint actions than this."""
 
     def remarks(self, game: Game) -> list[str]:
-        found = super().remarks(game)
-        return found + joint_actions_remark(game.team.count, self.max_joint_actions)
+        joint = joint_actions_remark(game.team.count, self.max_joint_actions)
+        return scaling_remarks(self.reward_scaling) + joint
+
+    def joint(
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+    ) -> Float[Array, "*S N"]:
+        """Q(h, a; θ) of the one learner, whose actions are joint actions."""
+        return utilities
+
+    def target(
+        self, batch: Experience, next_values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """y = r, and + γ max_a' Q(h', a'; θ̄) unless h' is terminal; a' is a joint action."""
+        return one_step_target(batch.rewards, batch.terminated, next_values, self.gamma)
+
+    def step_loss(
+        self, targets: Float[Array, "L B M"], values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """(y − Q(h, a; θ))²."""
+        return (targets - values) ** 2

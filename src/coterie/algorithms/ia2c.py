@@ -5,17 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.learners.actor_critic import ActorCritic
+from jaxtyping import Array, Float, Int
+
+from coterie.learners.actor_critic import ActorCritic, Learner
+from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode
+from coterie.ops.losses import policy_gradient
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class IA2C(ActorCritic):
     """Each agent learns an actor π(a_i | h_i; φ_i) and a critic V(h_i; θ_i) of its own reward.
 
-    y_i = r_i + γ (1 − terminated) V(h_i'; θ_i), Adv_i = y_i − V(h_i; θ_i); actor loss
-    −Adv_i log π(a_i | h_i; φ_i), critic loss (y_i − V(h_i; θ_i))².
+    The lines are those of the lecture's algorithm. Lines 5 to 7 are the rollout, 17 and 18 the
+    gradient step (``ActorCritic.update``).
     """
 
     mode: ClassVar[Mode] = "decentralised training and execution"
     common_reward: ClassVar[bool] = False
+
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N O"]:
+        """V(h_i): a critic sees what its agent sees."""
+        return observations
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> Estimates:
+        """Lines 9 to 14: y_i = r_i, and + γ V(h_i') unless h_i' is terminal; Adv_i = y_i − V(h_i).
+
+        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        """
+        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        y = self.returns(steps, next_v[..., 0])
+        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+
+    def actor_loss(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        """Line 15: −Adv_i log π(a_i | h_i; φ_i)."""
+        return policy_gradient(log_probs, advantages)
+
+    def critic_loss(self, outputs: Float[Array, "T B N 1"], batch: Batch) -> Float[Array, "T B N"]:
+        """Line 16: (y_i − V(h_i; θ_i))²."""
+        return (batch.targets - outputs[..., 0]) ** 2

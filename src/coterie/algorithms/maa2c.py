@@ -5,18 +5,56 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from coterie.learners.actor_critic import ActorCritic
+from jaxtyping import Array, Float, Int
+
+from coterie.learners.actor_critic import ActorCritic, Learner
+from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
+from coterie.ops.losses import policy_gradient
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAA2C(ActorCritic):
     """Independent A2C whose critics also see the centralised information z: V(h_i, z; θ_i).
 
-    y_i = r_i + γ (1 − terminated) V(h_i', z'; θ_i), Adv_i = y_i − V(h_i, z; θ_i). The actors
-    π(a_i | h_i; φ_i) see their own histories only: execution stays decentralised.
+    It differs from ``ia2c.py`` in what critics see. The actors π(a_i | h_i; φ_i) see their own
+    histories only: execution stays decentralised.
     """
 
     mode: ClassVar[Mode] = "centralised training, decentralised execution"
     common_reward: ClassVar[bool] = False
     central: ClassVar[bool] = True
+
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N I"]:
+        """V(h_i, z): a critic sees what its agent sees, and z."""
+        return with_central(observations, central)
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> Estimates:
+        """y_i = r_i, and + γ V(h_i', z') unless h_i' is terminal; Adv_i = y_i − V(h_i, z).
+
+        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        """
+        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        y = self.returns(steps, next_v[..., 0])
+        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+
+    def actor_loss(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        """−Adv_i log π(a_i | h_i; φ_i)."""
+        return policy_gradient(log_probs, advantages)
+
+    def critic_loss(self, outputs: Float[Array, "T B N 1"], batch: Batch) -> Float[Array, "T B N"]:
+        """(y_i − V(h_i, z; θ_i))²."""
+        return (batch.targets - outputs[..., 0]) ** 2

@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Array, Float, Int
+
+from coterie.learners.actor_critic import ActorCritic, Learner
+from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
-from coterie.learners.ppo import Proximal
+from coterie.learners.parts import ProximalSettings
+from coterie.learners.policy_gradient import schedule_ends
+from coterie.learners.ppo import minibatches, ratio_diagnostics
+from coterie.ops.losses import clipped_surrogate
+from coterie.policies.distributions import Distribution
+from coterie.types import PRNGKey, PyTree, Transition
+from coterie.views.game import Game
+from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAPPO(Proximal):
+class MAPPO(ProximalSettings, ActorCritic):
     """Independent PPO whose critics also see the centralised information z: V(h_i, z; θ_i).
 
-    Actor loss −min(ρ_i Adv_i, clip(ρ_i, 1 ± ε) Adv_i), ρ_i = π(a_i | h_i; φ_i) / π_β(a_i | h_i).
+    It differs from ``ippo.py`` in what critics see.
     """
 
     mode: ClassVar[Mode] = "centralised training, decentralised execution"
     common_reward: ClassVar[bool] = False
     central: ClassVar[bool] = True
+
+    diagnostics: ClassVar[tuple[str, ...]] = (*ActorCritic.diagnostics, "kl", "clip_fraction")
+
+    def resolve(self, steps: int, time_limit: int | None = None) -> MAPPO:
+        found = schedule_ends(self, steps) | {"minibatches": minibatches(self)}
+        return dataclasses.replace(self, **found)
+
+    def passes(self) -> tuple[int, int]:
+        return self.epochs, minibatches(self)
+
+    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
+        """log π_β(a_i | h_i) of the policy that acts, β."""
+        return distribution.log_prob(actions)
+
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N I"]:
+        """V(h_i, z): a critic sees what its agent sees, and z."""
+        return with_central(observations, central)
+
+    def estimate(
+        self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
+    ) -> Estimates:
+        """y_i the λ-return, Adv_i = y_i − V(h_i, z): generalised advantage estimation."""
+        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        y = self.returns(steps, next_v[..., 0])
+        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+
+    def actor_loss(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        """−min(ρ_i Adv_i, clip(ρ_i, 1 ± ε) Adv_i), ρ_i = π(a_i | h_i; φ_i) / π_β(a_i | h_i)."""
+        return clipped_surrogate(log_probs, behaviour, advantages, self.clip)
+
+    def critic_loss(self, outputs: Float[Array, "T B N 1"], batch: Batch) -> Float[Array, "T B N"]:
+        """(y_i − V(h_i, z; θ_i))²."""
+        return (batch.targets - outputs[..., 0]) ** 2
+
+    def actor_diagnostics(
+        self, log_probs: Float[Array, "T B N"], batch: Batch
+    ) -> dict[str, Float[Array, ""]]:
+        return ratio_diagnostics(log_probs, batch.behaviour, batch.alive, self.clip)

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.matrix import MatrixGame
-from coterie.errors import UsageError
 from coterie.games.solution_concepts import no_conflict
-from coterie.learners.actor_critic import ActorCritic, Batch, Learner
-from coterie.learners.contract import Mode, refuse_many
+from coterie.learners.actor_critic import ActorCritic, Learner
+from coterie.learners.batches import Batch, Estimates, with_central
+from coterie.learners.contract import Mode, refuse_many, scaling_remarks
 from coterie.ops.action_selection import ILLEGAL, of_action
+from coterie.ops.losses import policy_gradient
 from coterie.ops.running_statistics import RewardScaling
 from coterie.settings import Count, JointActions, Part, Rate, Weight
 from coterie.types import PRNGKey, PyTree, Transition
@@ -36,37 +37,23 @@ class PAC(ActorCritic):
     common_reward: ClassVar[bool] = False
     central: ClassVar[bool] = True
 
-    reward_scaling: RewardScaling = "none"
-    """As for the others; none, or a large penalty would shrink what tells the optima apart."""
+    reward_scaling: RewardScaling = "none"  # a large penalty would shrink what tells optima apart
     n_steps: Count = 5
-    """Rewards in a target before it bootstraps, at most T."""
     target_tau: Part | None = 0.01
-    """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
-    critic_lr: Rate | None = 2e-3
-    """Learning rate of the critics; above the actors', whose hopes they correct."""
+    critic_lr: Rate | None = 2e-3  # above the actors': they act on what critics have learned
     entropy: Weight = 1.0
-    """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = 0.01
-    """It moves linearly to this one, below 0 to reward certainty."""
     joint_optimum: bool = False
     """Break ties between optima: the others play their parts of one arg max common to all."""
     max_others: JointActions = 1024
     """Refuse games where the other agents have more joint actions than this."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target_interval is not None and self.target_tau is not None:
-            raise UsageError(
-                "target_interval and target_tau contradict each other: set target_tau to None "
-                "to copy the critics at every interval"
-            )
 
     def remarks(self, game: Game) -> list[str]:
         counts = game.spec.action_counts
         others = game.team.count // min(counts)
         what = "joint actions of the other agents, |A|^(n-1)"
         refuse_many(others, self.max_others, what, "--max-others")
-        found = super().remarks(game)
+        found = scaling_remarks(self.reward_scaling)
         if game.reward != "individual":
             return found
         if not isinstance(game.env, MatrixGame):
@@ -78,34 +65,62 @@ class PAC(ActorCritic):
         )
         return [*found, conflict]
 
-    def critic_size(self, game: Game) -> tuple[int, int]:
+    def critic_inputs(
+        self,
+        game: Game,
+        observations: Float[Array, "*S N O"],
+        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        actions: Int[Array, "*S N"],
+    ) -> Float[Array, "*S N I"]:
+        """A critic sees what its agent sees, and z."""
+        return with_central(observations, central)
+
+    def critic_outputs(self, game: Game) -> int:
         """Q_i of every joint action, and V_i last."""
-        return super().critic_size(game)[0], game.team.count + 1
+        return game.team.count + 1
 
     def estimate(
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
-    ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
+    ) -> Estimates:
+        """y_i bootstraps with max_a' Q_i(h_i', z', a'; θ̄_i); V_i learns max_{a_-i} Q_i."""
         outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        q, v, next_q = outputs[..., :-1], outputs[..., -1], led_to[..., :-1]
         team = game.team
         legal, next_legal = team.mask(rollout.action_mask), team.mask(rollout.next_action_mask)
         if game.truncates_alone:  # whoever goes on does so without those that were truncated
             onward = team.mask(usable(rollout.next_action_mask, rollout.next_alive))
             next_legal = jnp.where(rollout.next_alive[..., None], onward, next_legal)
-        best_after = jnp.max(jnp.where(next_legal, led_to[..., :-1], ILLEGAL), axis=-1)
-        returns = self.returns(steps, best_after)
+        y = self.returns(steps, jnp.max(jnp.where(next_legal, next_q, ILLEGAL), axis=-1))
         optimistic = (
-            with_joint_optimum(team, outputs[..., :-1], legal, rollout.alive)
+            with_joint_optimum(team, q, legal, rollout.alive)
             if self.joint_optimum
-            else max_over_others(team, outputs[..., :-1], legal)
+            else max_over_others(team, q, legal)
         )
-        hoped = of_action(optimistic, rollout.actions)
-        targets = {"q": returns, "v": hoped, "joint": team.join(rollout.actions)[..., 0]}
-        return hoped - outputs[..., -1], jax.lax.stop_gradient(targets), memory
+        best = of_action(optimistic, rollout.actions)
+        joint = team.join(rollout.actions)[..., 0]
+        return Estimates(
+            advantages=best - v,
+            targets=jax.lax.stop_gradient({"q": y, "v": best}),
+            values={"q": _of_joint_action(q, joint), "v": v},
+            memory=memory,
+            extra={"joint_action": joint},
+        )
+
+    def actor_loss(
+        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+    ) -> Float[Array, "T B N"]:
+        """−Adv_i log π(a_i | h_i; φ_i)."""
+        return policy_gradient(log_probs, advantages)
 
     def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
-        y = batch.targets
-        chosen = of_action(outputs, jnp.broadcast_to(y["joint"][..., None], batch.actions.shape))
+        """(y_i − Q_i(h_i, z, a; θ_i))² + (max_{a_-i} Q_i − V_i(h_i, z; θ_i))²."""
+        y, chosen = batch.targets, _of_joint_action(outputs, batch.extra["joint_action"])
         return (y["q"] - chosen) ** 2 + (y["v"] - outputs[..., -1]) ** 2
+
+
+def _of_joint_action(q: Float[Array, "*S N J"], joint: Int[Array, "*S"]) -> Float[Array, "*S N"]:
+    """Q_i(h_i, z, a) of every agent, a the joint action by its number."""
+    return of_action(q, jnp.broadcast_to(joint[..., None], q.shape[:-1]))
 
 
 def max_over_others(

@@ -8,8 +8,10 @@ from typing import ClassVar
 from jaxtyping import Array, Float
 
 from coterie.learners.contract import Mode
+from coterie.learners.experience import Experience
 from coterie.learners.value_based import ValueBased
 from coterie.networks.mixers import MonotonicMixer
+from coterie.ops.losses import one_step_target
 from coterie.settings import Width
 from coterie.types import PRNGKey
 from coterie.views.game import Game
@@ -44,4 +46,18 @@ class QMIX(ValueBased):
         utilities: Float[Array, "*S N"],
         central: Float[Array, "*S Z"],
     ) -> Float[Array, "*S 1"]:
+        """Q(h, z, a) = f_mix(Q(h_1, a_1; θ_1), ..., Q(h_n, a_n; θ_n); z)."""
         return mixer(utilities, central)[..., None]
+
+    def target(
+        self, batch: Experience, next_values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """y = r, and + γ f̄_mix(max_a' Q(h_1', a'; θ̄_1), ...; z') unless h' is terminal."""
+        common, terminal = batch.rewards[..., :1], batch.terminated[..., :1]
+        return one_step_target(common, terminal, next_values, self.gamma)
+
+    def step_loss(
+        self, targets: Float[Array, "L B M"], values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """(y − f_mix(Q(h_1, a_1; θ_1), ...; z))²."""
+        return (targets - values) ** 2

@@ -9,16 +9,29 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
-from coterie.learners.contract import Mode
-from coterie.learners.policy_gradient import PolicyGradient, per_agent
+from coterie.learners.contract import Algorithm, Mode, scaling_remarks, whole_rollouts
+from coterie.learners.parts import PolicySettings, contradictory_sharing
+from coterie.learners.policy_gradient import (
+    descend,
+    gradient_norm,
+    in_the_log,
+    in_units,
+    init_optimiser,
+    make_actor,
+    per_agent,
+    schedule_ends,
+    schedules,
+    unreached_ends,
+)
 from coterie.networks.per_agent import PerAgent
-from coterie.ops.action_selection import of_action
-from coterie.ops.losses import entropy, log_probabilities, policy_gradient, summed_mean
+from coterie.ops.losses import policy_gradient, summed_mean
 from coterie.ops.returns import reward_to_go
 from coterie.ops.running_statistics import Moments
+from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import TimeLimit
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -34,7 +47,7 @@ class Learner(eqx.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class REINFORCE(PolicyGradient):
+class REINFORCE(PolicySettings, Algorithm):
     """Each agent follows −1/T Σ_t u_i^t log π(a_i^t | h_i^t; φ_i), u_i^t its reward-to-go.
 
     One update after one whole episode in each of K environments, all by the same policies. What a
@@ -45,10 +58,15 @@ class REINFORCE(PolicyGradient):
     mode: ClassVar[Mode] = "decentralised training and execution"
     common_reward: ClassVar[bool] = False
     whole_episodes: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "entropy", "updates")
+    diagnostics: ClassVar[tuple[str, ...]] = ("actor_gradient_norm",)
 
     episode_steps: TimeLimit | None = None
     """The longest episode; the environment's time limit unless given."""
+
+    def contradictions(self) -> list[str]:
+        return contradictory_sharing(self)
 
     def resolve(self, steps: int, time_limit: int | None = None) -> REINFORCE:
         known = self.episode_steps or time_limit
@@ -57,12 +75,10 @@ class REINFORCE(PolicyGradient):
                 "reinforce learns from whole episodes, but this environment has no time limit: "
                 "give it one, or name the longest episode with --episode-steps"
             )
-        resolved = super().resolve(steps)
-        assert isinstance(resolved, REINFORCE)
-        return dataclasses.replace(resolved, episode_steps=known)
+        return dataclasses.replace(self, episode_steps=known, **schedule_ends(self, steps))
 
     def remarks(self, game: Game) -> list[str]:
-        found, limit = super().remarks(game), game.spec.time_limit
+        found, limit = scaling_remarks(self.reward_scaling), game.spec.time_limit
         if limit is None or self.episode_steps is None or self.episode_steps <= limit:
             return found
         return [
@@ -71,13 +87,37 @@ class REINFORCE(PolicyGradient):
             f"{self.episode_steps:,}: nothing is learned from the rest; lower --episode-steps",
         ]
 
+    def shortfalls(self, steps: int) -> list[str]:
+        return whole_rollouts(self, steps) + unreached_ends(self, steps)
+
     def rollout_shape(self) -> tuple[int, int]:
         return self.episode_steps or 1, self.environments
 
+    def updates(self, iterations: int) -> int:
+        return iterations
+
+    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+        steps, environments = self.rollout_shape()
+        return schedules(self, iterations, steps * environments)
+
+    def scheduled(self, iteration: int) -> dict[str, float]:
+        return in_the_log(self, self.clock(np.array([iteration])))
+
     def init(self, key: PRNGKey, game: Game) -> Learner:
-        actor = self.make_actor(key, game)
+        actor = make_actor(self, key, game)
         moments = Moments.empty(distinct_rewards(game))
-        return Learner(actor, self.init_optimiser({"actor": actor}), moments)
+        return Learner(actor, init_optimiser({"actor": actor}), moments)
+
+    def policy(self, learner: Learner) -> PerAgent:
+        return learner.actor
+
+    def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
+        return jax.random.uniform(key, (*shape, game.spec.n_agents))
+
+    def distribution(
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+    ) -> Distribution:
+        return Categorical(outputs, mask)
 
     def learn(
         self,
@@ -92,17 +132,16 @@ class REINFORCE(PolicyGradient):
         over = rollout.terminated | rollout.truncated
         first = per_agent(jnp.cumsum(over, axis=0) - over == 0, rollout.alive)
         counts = rollout.alive & first
-        rewards, moments, _ = self.in_units(
-            learner.moments, None, steps.rewards, steps.counts & first, rollout.start
+        rewards, moments, _ = in_units(
+            self, learner.moments, None, steps.rewards, steps.counts & first, rollout.start
         )
         returns = reward_to_go(rewards, steps.ended, self.gamma)
 
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:
             start = per_agent(rollout.start, rollout.alive)
             memory = rollout.memory[0]
-            scores, _ = actors["actor"].unroll(memory, rollout.observations, start)
-            log_probs = log_probabilities(scores, rollout.action_mask)
-            chosen = of_action(log_probs, rollout.actions)
+            logits, _ = actors["actor"].unroll(memory, rollout.observations, start)
+            policy = self.distribution(logits, rollout.action_mask, clock)
             length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
 
             def episode_mean(x: Array) -> Array:
@@ -110,13 +149,15 @@ class REINFORCE(PolicyGradient):
                 each = jnp.sum(jnp.where(counts, x / length, 0.0), axis=0)
                 return summed_mean(each, jnp.ones_like(each))
 
-            bonus = episode_mean(entropy(log_probs, rollout.action_mask))
-            actor = episode_mean(policy_gradient(chosen, returns))
+            log_probs, entropies = policy.log_prob_and_entropy(rollout.actions)
+            bonus = episode_mean(entropies)
+            actor = episode_mean(policy_gradient(log_probs, returns))  # −u_i^t log π(a_i^t | h_i^t)
             return actor - clock["entropy"] * bonus, {"actor_loss": actor, "entropy": bonus}
 
         actors = {"actor": learner.actor}
         (_, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(actors)
+        metrics["actor_gradient_norm"] = gradient_norm(grads["actor"])
         rates = {"actor": self.lr}
-        actors, optimiser = self.descend(actors, grads, learner.optimiser, rates, clock["rate"])
+        actors, optimiser = descend(self, actors, grads, learner.optimiser, rates, clock["rate"])
         metrics = jax.tree.map(jax.lax.stop_gradient, metrics) | {"updates": jnp.ones(())}
         return Learner(actors["actor"], optimiser, moments), metrics

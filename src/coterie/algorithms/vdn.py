@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from coterie.learners.contract import Mode
+from coterie.learners.experience import Experience
 from coterie.learners.value_based import ValueBased
+from coterie.ops.losses import one_step_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +28,18 @@ class VDN(ValueBased):
     def joint(
         self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
     ) -> Float[Array, "*S 1"]:
+        """Q(h, z, a) = Σ_i Q(h_i, a_i; θ_i)."""
         return jnp.sum(utilities, axis=-1, keepdims=True)
+
+    def target(
+        self, batch: Experience, next_values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """y = r, and + γ Σ_i max_a' Q(h_i', a'; θ̄_i) unless h' is terminal; r is common."""
+        common, terminal = batch.rewards[..., :1], batch.terminated[..., :1]
+        return one_step_target(common, terminal, next_values, self.gamma)
+
+    def step_loss(
+        self, targets: Float[Array, "L B M"], values: Float[Array, "L B M"]
+    ) -> Float[Array, "L B M"]:
+        """(y − Σ_i Q(h_i, a_i; θ_i))²."""
+        return (targets - values) ** 2

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -25,6 +24,7 @@ import numpy as np
 
 from coterie.envs import pictures
 from coterie.envs.base import Environment
+from coterie.envs.grid import MISSING, compact, distinct, row_major
 from coterie.envs.layout import batch_last
 from coterie.envs.scene import Scene
 from coterie.errors import UsageError
@@ -48,7 +48,6 @@ Levels = Literal["v3", "v2"]
 
 NONE, NORTH, SOUTH, WEST, EAST, LOAD = range(6)
 ACTIONS = ("none", "north", "south", "west", "east", "load")
-MISSING = (-1.0, -1.0, 0.0)
 PENALTY = 0.1
 
 
@@ -199,7 +198,7 @@ class Foraging(Environment):
         rewards, eaten = self._load(foods, players, spawned, actions)
         players = self._move(foods, players, actions)
         left = (foods[:, 2] > 0) & ~eaten
-        entities = jnp.concatenate([_compact(foods, left), players])
+        entities = jnp.concatenate([compact(foods, left), players])
         return entities, self._observe(entities), rewards, ~jnp.any(left, 0)
 
     def _cells(self, entities: Float[Array, "M 3 *b"]) -> Float[Array, " M *b"]:
@@ -285,13 +284,13 @@ class Foraging(Environment):
         players, foods = players - offset, foods - offset
         place = players[:, :2]
         within = jnp.all((place >= 0) & (place <= 2 * sight), 1)
-        return _compact(players, within), _compact(foods, near)
+        return compact(players, within), compact(foods, near)
 
     def _spawn_players(
         self, cells: UInt[Array, " N"], levels: UInt[Array, " N"]
     ) -> Float[Array, "N 3"]:
         """Distinct cells, uniform, and levels U{1, 2}, from random bits."""
-        chosen = jnp.stack(_distinct(cells, self.rows * self.cols))
+        chosen = jnp.stack(distinct(cells, self.rows * self.cols))
         columns = [chosen // self.cols, chosen % self.cols, 1 + levels % 2]
         return jnp.stack(columns, 1).astype(jnp.float32)
 
@@ -321,7 +320,7 @@ class Foraging(Environment):
             found = jnp.stack([r, c, level[f]]).astype(jnp.float32)
             foods.append(jnp.where(best > 0, found, jnp.asarray(MISSING, jnp.float32)))
             allowed &= (row - r) ** 2 + (col - c) ** 2 > 4
-        return _row_major(jnp.stack(foods))
+        return row_major(jnp.stack(foods))
 
     def _food_levels(
         self, bits: UInt[Array, " F"], players: Float[Array, " N"]
@@ -381,43 +380,3 @@ def _bad(variant: str, problem: str) -> UsageError:
         f"lbf/{clipped(variant, 60)}: {problem}; write lbf/<rows>x<cols>-<players>p-<food>f and "
         "then at most once each -coop, -<sight>s, -pen, such as lbf/8x8-2p-2f-coop-2s"
     )
-
-
-def _distinct(bits: UInt[Array, " N"], n: int) -> list[UInt[Array, ""]]:
-    """Numbers below n, one for each word of random bits, every ordered choice equally likely."""
-    chosen, ascending = [], []
-    for k in range(bits.shape[0]):
-        number = bits[k] % (n - k)
-        number = reduce(lambda x, earlier: x + (x >= earlier), ascending, number)
-        chosen.append(number)
-        last = number
-        for i, earlier in enumerate(ascending):
-            ascending[i], last = jnp.minimum(earlier, last), jnp.maximum(earlier, last)
-        ascending.append(last)
-    return chosen
-
-
-def _place(
-    rows: Float[Array, "M 3 *b"], keep: Bool[Array, " M *b"], slots: Int[Array, " M *b"]
-) -> Float[Array, "M 3 *b"]:
-    """The kept rows, each in its slot; missing ones elsewhere."""
-    trailing = (1,) * (rows.ndim - 2)
-    slot = np.arange(rows.shape[0]).reshape(-1, 1, *trailing)
-    missing = np.asarray(MISSING, np.float32).reshape(3, *trailing)
-    here = keep & (slots == slot)
-    return jnp.sum(jnp.where(here[:, :, None], rows - missing, 0.0), 1) + missing
-
-
-def _compact(rows: Float[Array, "M 3 *b"], keep: Bool[Array, " M *b"]) -> Float[Array, "M 3 *b"]:
-    """The kept rows first, in their order."""
-    m = rows.shape[0]
-    before = np.tri(m, k=-1, dtype=bool).reshape(m, m, *(1,) * (rows.ndim - 2))
-    return _place(rows, keep, jnp.sum(keep & before, 1))
-
-
-def _row_major(foods: Float[Array, "F 3"]) -> Float[Array, "F 3"]:
-    """Foods in row-major order; missing ones last."""
-    exists = foods[:, 2] > 0
-    row, col = foods[:, 0], foods[:, 1]
-    smaller = (row < row[:, None]) | ((row == row[:, None]) & (col < col[:, None]))
-    return _place(foods, exists, jnp.sum(smaller & exists, 1))

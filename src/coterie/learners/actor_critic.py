@@ -1,11 +1,13 @@
-"""What the actor-critic algorithms share: rollouts, advantages, one update of actors and critics.
+"""What the actor-critic algorithms share: rollouts, and updates of actors and critics.
 
 Read ``learn`` from top to bottom: estimate advantages and targets once for a rollout, then step
-actors and critics down their losses, on the whole rollout or on minibatches of it.
+actors and critics down their losses, on the whole rollout or on minibatches of it. What critics
+see, the advantages, the targets and the losses are each algorithm's own.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,64 +18,48 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.errors import UsageError
-from coterie.learners.contract import never_copied
-from coterie.learners.policy_gradient import PolicyGradient, per_agent
+from coterie.learners.batches import Batch, Estimates, Learner
+from coterie.learners.contract import (
+    Algorithm,
+    never_copied,
+    replaceable,
+    scaling_remarks,
+    whole_rollouts,
+)
+from coterie.learners.parts import PolicySettings, contradictory_sharing
+from coterie.learners.policy_gradient import (
+    descend,
+    gradient_norm,
+    in_the_log,
+    in_units,
+    init_optimiser,
+    make_actor,
+    per_agent,
+    schedule_ends,
+    schedules,
+    unreached_ends,
+)
 from coterie.networks.per_agent import PerAgent, sharing_index
-from coterie.ops.action_selection import of_action
-from coterie.ops.losses import entropy, log_probabilities, normalise, policy_gradient, summed_mean
+from coterie.ops.losses import explained_variance, normalise, summed_mean
 from coterie.ops.returns import lambda_return, n_step_return
 from coterie.ops.running_statistics import Moments
 from coterie.ops.updates import follow
+from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import Count, Part, Rate, Share
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
 
-class Learner(eqx.Module):
-    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' memory.
-
-    ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled.
-    """
-
-    actor: PerAgent
-    critic: PerAgent
-    target: PerAgent | None
-    optimiser: PyTree
-    memory: Float[Array, "B N C"]
-    moments: Moments
-    so_far: Float[Array, "B N"] | None
-
-
-class Batch(eqx.Module):
-    """What an update sees of a rollout; environments are axis 1 of every leaf.
-
-    Memories are those before the first step. ``targets`` are what the critic loss wants. Actors
-    learn from steps with ``alive``, critics from those with ``counts``.
-    """
-
-    memory: Float[Array, "one B N H"]
-    critic_memory: Float[Array, "one B N C"]
-    observations: Float[Array, "T B N O"]
-    action_mask: Bool[Array, "T B N A"]
-    alive: Bool[Array, "T B N"]
-    counts: Bool[Array, "T B N"]
-    start: Bool[Array, "T B N"]
-    actions: Int[Array, "T B N"]
-    behaviour: PyTree
-    critic_inputs: Float[Array, "T B N I"]
-    advantages: Float[Array, "T B N"]
-    targets: PyTree
-
-
 @dataclass(frozen=True, kw_only=True)
-class ActorCritic(PolicyGradient):
-    """Base of the actor-critics. As it stands the critic is V(h_i) or, where the algorithm is
-    ``central``, V(h_i, z), and a rollout makes one update.
-    """
+class ActorCritic(PolicySettings, Algorithm):
+    """Base of the actor-critics: actors π(a_i | h_i; φ_i) and a critic of each agent."""
 
+    stochastic: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "critic_loss", "entropy", "updates")
+    diagnostics: ClassVar[tuple[str, ...]] = (
+        "actor_gradient_norm", "critic_gradient_norm", "explained_variance",
+    )  # fmt: skip
 
     rollout_steps: Count = 10
     """Steps T of every environment between two updates."""
@@ -84,26 +70,15 @@ class ActorCritic(PolicyGradient):
     normalise_advantages: bool = False
     """Standardise each agent's advantages over the rollout."""
     critic_lr: Rate | None = None
-    """Learning rate of the critics; that of the actors unless given."""
+    """Learning rate of the critics, which moves as that of the actors does; the same if None."""
     target_interval: Count | None = None
     """Bootstrap from target critics θ̄, copied from θ whenever so many updates were made."""
     target_tau: Part | None = None
     """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gae_lambda is not None and self.n_steps != 1:
-            raise UsageError(
-                f"n_steps {self.n_steps} and gae_lambda {self.gae_lambda} contradict each other: "
-                "set n_steps to 1 or gae_lambda to None"
-            )
+    # What each algorithm says -----------------------------------------------------------------
 
-    # What a final class may say otherwise -----------------------------------------------------
-
-    def critic_size(self, game: Game) -> tuple[int, int]:
-        """Numbers a critic sees and numbers it says."""
-        return game.spec.observation_size + game.central_size, 1
-
+    @abc.abstractmethod
     def critic_inputs(
         self,
         game: Game,
@@ -111,45 +86,67 @@ class ActorCritic(PolicyGradient):
         central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
         actions: Int[Array, "*S N"],
     ) -> Float[Array, "*S N I"]:
-        """What each critic sees: o_i, and z where there is one (of its own, if each has one)."""
-        del game, actions
-        if central.ndim < observations.ndim:
-            central = central[..., None, :]
-        z = jnp.broadcast_to(central, (*observations.shape[:-1], central.shape[-1]))
-        return jnp.concatenate([observations, z], axis=-1)
+        """What each critic sees of a state and of what is done there."""
 
+    @replaceable
+    def critic_outputs(self, game: Game) -> int:
+        """How many numbers a critic outputs; one, a value, by default."""
+        del game
+        return 1
+
+    @abc.abstractmethod
     def estimate(
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
-    ) -> tuple[Float[Array, "T B N"], PyTree, Float[Array, "B N C"]]:
-        """Advantages, the critics' targets, and the critics' memory to go on from."""
-        del key
-        outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
-        values, next_values = outputs[..., 0], led_to[..., 0]
-        returns = self.returns(steps, next_values)
-        return returns - values, returns, memory
+    ) -> Estimates:
+        """Advantages of a rollout's actions, and targets of the critics."""
 
-    def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
-        """(y − V(h_i, z; θ_i))² of every step."""
-        return (batch.targets - outputs[..., 0]) ** 2
-
-    def surrogate(
+    @abc.abstractmethod
+    def actor_loss(
         self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
-        """The actor loss of every step."""
-        del behaviour
-        return policy_gradient(log_probs, advantages)
+        """The actor loss of every step.
 
+        Args:
+            log_probs: log π(a_i | h_i; φ_i) of the actions taken.
+            behaviour: what ``extras`` noted of them then.
+        """
+
+    @abc.abstractmethod
+    def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
+        """The critic loss of every step, given what the critics say."""
+
+    @replaceable
+    def actor_diagnostics(
+        self, log_probs: Float[Array, "T B N"], batch: Batch
+    ) -> dict[str, Float[Array, ""]]:
+        """What the log says of the actors' update beside the losses, named in ``diagnostics``."""
+        del log_probs, batch
+        return {}
+
+    @replaceable
     def passes(self) -> tuple[int, int]:
         """How often an update goes through a rollout, and in how many minibatches."""
         return 1, 1
 
-    # Time ------------------------------------------------------------------------------------
+    # Settings and time ------------------------------------------------------------------------
 
-    def rollout_shape(self) -> tuple[int, int]:
-        return self.rollout_steps, self.environments
+    @replaceable
+    def contradictions(self) -> list[str]:
+        return contradictions_of(self)
 
+    @replaceable
+    def resolve(self, steps: int, time_limit: int | None = None) -> ActorCritic:
+        del time_limit
+        return dataclasses.replace(self, **schedule_ends(self, steps))
+
+    @replaceable
+    def remarks(self, game: Game) -> list[str]:
+        del game
+        return scaling_remarks(self.reward_scaling)
+
+    @replaceable
     def shortfalls(self, steps: int) -> list[str]:
-        said = super().shortfalls(steps)
+        said = whole_rollouts(self, steps) + unreached_ends(self, steps)
         if self.gae_lambda is None and self.n_steps > self.rollout_steps:
             said.append(
                 f"a rollout has {self.rollout_steps:,} steps of each environment, so targets hold "
@@ -158,6 +155,9 @@ class ActorCritic(PolicyGradient):
         updates = self.updates(self.iterations(steps))
         return said + never_copied(self.target_interval, self.target_tau, updates)
 
+    def rollout_shape(self) -> tuple[int, int]:
+        return self.rollout_steps, self.environments
+
     def updates(self, iterations: int) -> int:
         epochs, minibatches = self.passes()
         return iterations * epochs * minibatches
@@ -165,17 +165,31 @@ class ActorCritic(PolicyGradient):
     def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         epochs, minibatches = self.passes()
         since = iterations * (epochs * minibatches) % (self.target_interval or 1)
-        return super().clock(iterations) | {"since_copy": since.astype(np.int32)}
+        moving = schedules(self, iterations, self.rollout_steps * self.environments)
+        return moving | {"since_copy": since.astype(np.int32)}
 
-    # Values ----------------------------------------------------------------------------------
+    def scheduled(self, iteration: int) -> dict[str, float]:
+        return in_the_log(self, self.clock(np.array([iteration])))
+
+    # The learner ------------------------------------------------------------------------------
 
     @property
     def _has_target(self) -> bool:
         return self.target_interval is not None or self.target_tau is not None
 
+    def critic_size(self, game: Game) -> tuple[int, int]:
+        """Numbers a critic sees and numbers it outputs."""
+        n, o, z = game.spec.n_agents, game.spec.observation_size, game.central_size
+        seen = jax.eval_shape(
+            lambda *given: self.critic_inputs(game, *given),
+            *(jax.ShapeDtypeStruct(shape, np.float32) for shape in ((n, o), (z,))),
+            jax.ShapeDtypeStruct((n,), np.int32),
+        )
+        return seen.shape[-1], self.critic_outputs(game)
+
     def init(self, key: PRNGKey, game: Game) -> Learner:
         actor_key, critic_key = jax.random.split(key)
-        actor = self.make_actor(actor_key, game)
+        actor = make_actor(self, actor_key, game)
         inputs, outputs = self.critic_size(game)
         critic = PerAgent(
             sharing_index(game.spec, self.sharing, self.groups),
@@ -192,14 +206,29 @@ class ActorCritic(PolicyGradient):
             actor=actor,
             critic=critic,
             target=critic if self._has_target else None,
-            optimiser=self.init_optimiser({"actor": actor, "critic": critic}),
+            optimiser=init_optimiser({"actor": actor, "critic": critic}),
             memory=critic.initial_memory(self.environments),
             moments=Moments.empty(distinct_rewards(game)),
             so_far=jnp.zeros((self.environments, game.spec.n_agents)) if scaled else None,
         )
 
+    def policy(self, learner: Learner) -> PerAgent:
+        return learner.actor
+
     def parameters(self, learner: Learner) -> PyTree:
         return {"actor": learner.actor, "critic": learner.critic}
+
+    @replaceable
+    def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
+        return jax.random.uniform(key, (*shape, game.spec.n_agents))
+
+    @replaceable
+    def distribution(
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+    ) -> Distribution:
+        return Categorical(outputs, mask)
+
+    # Estimates --------------------------------------------------------------------------------
 
     def evaluate(
         self, game: Game, learner: Learner, rollout: Transition, next_actions: Int[Array, "T B N"]
@@ -211,25 +240,30 @@ class ActorCritic(PolicyGradient):
         """
         start = per_agent(rollout.start, rollout.alive)
         inputs = self.critic_inputs(game, rollout.observations, rollout.central, rollout.actions)
-        led_to = self.critic_inputs(
+        next_inputs = self.critic_inputs(
             game, rollout.next_observations, rollout.next_central, next_actions
         )
         outputs, memories = learner.critic.unroll(learner.memory, inputs, start)
-        judge, judged = learner.critic, memories
+        bootstrap, bootstrap_memories = learner.critic, memories
         if learner.target is not None:
-            judge = learner.target
-            _, judged = judge.unroll(learner.memory, inputs, start)
-        next_outputs, _ = judge.step(judged, led_to, jnp.zeros_like(start))
+            bootstrap = learner.target
+            _, bootstrap_memories = bootstrap.unroll(learner.memory, inputs, start)
+        next_outputs, _ = bootstrap.step(bootstrap_memories, next_inputs, jnp.zeros_like(start))
         return outputs, next_outputs, memories[-1]
 
     def returns(self, steps: Steps, next_values: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
-        """Targets y: n-step or λ-returns."""
+        """Targets y: n-step or λ-returns; by default y = r, and + γ V(h') unless h' is terminal."""
         ends = (steps.terminated, steps.ended)
         if self.gae_lambda is None:
             return n_step_return(steps.rewards, next_values, *ends, self.gamma, self.n_steps)
         return lambda_return(steps.rewards, next_values, *ends, self.gamma, self.gae_lambda)
 
-    # Learning --------------------------------------------------------------------------------
+    # Learning ---------------------------------------------------------------------------------
+
+    @replaceable
+    def learning_steps(self, game: Game, rollout: Transition) -> Steps:
+        """Rewards that are learned from, where returns end, which steps count."""
+        return learner_steps(rollout, game)
 
     def learn(
         self,
@@ -240,12 +274,13 @@ class ActorCritic(PolicyGradient):
         clock: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
-        steps = learner_steps(rollout, game)
-        rewards, moments, so_far = self.in_units(
-            learner.moments, learner.so_far, steps.rewards, steps.counts, rollout.start
+        steps = self.learning_steps(game, rollout)
+        rewards, moments, so_far = in_units(
+            self, learner.moments, learner.so_far, steps.rewards, steps.counts, rollout.start
         )
         steps = dataclasses.replace(steps, rewards=rewards)
-        advantages, targets, memory = self.estimate(game, learner, rollout, steps, estimate_key)
+        found = self.estimate(game, learner, rollout, steps, estimate_key)
+        advantages = found.advantages
         if self.normalise_advantages:
             advantages = normalise(advantages, rollout.alive)
         batch = Batch(
@@ -262,23 +297,28 @@ class ActorCritic(PolicyGradient):
                 game, rollout.observations, rollout.central, rollout.actions
             ),
             advantages=advantages,
-            targets=targets,
+            targets=found.targets,
+            extra=found.extra,
         )
         networks = {"actor": learner.actor, "critic": learner.critic}
         carry = (networks, learner.target, learner.optimiser)
-        (networks, target, optimiser), metrics = self._updates(carry, batch, shuffle_key, clock)
+        (networks, target, optimiser), metrics = self._make_updates(
+            carry, batch, shuffle_key, clock
+        )
+        explained = explained_variance(found.targets, found.values, steps.counts)
+        metrics["explained_variance"] = self.updates(1) * explained
         learner = Learner(
-            networks["actor"], networks["critic"], target, optimiser, memory, moments, so_far
+            networks["actor"], networks["critic"], target, optimiser, found.memory, moments, so_far
         )
         return learner, metrics
 
-    def _updates(
+    def _make_updates(
         self, carry: Any, batch: Batch, key: PRNGKey, clock: dict[str, Array]
     ) -> tuple[Any, dict[str, Array]]:
         """All updates a rollout makes: in each pass every environment is in one minibatch."""
         epochs, minibatches = self.passes()
         if epochs == minibatches == 1:
-            return self._update(carry, batch, clock, jnp.ones((), jnp.int32))
+            return self.update(carry, batch, clock, jnp.ones((), jnp.int32))
         order = jax.vmap(lambda k: jax.random.permutation(k, self.environments))(
             jax.random.split(key, epochs)
         ).reshape(epochs * minibatches, -1)
@@ -286,44 +326,74 @@ class ActorCritic(PolicyGradient):
         def one(carry: Any, xs: tuple[Array, Array]) -> Any:
             chosen, count = xs
             part = jax.tree.map(lambda x: jnp.take(x, chosen, axis=1), batch)
-            return self._update(carry, part, clock, count)
+            return self.update(carry, part, clock, count)
 
         counts = jnp.arange(1, epochs * minibatches + 1)
         carry, metrics = jax.lax.scan(one, carry, (order, counts))
         return carry, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
-    def _update(
+    @replaceable
+    def update(
         self, carry: Any, batch: Batch, clock: dict[str, Array], count: Array
     ) -> tuple[Any, dict[str, Array]]:
-        """One step down the actors' and the critics' losses."""
+        """One step down the actors' and the critics' losses.
+
+        Args:
+            carry: networks by name, the target critics, the optimiser's state.
+            count: which update of this rollout it is, from 1.
+        """
         networks, target, optimiser = carry
         value_and_grad = eqx.filter_value_and_grad(self.loss, has_aux=True)
-        (_, metrics), grads = value_and_grad(networks, batch, clock["entropy"])
+        (_, metrics), grads = value_and_grad(networks, batch, clock)
+        for name, gradient in grads.items():
+            metrics[f"{name}_gradient_norm"] = gradient_norm(gradient)
         rates = {"actor": self.lr, "critic": self.critic_lr or self.lr}
-        networks, optimiser = self.descend(networks, grads, optimiser, rates, clock["rate"])
+        networks, optimiser = descend(self, networks, grads, optimiser, rates, clock["rate"])
         if target is not None:
             now = clock["since_copy"] + count
             target = follow(target, networks["critic"], now, self.target_interval, self.target_tau)
         return (networks, target, optimiser), metrics | {"updates": jnp.ones(())}
 
+    @replaceable
     def loss(
-        self, networks: dict[str, PerAgent], batch: Batch, weight: Array
+        self, networks: dict[str, PerAgent], batch: Batch, clock: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Actor and critic losses, each summed over agents and averaged over steps and K.
 
         Actors learn from the steps in which they live, critics from all that count.
         They share no parameter, so their sum's gradient is that of each.
         """
-        scores, _ = networks["actor"].unroll(batch.memory[0], batch.observations, batch.start)
-        log_probs = log_probabilities(scores, batch.action_mask)
-        chosen = of_action(log_probs, batch.actions)
+        logits, _ = networks["actor"].unroll(batch.memory[0], batch.observations, batch.start)
+        policy = self.distribution(logits, batch.action_mask, clock)
+        log_probs, entropies = policy.log_prob_and_entropy(batch.actions)
         outputs, _ = networks["critic"].unroll(
             batch.critic_memory[0], batch.critic_inputs, batch.start
         )
-        acting, counts = (x.astype(chosen.dtype) for x in (batch.alive, batch.counts))
-        surrogate = self.surrogate(chosen, batch.behaviour, batch.advantages)
-        actor = summed_mean(surrogate, acting)
+        acting, counts = (x.astype(log_probs.dtype) for x in (batch.alive, batch.counts))
+        actor = summed_mean(self.actor_loss(log_probs, batch.behaviour, batch.advantages), acting)
         critic = summed_mean(self.critic_loss(outputs, batch), counts)
-        bonus = summed_mean(entropy(log_probs, batch.action_mask), acting)
+        bonus = summed_mean(entropies, acting)
         metrics = {"actor_loss": actor, "critic_loss": critic, "entropy": bonus}
-        return actor - weight * bonus + critic, metrics
+        metrics |= self.actor_diagnostics(log_probs, batch)
+        return actor - clock["entropy"] * bonus + critic, metrics
+
+
+def contradictions_of(settings: ActorCritic) -> list[str]:
+    """Settings of an actor-critic that cannot stand together, a sentence each."""
+    said = contradictory_sharing(settings)
+    n, gae = settings.n_steps, settings.gae_lambda
+    if gae is not None and n != 1:
+        said.append(
+            f"n_steps {n} and gae_lambda {gae} contradict each other: "
+            "set n_steps to 1 or gae_lambda to None"
+        )
+    usual = {field.name: field.default for field in dataclasses.fields(settings)}
+    if usual["target_tau"] and settings.target_tau and settings.target_interval:
+        said.append(
+            "target_interval and target_tau contradict each other: set target_tau to None "
+            "to copy the critics at every interval"
+        )
+    environments, parts = settings.environments, settings.passes()[1]
+    if environments % parts:
+        said.append(f"minibatches split the environments: {parts} must divide {environments}")
+    return said

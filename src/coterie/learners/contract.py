@@ -1,11 +1,18 @@
-"""What every learning algorithm is to the training loop."""
+"""What every learning algorithm is to the training loop.
+
+Each method is abstract (every algorithm defines it), ``replaceable`` (a subclass may replace the
+default entirely), or final. An override never calls what it replaces; shared code is a function.
+From ``Algorithm`` to an algorithm there are at most three classes; beside them stand parts that
+hold settings only (``learners/parts.py``).
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -28,6 +35,15 @@ Mode = Literal[
 ]
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def replaceable(method: Method) -> Method:
+    """Marks a method whose default a subclass may replace as a whole."""
+    method.__replaceable__ = True  # pyright: ignore[reportFunctionMemberAccess]
+    return method
+
+
 @dataclass(frozen=True)
 class Algorithm(abc.ABC):
     """An algorithm is its hyperparameters and a handful of pure functions on a learner PyTree.
@@ -47,7 +63,10 @@ class Algorithm(abc.ABC):
     whole_episodes: ClassVar[bool] = False
     """Every rollout begins with a new episode in every environment."""
     metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
-    """What ``learn`` reports, as sums over the updates it made."""
+    """What ``learn`` reports, as sums over the updates it made; a run ends where one of them is
+    not finite."""
+    diagnostics: ClassVar[tuple[str, ...]] = ()
+    """What it reports beside them, as such sums too; the log leaves out what is not finite."""
 
     def __new__(cls, *args: Any, **settings: Any):
         refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
@@ -55,6 +74,8 @@ class Algorithm(abc.ABC):
 
     def __post_init__(self) -> None:
         check(self)
+        for sentence in self.contradictions():
+            raise UsageError(sentence)
 
     @property
     def name(self) -> str:
@@ -64,6 +85,12 @@ class Algorithm(abc.ABC):
         """The hyperparameters, JSON-able."""
         return dataclasses.asdict(self)
 
+    @replaceable
+    def contradictions(self) -> list[str]:
+        """Settings that cannot stand together, a sentence each."""
+        return []
+
+    @replaceable
     def resolve(self, steps: int, time_limit: int | None = None) -> Algorithm:
         """Fixes what depends on the run's length and the episodes', when the run starts.
 
@@ -74,6 +101,7 @@ class Algorithm(abc.ABC):
         del steps, time_limit
         return self
 
+    @replaceable
     def remarks(self, game: Game) -> list[str]:
         """Sentences a user should read before the run starts.
 
@@ -88,19 +116,13 @@ class Algorithm(abc.ABC):
         each, environments = self.rollout_shape()
         return -(-steps // (each * environments))
 
+    @replaceable
     def shortfalls(self, steps: int) -> list[str]:
         """What a run of so many steps will lack with these resolved settings, a sentence each.
 
         Said before the run starts, beside ``remarks``.
         """
-        each, environments = self.rollout_shape()
-        made = self.iterations(steps) * each * environments
-        if made <= 1.1 * steps:
-            return []
-        return [
-            f"a run is made of whole rollouts, each of {environments:,} environments x {each:,} "
-            f"steps: this one makes {made:,} steps instead of {steps:,}"
-        ]
+        return whole_rollouts(self, steps)
 
     @abc.abstractmethod
     def rollout_shape(self) -> tuple[int, int]:
@@ -112,6 +134,12 @@ class Algorithm(abc.ABC):
 
         Computed on the host, where integers do not overflow, and the same for all seeds.
         """
+
+    @replaceable
+    def scheduled(self, iteration: int) -> dict[str, float]:
+        """Settings that change with time, by the names under which the log shows them."""
+        del iteration
+        return {}
 
     @abc.abstractmethod
     def updates(self, iterations: int) -> int:
@@ -125,6 +153,7 @@ class Algorithm(abc.ABC):
     def policy(self, learner: PyTree) -> PerAgent:
         """What is executed: maps each agent's own history to action scores."""
 
+    @replaceable
     def parameters(self, learner: PyTree) -> PyTree:
         """All that gradients change, looked at after every rollout: the executed networks alone,
         unless there are more."""
@@ -140,6 +169,7 @@ class Algorithm(abc.ABC):
     ) -> Distribution:
         """How agents act while training, exploration included, given what the policy says."""
 
+    @replaceable
     def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
         """What ``learn`` needs to know of the actions: ``Transition.behaviour``."""
         del distribution, actions
@@ -170,7 +200,22 @@ class Algorithm(abc.ABC):
         key: PRNGKey,
         clock: dict[str, Array],
     ) -> tuple[PyTree, dict[str, Array]]:
-        """Learns from one rollout [T, B]; returns the learner and the sums named by ``metrics``."""
+        """Learns from one rollout [T, B].
+
+        Returns: the learner, and the sums named by ``metrics`` and ``diagnostics``.
+        """
+
+
+def whole_rollouts(algorithm: Algorithm, steps: int) -> list[str]:
+    """A sentence if whole rollouts make a run clearly longer than it was asked for."""
+    each, environments = algorithm.rollout_shape()
+    made = algorithm.iterations(steps) * each * environments
+    if made <= 1.1 * steps:
+        return []
+    return [
+        f"a run is made of whole rollouts, each of {environments:,} environments x {each:,} "
+        f"steps: this one makes {made:,} steps instead of {steps:,}"
+    ]
 
 
 def unreached(name: str, end: float | None, over: int | None, steps: int) -> list[str]:

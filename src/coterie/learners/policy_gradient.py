@@ -1,10 +1,8 @@
-"""What every policy-gradient algorithm shares: stochastic actors, and how they act and learn."""
+"""What REINFORCE and the actor-critics share: actors, schedules, units of reward, descent."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +10,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from coterie.errors import UsageError
-from coterie.learners.contract import Algorithm, scaling_remarks, unreached
-from coterie.networks.per_agent import Groups, PerAgent, sharing_index
+from coterie.learners.contract import unreached
+from coterie.learners.parts import PolicySettings
+from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.ops.returns import discounted_so_far
-from coterie.ops.running_statistics import Moments, RewardScaling
+from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
-from coterie.ops.updates import clip_norm
-from coterie.policies.distributions import Categorical, Distribution
-from coterie.settings import Count, EndRate, Layers, Positive, Rate, Share, StepCount, Weight
+from coterie.ops.updates import clip_norm, norm
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
 
@@ -28,165 +24,129 @@ ACTOR_SCALE = 0.01
 """Of the actors' last layer at the start: policies begin close to uniform."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyGradient(Algorithm):
-    """Base of the policy-gradient algorithms: actors π(a_i | h_i; φ_i), sampled while training."""
+def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
+    """One actor per agent (or shared ones): observation history in, logits of actions out."""
+    spec = game.spec
+    return PerAgent(
+        sharing_index(spec, settings.sharing, settings.groups),
+        spec.observation_size,
+        spec.action_count,
+        settings.hidden,
+        key,
+        settings.recurrent,
+        settings.activation,
+        last=ACTOR_SCALE,
+        gain=settings.gain,
+    )
 
-    stochastic: ClassVar[bool] = True
 
-    gamma: Share = 0.99
-    """Discount factor γ."""
-    lr: Rate = 5e-4
-    """Learning rate of Adam."""
-    lr_end: EndRate | None = None
-    """It moves linearly to this one (the critics' in proportion); constant unless given."""
-    lr_steps: StepCount | None = None
-    """Environment steps over which it does; the whole run unless given."""
-    environments: Count = 16
-    """Parallel synchronous environments K."""
-    entropy: Weight = 0.01
-    """Weight of the entropy bonus in the actor loss, at the start."""
-    entropy_end: float | None = None
-    """It moves linearly to this one, below 0 to reward certainty; constant unless given."""
-    entropy_steps: StepCount | None = None
-    """Environment steps over which it does; the whole run unless given."""
-    reward_scaling: RewardScaling = "scale"
-    """Learn from rewards divided by the root mean square of their discounted sums so far (scale),
-    as they are (none), or (r - mean)/std (standardise), which changes the task where an episode's
-    length is a choice."""
-    max_grad_norm: Positive | None = 0.5
-    """Clip every network's gradient to this norm, each by itself; None for no clipping."""
-    hidden: Layers = (64, 64)
-    """Hidden layer sizes of actors and critics."""
-    activation: Literal["relu", "tanh"] = "tanh"
-    """Between hidden layers."""
-    gain: Positive = 1.414
-    """Initial weights of hidden layers have standard deviation gain/√inputs; biases are 0."""
-    recurrent: bool = False
-    """Put a GRU before the last layer: policies of histories instead of observations."""
-    sharing: Literal["own", "shared"] = "own"
-    """Each agent its own parameters, or one set with the agent's id appended."""
-    groups: Groups = ()
-    """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
+# Schedules ---------------------------------------------------------------------------------------
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.groups and self.sharing == "shared":
-            raise UsageError("sharing shared and groups contradict each other: give one of them")
 
-    def remarks(self, game: Game) -> list[str]:
-        return scaling_remarks(self.reward_scaling)
+def schedule_ends(settings: PolicySettings, steps: int) -> dict[str, int]:
+    """How many environment steps each schedule takes that was left to the run's length."""
+    return {
+        f"{name}_steps": steps
+        for name in ("lr", "entropy")
+        if getattr(settings, f"{name}_end") is not None
+        and getattr(settings, f"{name}_steps") is None
+    }
 
-    # Time ------------------------------------------------------------------------------------
 
-    def resolve(self, steps: int, time_limit: int | None = None) -> PolicyGradient:
-        del time_limit
-        open_ended = {
-            f"{name}_steps": steps
-            for name in ("lr", "entropy")
-            if getattr(self, f"{name}_end") is not None and getattr(self, f"{name}_steps") is None
-        }
-        return dataclasses.replace(self, **open_ended) if open_ended else self
+def unreached_ends(settings: PolicySettings, steps: int) -> list[str]:
+    """A sentence for each schedule that does not reach its end in so many steps."""
+    said = unreached("lr", settings.lr_end, settings.lr_steps, steps)
+    return said + unreached("entropy", settings.entropy_end, settings.entropy_steps, steps)
 
-    def shortfalls(self, steps: int) -> list[str]:
-        said = super().shortfalls(steps)
-        said += unreached("lr", self.lr_end, self.lr_steps, steps)
-        return said + unreached("entropy", self.entropy_end, self.entropy_steps, steps)
 
-    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
-        steps, environments = self.rollout_shape()
-        each = steps * environments
-        entropy = moved(iterations, each, self.entropy, self.entropy_end, self.entropy_steps)
-        rate = moved(iterations, each, 1.0, share_of(self.lr_end, self.lr), self.lr_steps)
-        return {"entropy": entropy, "rate": rate}
+def schedules(
+    settings: PolicySettings, iterations: np.ndarray, steps: int
+) -> dict[str, np.ndarray]:
+    """Weight of the entropy bonus, and what is left of the learning rates.
 
-    def updates(self, iterations: int) -> int:
-        return iterations
+    Args:
+        steps: environment steps of an iteration.
+    """
+    bonus = settings.entropy, settings.entropy_end, settings.entropy_steps
+    rate = 1.0, share_of(settings.lr_end, settings.lr), settings.lr_steps
+    return {
+        "entropy": moved(iterations, steps, *bonus),
+        "rate": moved(iterations, steps, *rate),
+    }
 
-    # Acting ----------------------------------------------------------------------------------
 
-    def make_actor(self, key: PRNGKey, game: Game) -> PerAgent:
-        """One actor per agent (or shared ones): observation history in, action scores out."""
-        spec = game.spec
-        return PerAgent(
-            sharing_index(spec, self.sharing, self.groups),
-            spec.observation_size,
-            spec.action_count,
-            self.hidden,
-            key,
-            self.recurrent,
-            self.activation,
-            last=ACTOR_SCALE,
-            gain=self.gain,
-        )
+def in_the_log(settings: PolicySettings, clock: dict[str, np.ndarray]) -> dict[str, float]:
+    """The schedules of one iteration as the log shows them."""
+    return {
+        "learning_rate": settings.lr * float(clock["rate"][0]),
+        "entropy_weight": float(clock["entropy"][0]),
+    }
 
-    def policy(self, learner: Any) -> PerAgent:
-        return learner.actor
 
-    def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
-        return jax.random.uniform(key, (*shape, game.spec.n_agents))
+# Learning ----------------------------------------------------------------------------------------
 
-    def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
-    ) -> Distribution:
-        return Categorical(outputs, mask)
 
-    # Learning --------------------------------------------------------------------------------
+def in_units(
+    settings: PolicySettings,
+    moments: Moments,
+    so_far: Float[Array, "B N"] | None,
+    rewards: Float[Array, "T B N"],
+    counts: Bool[Array, "T B N"],
+    start: Bool[Array, "T B"],
+) -> tuple[Float[Array, "T B N"], Moments, Float[Array, "B N"] | None]:
+    """The rewards that are learned from, and the updated statistics that scale them.
 
-    def init_optimiser(self, networks: PyTree) -> PyTree:
-        """Adam's state for ``descend``."""
-        return optax.scale_by_adam().init(networks)
+    Args:
+        so_far: the discounted rewards so far of every running episode; zeros unless given.
+        counts: the steps that are learned from.
+    """
+    if settings.reward_scaling != "scale":
+        moments = moments.update(rewards, counts)
+        return moments.apply(settings.reward_scaling, rewards), moments, so_far
+    common = len(moments.count) < rewards.shape[-1]
+    counted = jnp.any(counts, axis=-1, keepdims=True) if common else counts
+    before = jnp.zeros_like(rewards[0]) if so_far is None else so_far
+    sums = discounted_so_far(
+        jnp.where(counted, rewards, 0.0), per_agent(start, rewards), before, settings.gamma
+    )
+    moments = moments.update(sums, counts)
+    return moments.scale(rewards), moments, sums[-1]
 
-    def in_units(
-        self,
-        moments: Moments,
-        so_far: Float[Array, "B N"] | None,
-        rewards: Float[Array, "T B N"],
-        counts: Bool[Array, "T B N"],
-        start: Bool[Array, "T B"],
-    ) -> tuple[Float[Array, "T B N"], Moments, Float[Array, "B N"] | None]:
-        """The rewards that are learned from, and what their unit goes by from now on.
 
-        Args:
-            so_far: the discounted rewards so far of every running episode; zeros unless given.
-            counts: the steps that are learned from.
-        """
-        if self.reward_scaling != "scale":
-            moments = moments.update(rewards, counts)
-            return moments.apply(self.reward_scaling, rewards), moments, so_far
-        common = len(moments.count) < rewards.shape[-1]
-        counted = jnp.any(counts, axis=-1, keepdims=True) if common else counts
-        before = jnp.zeros_like(rewards[0]) if so_far is None else so_far
-        sums = discounted_so_far(
-            jnp.where(counted, rewards, 0.0), per_agent(start, rewards), before, self.gamma
-        )
-        moments = moments.update(sums, counts)
-        return moments.scale(rewards), moments, sums[-1]
+def init_optimiser(networks: PyTree) -> PyTree:
+    """Adam's state for ``descend``."""
+    return optax.scale_by_adam().init(networks)
 
-    def descend(
-        self,
-        networks: PyTree,
-        grads: PyTree,
-        optimiser: PyTree,
-        rates: dict[str, float],
-        rate: Array,
-    ) -> tuple[PyTree, PyTree]:
-        """One Adam step; ``networks`` and ``grads`` are dicts of ``PerAgent`` by name.
 
-        Args:
-            rates: the learning rate of each, at the start.
-            rate: how much of it is left.
-        """
-        clip = jax.vmap(lambda g: clip_norm(g, self.max_grad_norm))
-        grads = {name: clip(g) for name, g in grads.items()}
-        scaled: Any
-        scaled, optimiser = optax.scale_by_adam().update(grads, optimiser)
+def descend(
+    settings: PolicySettings,
+    networks: PyTree,
+    grads: PyTree,
+    optimiser: PyTree,
+    rates: dict[str, float],
+    rate: Array,
+) -> tuple[PyTree, PyTree]:
+    """One Adam step; ``networks`` and ``grads`` are dicts of ``PerAgent`` by name.
 
-        def move(name: str) -> Any:
-            lr = rates[name] * rate
-            return jax.tree.map(lambda p, d: p - lr * d, networks[name], scaled[name])
+    Args:
+        rates: the learning rate of each, at the start.
+        rate: the present share of that.
+    """
+    clip = jax.vmap(lambda g: clip_norm(g, settings.max_grad_norm))
+    grads = {name: clip(g) for name, g in grads.items()}
+    scaled: Any
+    scaled, optimiser = optax.scale_by_adam().update(grads, optimiser)
 
-        return {name: move(name) for name in networks}, optimiser
+    def move(name: str) -> Any:
+        lr = rates[name] * rate
+        return jax.tree.map(lambda p, d: p - lr * d, networks[name], scaled[name])
+
+    return {name: move(name) for name in networks}, optimiser
+
+
+def gradient_norm(grads: PerAgent) -> Float[Array, ""]:
+    """The norm of a network's gradient before it is clipped, averaged over networks."""
+    return jnp.mean(jax.vmap(norm)(grads))
 
 
 def per_agent(flag: Bool[Array, "T B"], like: Array) -> Bool[Array, "T B N"]:

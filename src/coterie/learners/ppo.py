@@ -1,62 +1,34 @@
-"""What IPPO and MAPPO share: the clipped surrogate, several passes over a rollout."""
+"""What IPPO and MAPPO share: passes over a rollout, and diagnostics of the ratio."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
-from jaxtyping import Array, Float, Int
-
-from coterie.errors import UsageError
-from coterie.learners.actor_critic import ActorCritic
-from coterie.ops.losses import clipped_surrogate
-from coterie.policies.distributions import Distribution
-from coterie.settings import Count, Positive, Share
-from coterie.types import PyTree
+from coterie.learners.parts import ProximalSettings
+from coterie.ops.losses import masked_mean
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proximal(ActorCritic):
-    """Base of the proximal algorithms (PPO, Schulman et al. 2017; book §8.2.6)."""
+def minibatches(settings: ProximalSettings) -> int:
+    """Parts a rollout is split into, as asked for or as usual."""
+    usual = max(m for m in (1, 2, 3, 4) if settings.environments % m == 0)
+    return settings.minibatches or usual
 
-    environments: Count = 64
-    """Parallel synchronous environments K."""
-    rollout_steps: Count = 32
-    """Steps T of every environment between two updates."""
-    gae_lambda: Share | None = 0.95
-    """λ of generalised advantage estimation; None for n-step targets."""
-    normalise_advantages: bool = True
-    """Standardise each agent's advantages over the rollout."""
-    clip: Positive = 0.2
-    """ε: how far the probability ratio may move from 1 before its gradient is cut."""
-    epochs: Count = 4
-    """Passes over every rollout."""
-    minibatches: Count | None = None
-    """Parts a rollout is split into in a pass, by environment; 4, or the most below that divide
-    the environments, unless given."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.minibatches is not None and self.environments % self.minibatches:
-            raise UsageError(
-                f"minibatches split the environments: {self.minibatches} must divide "
-                f"{self.environments}"
-            )
+def ratio_diagnostics(
+    log_probs: Float[Array, "T B N"],
+    behaviour: Float[Array, "T B N"],
+    alive: Bool[Array, "T B N"],
+    clip: float | int,
+) -> dict[str, Float[Array, ""]]:
+    """How far π is from the behaviour policy π_β, means over living agents' steps.
 
-    def resolve(self, steps: int, time_limit: int | None = None) -> Proximal:
-        resolved = super().resolve(steps, time_limit)
-        assert isinstance(resolved, Proximal)
-        return dataclasses.replace(resolved, minibatches=self.passes()[1])
-
-    def passes(self) -> tuple[int, int]:
-        usual = max(m for m in (1, 2, 3, 4) if self.environments % m == 0)
-        return self.epochs, self.minibatches or usual
-
-    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
-        """log π(a_i | h_i) of the behaviour policy."""
-        return distribution.log_prob(actions)
-
-    def surrogate(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
-    ) -> Float[Array, "T B N"]:
-        return clipped_surrogate(log_probs, behaviour, advantages, self.clip)
+    ``kl`` estimates KL(π_β ‖ π) by the mean of ρ − 1 − log ρ ≥ 0 (Schulman 2020);
+    ``clip_fraction`` is the share of steps whose ratio ρ is outside 1 ± ε.
+    """
+    log_ratio = log_probs - behaviour
+    change = jnp.expm1(log_ratio)  # ρ − 1, exact where ρ is close to 1
+    return {
+        "kl": masked_mean(change - log_ratio, alive),
+        "clip_fraction": masked_mean(jnp.abs(change) > clip, alive),
+    }

@@ -28,7 +28,7 @@ class Climbing(Item):
     """Centralised A2C climbs to the middle equilibrium, Pareto actor-critic to the best one."""
 
     number = 3
-    minutes = (3, 1)
+    minutes = (3, 0.6)
     title = "Equilibrium selection: learning curves in the climbing game"
     source = "Lecture, “Pareto Actor-Critic for Equilibrium Selection in Climbing Game”"
     about = (

@@ -31,7 +31,7 @@ class Decomposition(Item):
     """True rewards, utilities, Q_tot and residuals of VDN and QMIX."""
 
     number = 5
-    minutes = (9, 1.5)
+    minutes = (9, 2.8)
     title = "Value decomposition in matrix games"
     source = "Lecture, “Value Decomposition in Matrix Games”"
     about = (

@@ -24,7 +24,7 @@ class Equilibria(Item):
     """Stag Hunt and Climbing: all equilibria, what they are, and who went where."""
 
     number = 4
-    minutes = (4, 1.5)
+    minutes = (4, 1.1)
     title = "The equilibrium selection problem"
     source = "Lecture, “The Equilibrium Selection Problem”"
     about = (

@@ -18,7 +18,7 @@ class IGM(Item):
     """IGM and monotonicity of each learned decomposition, and how good it could have been."""
 
     number = 6
-    minutes = (0.5, 0.5)
+    minutes = (0.5, 0.1)
     title = "The individual-global-max property"
     source = "Lecture, “Individual-Global-Max Property”"
     about = (

@@ -33,7 +33,7 @@ class LevelBasedForaging(Item):
     """Three items, two agents, an 8x8 grid."""
 
     number = 7
-    minutes = (12, 2)
+    minutes = (12, 1.9)
     title = "Level-based foraging"
     source = "Lecture, “Value Decomposition in LBF”"
     about = (

@@ -43,7 +43,7 @@ class Modes(Item):
     """One row for each algorithm, and what its first agent's update and actions depend on."""
 
     number = 1
-    minutes = (7, 3.5)
+    minutes = (7, 0.5)
     title = "Training and execution modes"
     source = "Lecture, “Training and Execution Modes”"
     about = (

@@ -39,7 +39,7 @@ class PolicyGradient(Item):
     """Exact gradients by enumeration against what IA2C, MAA2C and COMA sample."""
 
     number = 8
-    minutes = (2, 1)
+    minutes = (2, 1.4)
     title = "The multi-agent policy-gradient theorem"
     source = "Lecture, “The Multi-Agent Policy-Gradient Theorem”"
     about = (

@@ -43,7 +43,7 @@ class SpeakerListener(Item):
     """A speaker knows the goal, a listener moves: who learns to talk?"""
 
     number = 2
-    minutes = (14, 2)
+    minutes = (14, 1.5)
     title = "Centralised critics: speaker and listener"
     source = "Lecture, “Centralized Critics in Action”"
     about = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from coterie.ops.action_selection import mask_scores
+from coterie.types import PyTree
 
 
 def one_step_target(
@@ -30,6 +31,41 @@ def summed_mean(losses: Float[Array, "*S M"], weight: Float[Array, "*S M"]) -> F
     axes = tuple(range(losses.ndim - 1))
     total = jnp.sum(jnp.where(weight > 0, losses * weight, 0.0), axis=axes)
     return jnp.sum(total / jnp.maximum(jnp.sum(weight, axis=axes), 1.0))
+
+
+def masked_mean(values: Shaped[Array, "*S"], mask: Bool[Array, "*S"]) -> Float[Array, ""]:
+    """Mean of the values whose mask is set; 0 if none is."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def explained_variance(
+    targets: PyTree, values: PyTree, counts: Bool[Array, "T B N"]
+) -> Float[Array, ""]:
+    """1 − Var(y − V)/Var(y), over all steps that count, averaged over agents that have any.
+
+    1 where values equal their targets, 0 where they are as good as a constant, and where targets
+    do not vary; −1 at least, or targets that hardly vary would decide every mean. Of several
+    targets [T, B, N, ...], or of several arrays, it is the mean.
+    """
+    known = jnp.any(counts, axis=(0, 1))
+
+    def explained(y: Float[Array, "T B N *E"], v: Float[Array, "T B N *E"]) -> Float[Array, ""]:
+        weight = counts.reshape(counts.shape + (1,) * (y.ndim - counts.ndim))
+        count = jnp.maximum(jnp.sum(weight, axis=(0, 1)), 1)
+
+        def variance(x: Float[Array, "T B N *E"]) -> Float[Array, "N *E"]:
+            mean = jnp.sum(jnp.where(weight, x, 0.0), axis=(0, 1)) / count
+            return jnp.sum(jnp.where(weight, (x - mean) ** 2, 0.0), axis=(0, 1)) / count
+
+        total, left = variance(y), variance(y - v)
+        size = jnp.sum(jnp.where(weight, y**2, 0.0), axis=(0, 1)) / count
+        varied = total > 1e-8 * size
+        each = jnp.maximum(jnp.where(varied, 1 - left / jnp.where(varied, total, 1.0), 0.0), -1.0)
+        some = jnp.broadcast_to(known.reshape(known.shape + (1,) * (each.ndim - 1)), each.shape)
+        return masked_mean(each, some)
+
+    each = jax.tree.leaves(jax.tree.map(explained, targets, values))
+    return jnp.mean(jnp.stack(each))
 
 
 def log_probabilities(

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from coterie.types import PyTree
 
@@ -22,6 +22,11 @@ def follow(
         copy = count % interval == 0
         blend = lambda t, o: jnp.where(copy, o, t)  # noqa: E731
     return jax.tree.map(lambda t, o: blend(t, o) if eqx.is_array(t) else t, target, online)
+
+
+def norm(tree: PyTree) -> Float[Array, ""]:
+    """The Euclidean norm of all numbers of a tree."""
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
 
 
 def clip_norm(grads: PyTree, limit: float | int | None) -> PyTree:

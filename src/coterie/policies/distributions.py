@@ -41,6 +41,13 @@ class Distribution(eqx.Module):
         """log π(a_i | h_i) of these actions."""
         return of_action(self.log_probabilities(), actions)
 
+    def log_prob_and_entropy(
+        self, actions: Int[Array, "*S N"]
+    ) -> tuple[Float[Array, "*S N"], Float[Array, "*S N"]]:
+        """Both from one softmax, for losses: its gradient is then taken once."""
+        log_probs = self.log_probabilities()
+        return of_action(log_probs, actions), entropy(log_probs, self.mask)
+
     @abc.abstractmethod
     def entropy(self) -> Float[Array, "*S N"]:
         """H(π(· | h_i)) in nats; 0 where no action is legal."""

@@ -126,7 +126,7 @@ class HostedProgram(Paced):
         now = {name: value[i] for name, value in clock.items()}
         rollout = transitions(self.game, record)
         learner, more = self.algorithm.learn(self.game, learner, rollout, keys[i], now)
-        health = examine(rollout, more, without_replay(learner))
+        health = examine(self.algorithm, rollout, more, without_replay(learner))
         return learner, add(losses, more), health
 
 

@@ -31,6 +31,7 @@ from coterie.storage.formats import check_resumable
 from coterie.storage.run_directory import RunDirectory
 from coterie.training.devices import Lanes
 from coterie.training.loop import Paced
+from coterie.training.state import read_state
 from coterie.views.game import Game
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def _go_on(
         lanes.template(),
         warn,
         lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
+        read_state(lanes.program.algorithm),
     )
     made = lanes.program.iterations(config["steps"]) <= meta["iteration"]
     # Asked in any case: what is damaged is named before it is written anew.

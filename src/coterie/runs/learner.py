@@ -19,6 +19,7 @@ from coterie.storage.formats import FORMAT, format_of
 from coterie.storage.run_directory import RunDirectory
 from coterie.training.devices import Lanes, stack
 from coterie.training.finite import without_replay
+from coterie.training.state import read_state
 from coterie.types import PyTree
 
 
@@ -76,7 +77,7 @@ def _learners(run: Run) -> PyTree:
             parts = _newest(run, learners, read_former)
             run.learner = stack([part["learner"] for part in parts])
         else:
-            states = _newest(run, like, tree_files.read_tree)
+            states = _newest(run, like, read_state(algorithm_of(run)))
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

@@ -141,7 +141,7 @@ class Loop:
         episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / max(seconds, 1e-9)
-        lines = []
+        scheduled, lines = self.program.algorithm.scheduled(max(iteration - 1, 0)), []
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
             if (count := float(episodes.count[k])) > 0:
@@ -150,7 +150,8 @@ class Loop:
                 )
             updates = float(losses["updates"][k])
             line |= {f"train/{n}": float(v[k]) / updates for n, v in losses.items()
-                     if n != "updates" and updates > 0}  # fmt: skip
+                     if n != "updates" and updates > 0 and np.isfinite(v[k])}  # fmt: skip
+            line |= {f"train/{n}": value for n, value in scheduled.items()}
             line |= {
                 "updates": self.program.algorithm.updates(iteration),
                 "seconds": seconds,

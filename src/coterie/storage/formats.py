@@ -21,6 +21,8 @@ FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {
 Each by its former name: the present name, and present values by former ones (others are the same);
 or None, where it decides nothing any more.
 """
+WITHOUT_EFFECT = ("sharing", "groups")
+"""Settings that central learners once had, without effect: one learner shares with nobody."""
 
 
 def refuse_former(names: Iterable[str]) -> None:
@@ -87,6 +89,8 @@ def present_settings(
         name, value = _present(stored_name, stored_value) if former else (stored_name, stored_value)
         if name in fields:
             present[name] = value
+        elif name in WITHOUT_EFFECT and getattr(cls, "joint_view", False):
+            continue
         elif former:
             note(f"the run's setting {stored_name} no longer applies and is ignored")
         else:

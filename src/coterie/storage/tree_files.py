@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,13 +118,16 @@ def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
         _verify(path, file)
 
 
-def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def read_tree(
+    path: Path, like: PyTree, optional: Callable[[str], bool] = lambda name: False
+) -> tuple[PyTree, dict[str, Any]]:
     """The tree and metadata of ``write_tree``, verified.
 
     Args:
         like: a tree of the same structure, of arrays or ``jax.ShapeDtypeStruct``. NumPy leaves
             come back as NumPy, all others on JAX's default device; leaves that are not arrays
             are passed through.
+        optional: numbers that a file may lack, by name; they are NaN then.
 
     Raises:
         CheckpointMismatch: names, shapes or dtypes are not those of ``like``.
@@ -133,12 +136,16 @@ def read_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     wanted = _array_leaves(like)
     with reading(path) as file:
         layout, start = read_layout(path, file)
-        _match(path, layout, wanted)
+        absent = {n for n in wanted if n not in layout.tensors and optional(n)}
+        _match(path, layout, {n: leaf for n, leaf in wanted.items() if n not in absent})
 
         def restore(key_path: Any, leaf: Any) -> Any:
             if not _is_array(leaf):
                 return leaf
             name = leaf_name(key_path)
+            if name in absent:
+                array = np if isinstance(leaf, np.ndarray) else jnp
+                return array.full(leaf.shape, np.nan, leaf.dtype)
             data = _read_tensor(path, file, start, name, layout.tensors[name])
             return _as_leaf(path, name, data, leaf, layout.keys.get(name))
 

@@ -44,7 +44,9 @@ def good(algorithm: Algorithm, game: Game) -> Health:
     )
 
 
-def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -> Health:
+def examine(
+    algorithm: Algorithm, rollout: Transition, losses: dict[str, Array], parameters: PyTree
+) -> Health:
     """Looks at all that an iteration saw, and at what it learned.
 
     A gradient that is not finite makes a parameter that is not, in the same update; biases stand
@@ -55,7 +57,7 @@ def examine(rollout: Transition, losses: dict[str, Array], parameters: PyTree) -
         observations=jnp.any(~jnp.isfinite(seen), axis=(0, 1, -1)),
         central=~(finite(rollout.central) & finite(rollout.next_central)),
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
-        losses=~jnp.isfinite(jnp.stack([losses[name] for name in sorted(losses)])),
+        losses=~jnp.isfinite(jnp.stack([losses[name] for name in sorted(algorithm.metrics)])),
         # One small operation on all of them: there are few numbers, and many layers.
         parameters=jnp.any(~jnp.isfinite(jnp.concatenate(_biases(parameters)))),
     )

@@ -39,7 +39,7 @@ def iterate(
         algorithm, game, algorithm.policy(state.learner), state.vector, state.memory, act_key, clock
     )
     learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, clock)
-    health = examine(rollout, losses, algorithm.parameters(learner))
+    health = examine(algorithm, rollout, losses, algorithm.parameters(learner))
     state = dataclasses.replace(
         state,
         learner=learner,

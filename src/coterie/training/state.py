@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float, UInt
 
 from coterie.learners.contract import Algorithm
 from coterie.networks.per_agent import PerAgent
+from coterie.storage.tree_files import read_tree
 from coterie.training.rollout import Episodes
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
@@ -40,7 +43,7 @@ class TrainState(eqx.Module):
             takes to bring them to the same states again (``python_envs.record.HostedVector``).
         memory: [B, N, H] recurrent memory of acting.
         key, judge_key: randomness of everything to come: training, evaluation.
-        episodes, losses: totals since the last line of the log.
+        episodes, losses: totals since the last line of the log; diagnostics are among the losses.
         best: the best evaluated policy.
     """
 
@@ -75,10 +78,20 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
         key=run_key,
         judge_key=judge_key,
         episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
-        losses=dict.fromkeys(algorithm.metrics, zero),
+        losses=dict.fromkeys(algorithm.metrics + algorithm.diagnostics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros(2, jnp.uint32)),
     )
     return state, vector_key
+
+
+def read_state(algorithm: Algorithm) -> Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]]:
+    """Reads states from files; diagnostics that an earlier version did not know are NaN."""
+
+    def optional(name: str) -> bool:
+        *_, field, last = ("", *name.split("/"))
+        return field == "losses" and last in algorithm.diagnostics
+
+    return lambda path, like: read_tree(path, like, optional)
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:

@@ -1,0 +1,77 @@
+"""What an actor-critic learner holds, and what it learns from: estimates and batches."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from coterie.networks.per_agent import PerAgent
+from coterie.ops.running_statistics import Moments
+from coterie.types import PyTree
+
+
+class Learner(eqx.Module):
+    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' memory.
+
+    ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled.
+    """
+
+    actor: PerAgent
+    critic: PerAgent
+    target: PerAgent | None
+    optimiser: PyTree
+    memory: Float[Array, "B N C"]
+    moments: Moments
+    so_far: Float[Array, "B N"] | None
+
+
+class Estimates(eqx.Module):
+    """Advantages and targets of a rollout, by the critics before any update from it.
+
+    Attributes:
+        advantages: what actors learn from.
+        targets: what critics learn, y.
+        values: their predictions of the targets.
+        memory: the critics' memory to go on from.
+        extra: what else the critic loss needs to know, leaves [T, B, ...].
+    """
+
+    advantages: Float[Array, "T B N *E"]
+    targets: PyTree
+    values: PyTree
+    memory: Float[Array, "B N C"]
+    extra: PyTree = ()
+
+
+class Batch(eqx.Module):
+    """What an update sees of a rollout; environments are axis 1 of every leaf.
+
+    Memories are those before the first step. ``targets`` and ``extra`` are what the critic loss
+    wants. Actors learn from steps with ``alive``, critics from those with ``counts``. An agent may
+    have several advantages of a step (E), such as one for each agent's experience.
+    """
+
+    memory: Float[Array, "one B N H"]
+    critic_memory: Float[Array, "one B N C"]
+    observations: Float[Array, "T B N O"]
+    action_mask: Bool[Array, "T B N A"]
+    alive: Bool[Array, "T B N"]
+    counts: Bool[Array, "T B N"]
+    start: Bool[Array, "T B N"]
+    actions: Int[Array, "T B N"]
+    behaviour: PyTree
+    critic_inputs: Float[Array, "T B N I"]
+    advantages: Float[Array, "T B N *E"]
+    targets: PyTree
+    extra: PyTree
+
+
+def with_central(
+    observations: Float[Array, "*S N O"], central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
+) -> Float[Array, "*S N I"]:
+    """(o_i, z) for each agent; z is one for all, or of each agent its own."""
+    if central.ndim < observations.ndim:
+        central = central[..., None, :]
+    z = jnp.broadcast_to(central, (*observations.shape[:-1], central.shape[-1]))
+    return jnp.concatenate([observations, z], axis=-1)

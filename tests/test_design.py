@@ -1,0 +1,135 @@
+"""What a class says of itself: abstract, replaceable or final methods, at most three classes."""
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from coterie.algorithms import algorithms
+from coterie.learners import contract, parts
+from coterie.learners.actor_critic import ActorCritic
+from coterie.learners.contract import Algorithm
+from coterie.learners.value_based import ValueBased
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PARTS = (
+    parts.LearnerSettings,
+    parts.ValueSettings,
+    parts.PolicySettings,
+    parts.ProximalSettings,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def examples():
+    sys.path.insert(0, str(EXAMPLES))
+    yield
+    sys.path.remove(str(EXAMPLES))
+
+
+def own_algorithms():
+    import qtran
+    import seac
+
+    return [*algorithms().values(), qtran.QTRAN, seac.SEAC]
+
+
+def methods(cls):
+    """What the source of a class defines by itself, without what dataclasses make."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def test_only_abstract_and_replaceable_methods_are_overridden():
+    wrong = []
+    for cls in own_algorithms():
+        family = [c for c in cls.__mro__ if issubclass(c, Algorithm)]
+        for k, sub in enumerate(family):
+            for name in methods(sub):
+                for base in family[k + 1 :]:
+                    if name not in base.__dict__:
+                        continue
+                    known = base.__dict__[name]
+                    abstract = getattr(known, "__isabstractmethod__", False)
+                    if not (abstract or getattr(known, "__replaceable__", False)):
+                        wrong.append(f"{sub.__name__}.{name} overrides {base.__name__}'s")
+    assert wrong == []
+
+
+def test_no_method_calls_the_one_that_it_replaces():
+    for cls in own_algorithms():
+        for sub in cls.__mro__:
+            if issubclass(sub, Algorithm) and sub is not Algorithm:
+                assert "super()" not in inspect.getsource(sub), sub
+
+
+def test_an_algorithm_is_at_most_three_classes_and_parts_that_hold_settings_only():
+    for cls in own_algorithms():
+        family = [c for c in cls.__mro__ if issubclass(c, Algorithm)]
+        assert len(family) <= 3, family
+        others = set(cls.__mro__) - set(family) - {object} - set(PARTS)
+        assert {c.__name__ for c in others} <= {"ABC"}, others
+    for part in PARTS:
+        assert methods(part) == set()
+
+
+def test_bases_are_abstract_and_algorithms_are_not():
+    assert all(inspect.isabstract(base) for base in (Algorithm, ActorCritic, ValueBased))
+    assert not any(inspect.isabstract(cls) for cls in own_algorithms())
+    names = {cls.__name__ for cls in own_algorithms()}
+    for cls in own_algorithms():
+        assert all(sub.__name__ not in names for sub in cls.__mro__[1:]), "finals stay final"
+
+
+def test_the_rule_is_seen_where_it_is_broken():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Wrong(algorithms()["ia2c"]):
+        def returns(self, steps, next_values):
+            return next_values
+
+    assert "returns" in methods(Wrong)
+    known = ActorCritic.__dict__["returns"]
+    assert not getattr(known, "__isabstractmethod__", False)
+    assert not getattr(known, "__replaceable__", False)
+    assert contract.Algorithm.__dict__["remarks"].__replaceable__
+
+
+def test_each_setting_is_declared_once():
+    """A class that gives a setting another default does not say again what it means."""
+    from coterie.flags import field_docs, flags
+
+    for cls in own_algorithms():
+        docs = field_docs(cls)
+        assert {f.name for f in dataclasses.fields(cls)} <= docs.keys(), cls
+        assert all(flag.help for flag in flags(cls))
+    said = [text for cls in (*PARTS, ActorCritic) for text in own_docs(cls).values()]
+    assert len(said) == len(set(said))
+
+
+def own_docs(cls):
+    from coterie.flags import field_docs
+
+    inherited = {}
+    for base in cls.__mro__[1:]:
+        if dataclasses.is_dataclass(base):
+            inherited |= field_docs(base)
+    return {k: v for k, v in field_docs(cls).items() if inherited.get(k) != v}
+
+
+@pytest.mark.parametrize("name", ["central_q", "central_a2c"])
+def test_central_learners_have_no_settings_of_sharing(name):
+    cls = algorithms()[name]
+    assert {"sharing", "groups"}.isdisjoint(f.name for f in dataclasses.fields(cls))
+    with pytest.raises(TypeError):
+        cls(sharing="shared")
+
+
+def test_what_an_algorithm_reports_has_names_of_its_own():
+    for cls in own_algorithms():
+        names = (*cls.metrics, *cls.diagnostics)
+        assert len(names) == len(set(names))
+        assert "updates" in cls.metrics

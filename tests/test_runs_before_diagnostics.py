@@ -1,0 +1,106 @@
+"""Runs of format 2 that know no diagnostics (``runs_format_2``) open, evaluate and go on."""
+
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import coterie
+from coterie.cli.entry import main
+
+HERE = Path(__file__).parent / "runs_format_2"
+EXPECTED = json.loads((HERE / "expected.json").read_text())
+COUNTER = "counter:Counter"
+QUICK = ("central_q", "coma", "ippo-python")
+SLOW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EXPECTED]
+ROUNDING = {"rel": 1e-3, "abs": 1e-4}
+"""Other processors round otherwise."""
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("former")
+    with zipfile.ZipFile(HERE / "runs.zip") as file:
+        file.extractall(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def counter(monkeypatch):
+    """The Python environment of one run can be imported."""
+    monkeypatch.syspath_prepend(HERE.parent / "runs_format_1")
+    yield
+    sys.modules.pop("counter", None)
+
+
+def again(name: str) -> str | None:
+    return COUNTER if name.endswith("-python") else None
+
+
+def evaluated(path: Path, capsys) -> dict:
+    more = ["--environment", COUNTER] if again(path.name) else []
+    asked = ["--which", "last", "--episodes", "16", "--seed", "7", "--json"]
+    assert main(["evaluate", str(path), *asked, *more]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    return {metric: facts["per_seed"] for metric, facts in metrics.items()}
+
+
+def same(found: dict, expected: dict):
+    assert found.keys() == expected.keys()
+    for metric, per_seed in expected.items():
+        assert found[metric] == pytest.approx(per_seed, **ROUNDING), metric
+
+
+def test_every_algorithm_is_there():
+    assert {name.partition("-")[0] for name in EXPECTED} == {
+        "idqn", "vdn", "qmix", "central_q", "reinforce", "ia2c", "maa2c", "coma", "pac",
+        "central_a2c", "ippo", "mappo",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_what_was_interrupted_ends_as_it_would_have(former, tmp_path, name, capsys):
+    path = tmp_path / name
+    shutil.copytree(former / name, path)
+    same(evaluated(path, capsys), EXPECTED[name]["interrupted"])
+    before = (path / "metrics.jsonl").read_text().splitlines()
+    run = coterie.resume(path, environment=again(name))
+    assert run.complete
+    leaves = [np.abs(np.asarray(x)).mean() for x in jax.tree.leaves(run.policies["last"])]
+    assert leaves == pytest.approx(EXPECTED[name]["parameters"], **ROUNDING)
+    same(evaluated(path, capsys), EXPECTED[name]["resumed"])
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert not any("train/learning_rate" in line for line in map(json.loads, before))
+    later = [line for line in lines[len(before) :] if "updates" in line]
+    assert all("train/learning_rate" in line for line in later)
+    # What the checkpoint could not say is left out of the line that it is part of.
+    known = run_diagnostics(name)
+    assert all(f"train/{d}" in later[-1] for d in known)
+    assert all(np.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
+
+
+def run_diagnostics(name: str) -> tuple[str, ...]:
+    from coterie.algorithms import find
+
+    return find(name.partition("-")[0]).diagnostics
+
+
+@pytest.mark.parametrize("name", ["central_q", "central_a2c"])
+def test_the_same_command_goes_on_with_central_learners(former, tmp_path, name):
+    """Their ``sharing``, which is recorded, is a setting no more."""
+    path = tmp_path / name
+    shutil.copytree(former / name, path)
+    stored = json.loads((path / "config.json").read_text())
+    assert stored["settings"]["sharing"] == "own"
+    q = {"learning_starts": 40, "buffer_size": 160, "batch_size": 8} if name == "central_q" else {}
+    run = coterie.train(
+        name, "matrix/climbing", 400, settings={"hidden": (4,), "environments": 4, **q}, seed=5,
+        seeds=stored["seeds"], options={"rounds": 4}, reward="sum", out=path, resume=True,
+        evaluations=2, evaluation_episodes=4, final_episodes=8,
+    )  # fmt: skip
+    assert run.complete
