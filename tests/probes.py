@@ -273,7 +273,7 @@ def small(name: str, **settings) -> Algorithm:
         "epochs": 2,
         "minibatches": 2,
     }
-    known = cls.__dataclass_fields__
+    known = {field.name for field in dataclasses.fields(cls)}
     return cls(**{k: v for k, v in (tiny | settings).items() if k in known})
 
 

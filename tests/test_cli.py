@@ -125,6 +125,7 @@ class Kinds:
     Attributes:
         size: how big, in
             metres.
+        on: Switch it on.
     """
 
     size: float = 0.5
@@ -141,7 +142,7 @@ def test_fields_become_flags():
     assert [tuple(flag) for flag in flags(Kinds, "env.")] == [
         ("--env.size", "X", "a number", "how big, in metres (0.5)"),
         ("--env.n", "N", "a whole number", "(1_000_000)"),
-        ("--no-env.on", "", "a switch, which takes no value", ""),
+        ("--no-env.on", "", "a switch, which takes no value", "Do not switch it on"),
         ("--env.off", "", "a switch, which takes no value", ""),
         ("--env.path", "PATH", "a path or None", ""),
         ("--env.layers", "N ...", "whole numbers", "(8 16)"),
@@ -328,6 +329,7 @@ def test_plot_draws(call, run, tmp_path):
         assert picture.stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_an_environment_of_the_users_is_found_in_the_current_folder(call, tmp_path, monkeypatch):
     source = (Path(__file__).parent.parent / "examples" / "two_doors.py").read_text()
     (tmp_path / "my_doors.py").write_text(source)

@@ -154,10 +154,11 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
 # In whatever process ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        pytest.param("ippo", {"recurrent": True, "minibatches": 1}, marks=pytest.mark.slow),
+        ("ippo", {"recurrent": True, "minibatches": 1}),
         ("qmix", {}),
     ],
 )

@@ -587,6 +587,7 @@ def test_stochastic_teams_draw_actions_with_a_key(trained):
         by_value.act(np.ones((2, 1)), by_value.initial_memory(), key=keys[0])
 
 
+@pytest.mark.slow
 def test_a_central_team_takes_and_gives_what_each_agent_sees_and_does(trained):
     """One policy sees all, in the agents' order, and its joint action is taken apart again."""
     run = trained("central")

@@ -16,7 +16,7 @@ from coterie.cli.entry import main
 HERE = Path(__file__).parent / "runs_format_2"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 COUNTER = "counter:Counter"
-QUICK = ("central_q", "coma", "ippo-python")
+QUICK = ("central_q",)
 SLOW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EXPECTED]
 ROUNDING = {"rel": 1e-3, "abs": 1e-4}
 """Other processors round otherwise."""
@@ -90,6 +90,7 @@ def run_diagnostics(name: str) -> tuple[str, ...]:
     return find(name.partition("-")[0]).diagnostics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["central_q", "central_a2c"])
 def test_the_same_command_goes_on_with_central_learners(former, tmp_path, name):
     """Their ``sharing``, which is recorded, is a setting no more."""

@@ -69,6 +69,7 @@ def test_how_iterations_are_cut_into_chunks_changes_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_seed_alone_is_the_same_as_among_others():
     """Up to rounding: a batched matrix product may add in another order."""
     alone, among = numbers(run(1, seed=1)), numbers(run(2, seed=0))

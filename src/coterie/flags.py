@@ -59,7 +59,7 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
     name = prefix + field.name.replace("_", "-")
     value, kind = _value(hint)
     if hint is bool and field.default is True:
-        name = f"no-{name}"
+        name, text = f"no-{name}", f"Do not {text[:1].lower()}{text[1:]}" if text else ""
     about = ", ".join(word for word in (_default(field.default), span(hint)) if word)
     text = text.replace("``", "").rstrip(".")
     return Flag(f"--{name}", value, kind, f"{text} ({about})".strip() if about else text)

@@ -386,6 +386,7 @@ def test_the_game_pays_in_the_units_that_were_learned_in():
     np.testing.assert_allclose(found, raw / size, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_critics_that_cannot_be_read_are_refused():
     for algorithm, word in [
         (coterie.PAC(**TINY), "neither"),

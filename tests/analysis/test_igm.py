@@ -75,6 +75,7 @@ def test_the_sum_of_vdns_utilities_is_its_joint_value(trained):
     np.testing.assert_allclose(decomposition.additive(found.utilities), found.q_tot, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_an_opened_run_says_the_same(trained):
     run = trained("qmix")
     opened = open_run(run.path, MORE)
@@ -116,6 +117,7 @@ def test_what_has_no_joint_value_is_refused(trained):
     assert best.q_tot.shape == SUM.shape
 
 
+@pytest.mark.slow
 def test_utilities_of_independent_learners_too(trained):
     """In the dilemma defecting (1) is better whatever the other does."""
     for seed in range(2):
