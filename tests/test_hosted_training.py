@@ -196,6 +196,7 @@ def interrupted(environment, out, at=60, **more):
     return stopped.value
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     whole = train("vdn", guests.Dice, tmp_path / "whole", seeds=2)
     cut = interrupted(guests.Dice, tmp_path / "cut", seeds=2)

@@ -266,7 +266,10 @@ def test_config_names_everything_that_decides_a_run(trained):
     assert config["coterie"] == config["versions"]["coterie"] == coterie.__version__
 
 
-@pytest.mark.parametrize(("kind", "learning"), [("dilemma", "lowers"), ("doors", "raises")])
+@pytest.mark.parametrize(
+    ("kind", "learning"),
+    [pytest.param("dilemma", "lowers", marks=pytest.mark.slow), ("doors", "raises")],
+)
 def test_best_and_last_policies_are_what_they_are_called(trained, kind, learning):
     """Both games are deterministic, so a policy's return is known exactly."""
     run = trained(kind)
@@ -564,6 +567,7 @@ def test_act_refuses_what_does_not_fit(trained, observations, masks, sentence):
         team.act(observations, team.initial_memory(), masks)
 
 
+@pytest.mark.slow
 def test_stochastic_teams_draw_actions_with_a_key(trained):
     """Greedy without a key; with one, from the policy, each agent for itself, the legal ones."""
     team = coterie.load(trained("counterfactual").path)

@@ -431,9 +431,10 @@ def gone_on(program, state, file):
     return resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "recurrent"),
-    [pytest.param("ippo", False, marks=pytest.mark.slow), ("mappo", True)],
+    [("ippo", False), ("mappo", True)],
 )
 def test_the_first_ratio_is_one_also_after_a_resume(name, recurrent, tmp_path):
     """What acting noted is what learning computes, from stored observations, masks and memories."""

@@ -100,7 +100,7 @@ OF_INTEREST_WITH_MEMORY = [p for p in CERTAIN if "observation" not in p and "ter
 @pytest.mark.parametrize(
     ("name", "recurrent", "probe"),
     [
-        pytest.param(n, r, p, marks=pytest.mark.slow if r else ())
+        pytest.param(n, r, p, marks=pytest.mark.slow if r or n == "qmix" else ())
         for n in NAMES_OF_THREE
         for r in (False, True)
         for p in (OF_INTEREST_WITH_MEMORY if r else CERTAIN)

@@ -353,10 +353,11 @@ def trained(algorithm, rounds=2, **more):
     return coterie.train(algorithm, game, 60_000, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "field", "reward", "scaling"),
     [
-        pytest.param(coterie.MAA2C, "central", "individual", "none", marks=pytest.mark.slow),
+        (coterie.MAA2C, "central", "individual", "none"),
         (coterie.COMA, "joint", "sum", "standardise"),
     ],
 )

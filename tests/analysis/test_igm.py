@@ -57,7 +57,8 @@ def trained(tmp_path_factory):
 # Learned decompositions -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vdn", pytest.param("qmix", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vdn", "qmix"])
 def test_an_additive_game_of_unequal_agents_is_learned(name, trained):
     """In the game's own units, also where rewards were standardised while learning."""
     for seed in range(2):
