@@ -19,6 +19,7 @@ from quick import quick_compilation
 from coterie import envs
 from coterie.algorithms import algorithms, make
 from coterie.algorithms.ia2c import IA2C
+from coterie.algorithms.maa2c import MAA2C
 from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
 from coterie.analysis import gradients
@@ -127,6 +128,7 @@ def test_modes_of_correct_algorithms():
 def test_a_critic_that_leaks_z_into_an_independent_learner(monkeypatch):
     before = modes_with()
     monkeypatch.setattr(IA2C, "central", True)
+    monkeypatch.setattr(IA2C, "critic_inputs", MAA2C.critic_inputs)
     after = modes_with("ia2c")
     assert after["ia2c"]["learns_from_others"]
     assert failing(judged("modes", before | after), MODES["own"])
