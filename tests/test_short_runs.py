@@ -170,6 +170,7 @@ def test_what_a_run_lacks_is_told_before_it_starts(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_short_run_learns(tmp_path):
     """As the log of training has it, and without a word."""
     told = []

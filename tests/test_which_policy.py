@@ -64,6 +64,7 @@ def trained(tmp_path_factory):
     return train
 
 
+@pytest.mark.slow
 def test_with_one_evaluation_the_best_policy_is_the_last(trained):
     run = trained(coterie.IA2C(**TINY), "lbf/5x5-2p-1f", evaluations=1)
     assert run.which == "best"

@@ -663,7 +663,11 @@ BY_ACTION = {
 
 @pytest.mark.parametrize(
     "case",
-    ["ia2c", "ia2c recurrent", "maa2c", pytest.param("ippo", marks=pytest.mark.slow)],
+    [
+        "ia2c",
+        "maa2c",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ia2c recurrent", "ippo")),
+    ],
 )
 def test_critics_learn_the_values_of_the_policy(case):
     """Time-outs bootstrap, terminals do not, the dead neither learn nor count."""
