@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import coterie
+from coterie.algorithms import find
 from coterie.cli.entry import main
 
 HERE = Path(__file__).parent / "runs_format_2"
@@ -79,15 +80,9 @@ def test_what_was_interrupted_ends_as_it_would_have(former, tmp_path, name, caps
     later = [line for line in lines[len(before) :] if "updates" in line]
     assert all("train/learning_rate" in line for line in later)
     # What the checkpoint could not say is left out of the line that it is part of.
-    known = run_diagnostics(name)
+    known = find(name.partition("-")[0]).diagnostics
     assert all(f"train/{d}" in later[-1] for d in known)
     assert all(np.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
-
-
-def run_diagnostics(name: str) -> tuple[str, ...]:
-    from coterie.algorithms import find
-
-    return find(name.partition("-")[0]).diagnostics
 
 
 @pytest.mark.slow

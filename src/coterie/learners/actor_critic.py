@@ -388,7 +388,7 @@ def contradictions_of(settings: ActorCritic) -> list[str]:
             "set n_steps to 1 or gae_lambda to None"
         )
     usual = {field.name: field.default for field in dataclasses.fields(settings)}
-    if usual["target_tau"] and settings.target_tau and settings.target_interval:
+    if usual.get("target_tau") and settings.target_tau and settings.target_interval:
         said.append(
             "target_interval and target_tau contradict each other: set target_tau to None "
             "to copy the critics at every interval"

@@ -236,7 +236,8 @@ class ValueBased(ValueSettings, Algorithm):
         def blank() -> Experience:
             rollout = blank_rollout(game, self._length, memory)
             outputs = jnp.zeros(rollout.action_mask.shape)
-            acting = self.distribution(outputs, rollout.action_mask, {"epsilon": jnp.zeros(())})
+            clock = {k: jnp.asarray(x[0]) for k, x in self.clock(np.zeros(1, np.int64)).items()}
+            acting = self.distribution(outputs, rollout.action_mask, clock)
             behaviour = self.extras(acting, rollout.actions)
             rollout = dataclasses.replace(rollout, behaviour=behaviour)
             return self._sequences(rollout, self.learning_steps(game, rollout))
