@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from coterie.errors import UsageError
 
@@ -98,6 +100,57 @@ class Observation(NamedTuple):
     action_mask: Any
     alive: Any
     central: Any
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """What an environment shows after a reset or a step; arrays of JAX, or of NumPy.
+
+    An environment gives the first four fields, and those of ``action_mask``, ``alive`` and
+    ``central`` that it has; observations of unequal length are a tuple of vectors.
+    ``views.game.Game`` completes it: padded, masked, time-limited, nothing left out.
+
+    Attributes:
+        observations: [N, O], or a tuple of N vectors.
+        rewards: [N], of the step just taken (zeros after a reset).
+        terminated: the state is terminal: nothing follows, the bootstrap is cut.
+        truncated: the episode was cut though the game could go on; the bootstrap stays.
+            Each of the two is one flag for the whole episode or one per agent, [N]. With flags
+            per agent the episode ends when no agent is left; flags of agents that left before are
+            ignored. Completed, they are of the episode, and never both.
+        action_mask: [N, A], legal actions.
+        alive: [N], agents that still take part. Without it they are, after flags per agent, those
+            that were never flagged, and otherwise all.
+        central: [Z], centralised information z (the environment's state).
+        truncated_alone: [N], agents that were truncated in this step while others go on. Worked
+            out from the flags; ``Game`` keeps it where it makes a difference to learning.
+        final: where the step led from each agent's point of view, which differs from
+            ``observation`` for those truncated alone; ``Game`` sets it beside ``truncated_alone``.
+    """
+
+    observations: Float[Any, "*S N O"] | tuple[Float[Any, "*S _"], ...]
+    rewards: Float[Any, "*S R"]
+    terminated: Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
+    truncated: Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
+    action_mask: Any = None
+    alive: Any = None
+    central: Any = None
+    truncated_alone: Any = None
+    final: Observation | None = None
+
+    @property
+    def observation(self) -> Observation:
+        """What agents act on next, where the episode goes on; of a completed step."""
+        return Observation(self.observations, self.action_mask, self.alive, self.central)
+
+    @property
+    def led_to(self) -> Observation:
+        """What is learned from: where the step led from each agent's point of view."""
+        return self.observation if self.final is None else self.final
+
+    def onward(self) -> TimeStep:
+        """The part that is acted on next."""
+        return dataclasses.replace(self, truncated_alone=None, final=None)
 
 
 @dataclass(frozen=True)

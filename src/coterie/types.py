@@ -7,7 +7,9 @@ are an outer axis added by ``jax.vmap`` and never appear in a signature.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from coterie.errors import UsageError
-from coterie.spec import EnvSpec, Observation, Reward
+from coterie.spec import EnvSpec, Observation, Reward, TimeStep
 
 PRNGKey = Key[Array, ""]
 PyTree = Any
@@ -38,33 +40,21 @@ __all__ = [
 ]
 
 
-class TimeStep(eqx.Module):
-    """What one environment shows after a reset or a step.
+def _named_fields(step: TimeStep) -> tuple[list[tuple[Any, Any]], None]:
+    return [(jax.tree_util.GetAttrKey(name), getattr(step, name)) for name in _FIELDS], None
 
-    An environment may leave ``action_mask``, ``alive`` and ``central`` out and give unequal
-    observations as a tuple; ``views.game`` fills in and pads, once.
 
-    Attributes:
-        observations: [N, O], or a tuple of N vectors.
-        rewards: [N], of the step just taken (zeros after a reset).
-        terminated: the state is terminal: nothing follows, the bootstrap is cut.
-        truncated: the episode was cut though the game could go on; the bootstrap stays.
-            Each of the two is one flag for the whole episode or one per agent, [N]. With flags
-            per agent the episode ends when no agent is left; flags of agents that left before are
-            ignored.
-        action_mask: [N, A], legal actions.
-        alive: [N], agents that still take part. Without it they are, after flags per agent, those
-            that were never flagged, and otherwise all.
-        central: [Z], centralised information z (the environment's state).
-    """
+def _rebuilt(_: None, leaves: Iterable[Any]) -> TimeStep:
+    """Past the constructor, as trees hold other things than arrays on the way."""
+    step = object.__new__(TimeStep)
+    for name, leaf in zip(_FIELDS, leaves, strict=True):
+        object.__setattr__(step, name, leaf)
+    return step
 
-    observations: Float[Array, "*S N O"] | tuple[Float[Array, "*S _"], ...]
-    rewards: Float[Array, "*S N"]
-    terminated: Bool[Array, "*S"] | Bool[Array, "*S N"]
-    truncated: Bool[Array, "*S"] | Bool[Array, "*S N"]
-    action_mask: Bool[Array, "*S N A"] | None = None
-    alive: Bool[Array, "*S N"] | None = None
-    central: Float[Array, "*S Z"] | None = None
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(TimeStep))
+# ``TimeStep`` itself stands in a file without JAX, where worker processes find it.
+jax.tree_util.register_pytree_with_keys(TimeStep, _named_fields, _rebuilt)
 
 
 class Transition(eqx.Module):

@@ -11,8 +11,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.python_envs.adapters import spaces as _spaces
-from coterie.python_envs.adapters.environment import HostedEnvironment, HostedStep, make_hosted
+from coterie.python_envs.adapters.environment import HostedEnvironment, make_hosted
 from coterie.runs.environments import open_environment
+from coterie.spec import TimeStep
 
 TICTACTOE = "pettingzoo:pettingzoo.classic.tictactoe_v3"
 
@@ -314,7 +315,7 @@ def test_nothing_follows_the_end_of_an_episode():
 # Turns -----------------------------------------------------------------------------------------
 
 
-def legal(shown: HostedStep, rng: np.random.Generator) -> np.ndarray:
+def legal(shown: TimeStep, rng: np.random.Generator) -> np.ndarray:
     return np.where(shown.action_mask, rng.random(shown.action_mask.shape), -1).argmax(1)
 
 

@@ -14,7 +14,7 @@ from coterie.envs.base import Environment
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.python_envs.adapters import environment as hosted
 from coterie.python_envs.adapters.environment import HostedEnvironment, make_hosted
-from coterie.spec import EnvSpec
+from coterie.spec import EnvSpec, TimeStep
 
 BOX = Box(-9, 9, (2,))
 TWO = Discrete(2)
@@ -87,7 +87,7 @@ class Scripted(gymnasium.Env):
         return observations, rewards, terminated, truncated, self.info
 
 
-def run(env: HostedEnvironment, n: int) -> list[hosted.HostedStep]:
+def run(env: HostedEnvironment, n: int) -> list[TimeStep]:
     env.reset(0)
     return [env.step(np.zeros(env.spec.n_agents, int)) for _ in range(n)]
 

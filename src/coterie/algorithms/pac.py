@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.envs.matrix import MatrixGame
-from coterie.games.solution_concepts import no_conflict
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode, refuse_many, scaling_remarks
@@ -56,9 +54,9 @@ class PAC(ActorCritic):
         found = scaling_remarks(self.reward_scaling)
         if game.reward != "individual":
             return found
-        if not isinstance(game.env, MatrixGame):
+        if game.no_conflict is None:
             return [*found, "pac is for no-conflict games; whether this is one cannot be checked"]
-        if no_conflict(game.env.payoffs):
+        if game.no_conflict:
             return found
         conflict = (
             "pac is for no-conflict games, and this is none: agents prefer different outcomes"

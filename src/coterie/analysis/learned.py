@@ -17,7 +17,7 @@ from coterie.games.solution_concepts import Equilibrium, Joint, describe, deviat
 from coterie.ops.losses import log_probabilities
 from coterie.runs.policy_files import WHICH
 from coterie.runs.run import Run
-from coterie.views.game import View
+from coterie.views.game import TimeStep
 
 
 def single_shot(run: Run) -> MatrixGame:
@@ -31,7 +31,7 @@ def single_shot(run: Run) -> MatrixGame:
     return env
 
 
-def only_view(run: Run) -> View:
+def only_view(run: Run) -> TimeStep:
     """What agents see in a game that starts in one state only; z is in ``central``."""
     return run.game.reset(jax.random.key(0))[1]
 

@@ -8,7 +8,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from coterie.envs.scene import Scene
 from coterie.spec import EnvSpec
@@ -53,6 +54,11 @@ class Environment(abc.ABC):
 
         Intervals of returns are cut off there. None where it is not known.
         """
+        return None
+
+    def payoff_table(self) -> Float[np.ndarray, "*A n"] | None:
+        """[A_1, ..., A_n, n], the rewards of each joint action, where those are all there is to the
+        game; None where a state or chance matters."""
         return None
 
     def action_names(self) -> tuple[tuple[str, ...], ...]:

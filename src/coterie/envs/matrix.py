@@ -151,6 +151,9 @@ class MatrixGame(Environment):
         team = self.rounds * self.payoffs.sum(axis=-1)
         return float(team.min()), float(team.max())
 
+    def payoff_table(self) -> Float[np.ndarray, "*A n"]:
+        return self.payoffs
+
     def action_names(self) -> tuple[tuple[str, ...], ...]:
         return self.action_labels
 

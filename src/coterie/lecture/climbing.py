@@ -19,6 +19,7 @@ from coterie.lecture.base.blocks import (
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.metrics import bounds
+from coterie.show.numbers import number
 
 BEST, SAFE = 11.0, 7.0
 """Per agent: the lecture's curves of Pareto-AC and of centralised A2C end here."""
@@ -58,13 +59,13 @@ class Climbing(Item):
         return [
             Check(
                 "Pareto actor-critic ends at 11 on at least 9 of 10 seeds",
-                f"{BEST:g}",
+                number(BEST),
                 tally(pac),
                 share(pac, BEST) >= 0.9,
             ),
             Check(
                 f"Centralised A2C mostly ends at 7, and at 11 on none of these {len(maa2c)} seeds",
-                f"{SAFE:g}",
+                number(SAFE),
                 tally(maa2c),
                 share(maa2c, SAFE) > 0.5 and share(maa2c, BEST) == 0,
             ),

@@ -13,7 +13,7 @@ from coterie.lecture.base import decomposed
 from coterie.lecture.base.decomposed import ADDITIVE_MSE, MONOTONE_MSE
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
-from coterie.show.numbers import written
+from coterie.show.numbers import listed, number, written
 from coterie.show.report.blocks import Grid, Matrix, Table, Text
 
 PUBLISHED = {
@@ -90,7 +90,7 @@ def _pictures(game: str, env: Any, numbers: Numbers) -> Grid:
         )
         for name, first in firsts.items()
     ]  # fmt: skip
-    squares = ", ".join(f"{first['mse']:.2f} ({n.upper()})" for n, first in firsts.items())
+    squares = ", ".join(f"{number(first['mse'])} ({n.upper()})" for n, first in firsts.items())
     legend = Text(
         f"**{game.capitalize()}.** Framed: the best joint action, and the greedy ones. Beside "
         f"actions: utilities. Residuals are Q_tot less true rewards; mean squares: {squares}."
@@ -112,8 +112,8 @@ def _close(
     claim: str, seeds: list[dict[str, Any]], wanted: np.ndarray, within: float, key: str
 ) -> Check:
     errors = [float(np.abs(np.array(s["q_tot"]) - wanted).max()) for s in seeds]
-    published = " / ".join(" ".join(f"{x:g}" for x in row) for row in PUBLISHED[key])
-    measured = f"largest differences {', '.join(f'{e:.3f}' for e in errors)}"
+    published = " / ".join(" ".join(map(number, row)) for row in PUBLISHED[key])
+    measured = f"largest differences {listed(errors, 3)}"
     return Check(claim, published, measured, max(errors) <= within)
 
 
@@ -129,7 +129,7 @@ def _climbing(seeds: list[dict[str, Any]]) -> list[Check]:
         Check(
             "QMIX on climbing: monotone, between the best monotone and the best additive table",
             f"mean squared residual {MONOTONE_MSE} to {ADDITIVE_MSE}; the lecture's: 153",
-            ", ".join(f"{x:.1f}" for x in mse),
+            listed(mse, 1),
             all(monotone) and min(mse) >= MONOTONE_MSE and max(mse) <= ADDITIVE_MSE + 1,
         ),
         Check(

@@ -11,6 +11,7 @@ from coterie.games.solution_concepts import describe
 from coterie.lecture.base.blocks import ended, outcomes, tally
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
+from coterie.show.numbers import number
 from coterie.show.report.blocks import Grid, Table
 
 GAMES = {
@@ -83,7 +84,7 @@ class Equilibria(Item):
                 for cell in sorted({s["labels"] for s in seeds}):
                     there = [s for s in seeds if s["labels"] == cell]
                     one = there[0]
-                    pays = ", ".join(f"{x:g}" for x in one["payoffs"])
+                    pays = ", ".join(map(number, one["payoffs"]))
                     gain = max(one["gain"])
                     count = f"{len(there)} of {len(seeds)}"
                     kind = one["kind"].removesuffix(" equilibrium")

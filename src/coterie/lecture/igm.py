@@ -9,6 +9,7 @@ from coterie.analysis.igm import learned_verdict
 from coterie.lecture.base import decomposed
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
+from coterie.show.numbers import number
 from coterie.show.report.blocks import Table
 
 FITS = ("smallest_slope", "mse", "additive_mse", "monotone_mse")
@@ -55,7 +56,7 @@ class IGM(Item):
             Check(
                 "Every one is monotone, with no negative slope anywhere",
                 "lecture",
-                f"{monotone} of {len(every)}, smallest slope {slope:.2g}",
+                f"{monotone} of {len(every)}, smallest slope {number(slope)}",
                 monotone == len(every) and slope >= -1e-5,
             ),
             Check(
@@ -94,6 +95,6 @@ def _bounded(what: str, published: float, seeds: list[dict[str, Any]], bound: st
     return Check(
         f"Climbing: no {what} comes closer than the best one",
         f"{published} (mean squared residual)",
-        f"bound {best:.2f}; learned {learned:.2f} and more",
+        f"bound {number(best)}; learned {number(learned)} and more",
         abs(best - published) < 0.05 and learned >= best - 1e-3,
     )

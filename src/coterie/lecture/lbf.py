@@ -112,7 +112,7 @@ def _clearly(name: str, per_seed: list[float], random: float, book: float) -> Ch
     return Check(
         f"{name.upper()} beats random play on each of these {len(per_seed)} seeds, and its mean is "
         "twice as high at least",
-        f"{book:g} (8x8 grid, an older version of the task)",
+        f"{number(book)} (8x8 grid, an older version of the task)",
         f"{folded(per_seed)}; {mean}; random play {number(random)}",
         above == len(per_seed) and found["mean"] > 2 * random,
     )

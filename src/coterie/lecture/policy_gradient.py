@@ -22,7 +22,7 @@ from coterie.envs.matrix import MatrixGame
 from coterie.games.finite import matrix_game
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
-from coterie.show.numbers import plural
+from coterie.show.numbers import number, plural
 from coterie.show.report.blocks import Table
 from coterie.types import PRNGKey
 
@@ -85,13 +85,13 @@ class PolicyGradient(Item):
             rows = numbers[name]["exact"]
             worst = max(rows, key=lambda r: rows[r]["bias"] / rows[r]["error"])
             bias, error = (rows[worst][k] for k in ("bias", "error"))
-            measured = f"largest: {worst}, bias {bias:.4f}, chance {error:.4f}"
+            measured = f"largest: {worst}, bias {number(bias)}, standard error {number(error)}"
             claim = f"{_title(name)}: exact critics give no bias beyond 4 standard errors"
             found.append(
                 Check(claim, "equality", measured, all(r["unbiased"] for r in rows.values()))
             )
             baseline = rows["ia2c"]["variance"] < rows["reinforce"]["variance"]
-            measured = f"{rows['ia2c']['variance']:.3g} against {rows['reinforce']['variance']:.3g}"
+            measured = " against ".join(number(rows[k]["variance"]) for k in ("ia2c", "reinforce"))
             claim = f"{_title(name)}: a baseline lowers the variance (IA2C against REINFORCE)"
             found.append(Check(claim, "", measured, baseline))
         wrong = numbers["stag-hunt"]["wrong"]

@@ -11,7 +11,7 @@ from coterie.analysis.messages import codes
 from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
 from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
 from coterie.runs.run import Run
-from coterie.show.numbers import interval, number
+from coterie.show.numbers import interval, listed, number
 from coterie.show.report.blocks import Grid, Table
 from coterie.statistics import difference_interval
 
@@ -129,23 +129,24 @@ def _compared(
         Check(
             f"{names[0]}, with a centralised critic, does better than {names[1]} on these seeds, "
             "by 1 per agent at least",
-            f"{BOOK['maa2c']:.1f} against {BOOK['ia2c']:.1f} per agent (A2C)",
+            f"{number(BOOK['maa2c'])} against {number(BOOK['ia2c'])} per agent (A2C)",
             found,
             bool(gap.value > 1),
         ),
         Check(
             f"{names[0]} communicates on all of these {seeds} seeds but one: words tell "
-            f"{TALKS:g} bits of the goal or more, and other words cost {COSTS:g} per agent or more",
-            "with full information "
-            f"{LEVELS['full information']:g} per agent, without words {LEVELS['no words']:g}",
-            f"{talking} of {seeds}; bits {', '.join(f'{x:.2f}' for x in bits[0])}",
+            f"{number(TALKS)} bits of the goal or more, and other words cost {number(COSTS)} per "
+            "agent or more",
+            f"with full information {number(LEVELS['full information'])} per agent, "
+            f"without words {number(LEVELS['no words'])}",
+            f"{talking} of {seeds}; bits {listed(bits[0], 2)}",
             talking >= max(1, seeds - 1),
         ),
         Check(
             f"The words of {names[1]} tell less of the goal on average",
             "no communication",
-            f"{np.mean(bits[1]):.2f} against {np.mean(bits[0]):.2f} bits; "
-            f"{', '.join(f'{x:.2f}' for x in bits[1])}",
+            f"{number(np.mean(bits[1]))} against {number(np.mean(bits[0]))} bits; "
+            f"{listed(bits[1], 2)}",
             bool(np.mean(bits[1]) < np.mean(bits[0])),
         ),
     ]

@@ -13,9 +13,7 @@ import jax
 import numpy as np
 
 from coterie.envs.base import Environment
-from coterie.envs.matrix import MatrixGame
 from coterie.errors import UsageError
-from coterie.games.solution_concepts import no_conflict
 from coterie.python_envs.settings import Hosting
 from coterie.spec import EnvSpec, Hosted
 from coterie.statistics import Bounds, Interval, bounds_by_metric, summarise
@@ -115,14 +113,14 @@ def sum_bounds(env: Environment | Hosted) -> Bounds | None:
 def interests_conflict(game: Game) -> bool:
     """Whether one agent's gain may be another's loss, so that no sum of returns says who is best.
 
-    Assumed where the environment declares individual rewards, unless it is a matrix game whose
-    agents all prefer the same outcome, or a Python environment whose learner was given a common
-    reward (``--reward``).
+    Assumed where the environment declares individual rewards, unless its payoff table shows that
+    all agents prefer the same outcome, or it is a Python environment whose learner was given a
+    common reward (``--reward``).
     """
     if game.players.n_agents == 1 or game.players.reward != "individual":
         return False
-    if isinstance(game.env, MatrixGame):
-        return not no_conflict(game.env.payoffs)
+    if game.no_conflict is not None:
+        return not game.no_conflict
     return not isinstance(game.env, Hosted) or game.reward == "individual"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from coterie.envs.scene import PALETTE
 from coterie.errors import UsageError
 from coterie.show.colours import COLOURS
 from coterie.show.lettering import LITERAL, lettered, plot_font
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".pdf", ".svg")
 
 DASHES = ("-", "--", "-.", ":")
-_INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
+_INK, _FAINT, _GRID = (PALETTE[role][0] for role in ("ink", "faint", "rule"))
 
 FEW_SEEDS = 10
 """From so many seeds on, an interval of their mean is drawn in place of the seeds themselves."""

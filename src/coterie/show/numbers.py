@@ -81,6 +81,11 @@ def written(x: float | int, places: int) -> str:
     return text.replace("-", "−")
 
 
+def listed(values: Iterable[float | int], places: int) -> str:
+    """Numbers one after the other: 1.50, −2.00."""
+    return ", ".join(written(x, places) for x in values)
+
+
 def two_decimals(x: float) -> str:
     """A reward in a few characters, with a true minus sign."""
     text = f"{x:.2f}" if abs(x) < 1000 else f"{x:.0f}"

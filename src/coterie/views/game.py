@@ -19,47 +19,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
+from coterie.games.solution_concepts import no_conflict
 from coterie.spec import EnvSpec, Hosted, Observation, Reward
 from coterie.types import PRNGKey, PyTree, TimeStep
 from coterie.views.joint_actions import JointView
 
 Central = Literal["none", "state", "joint"]
-
-
-class View(eqx.Module):
-    """A ``TimeStep`` made complete: nothing is missing, everything is padded.
-
-    Attributes:
-        rewards: those of the environment's own agents, R of them (R = N but under central
-            learning, where N = 1).
-        terminated, truncated: how the episode ended at this step, if it did.
-        truncated_alone, final: the agents that were truncated while others went on, and where the
-            step led from their point of view (``Game.final``); None where that makes no difference.
-    """
-
-    observations: Float[Array, "*S N O"]
-    rewards: Float[Array, "*S R"]
-    terminated: Bool[Array, "*S"]
-    truncated: Bool[Array, "*S"]
-    action_mask: Bool[Array, "*S N A"]
-    alive: Bool[Array, "*S N"]
-    central: Float[Array, "*S Z"]
-    truncated_alone: Bool[Array, "*S N"] | None = None
-    final: Observation | None = None
-
-    @property
-    def observation(self) -> Observation:
-        """What agents act on next, where the episode goes on."""
-        return Observation(self.observations, self.action_mask, self.alive, self.central)
-
-    @property
-    def led_to(self) -> Observation:
-        """What is learned from: where the step led from each agent's point of view."""
-        return self.observation if self.final is None else self.final
-
-    def onward(self) -> View:
-        """The part that is acted on next."""
-        return dataclasses.replace(self, truncated_alone=None, final=None)
 
 
 class GameState(eqx.Module):
@@ -73,17 +38,8 @@ class GameState(eqx.Module):
     alive: Bool[Array, "*S R"] | None = None
 
 
-class Ends(eqx.Module):
-    """How a step ended the episode, if it did; who is alive then, and who was truncated alone."""
-
-    terminated: Bool[Array, ""]
-    truncated: Bool[Array, ""]
-    alive: Bool[Array, " R"]
-    truncated_alone: Bool[Array, " R"]
-
-
-def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> Ends:
-    """Reads the end flags of a step, for the episode or per agent.
+def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> TimeStep:
+    """The step with flags of the whole episode, and who is alive after it or was truncated alone.
 
     With flags per agent the episode ends when no agent is left: as a truncation if any of the last
     ones was truncated, else as a termination. An agent flagged as both is terminated; one that is
@@ -95,13 +51,17 @@ def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> Ends:
     """
     given = before if shown.alive is None else shown.alive
     terminated, truncated = (jnp.asarray(x, bool) for x in (shown.terminated, shown.truncated))
+    alone = jnp.zeros_like(before)
     if terminated.ndim == truncated.ndim == 0:
-        return Ends(terminated, truncated, given, jnp.zeros_like(before))
+        return dataclasses.replace(
+            shown, terminated=terminated, truncated=truncated, alive=given, truncated_alone=alone
+        )
     cut = before & truncated & ~terminated
     staying = given & ~(terminated | truncated)
     over = ~jnp.any(staying)
     terminated = over & ~jnp.any(cut)
-    return Ends(
+    return dataclasses.replace(
+        shown,
         terminated=terminated,
         truncated=over & ~terminated,
         alive=jnp.where(over, jnp.where(terminated, before, cut), staying),
@@ -166,6 +126,13 @@ class Game:
         assert isinstance(self.env, Environment)
         return self.env
 
+    @cached_property
+    def no_conflict(self) -> bool | None:
+        """Whether all agents prefer the same joint actions, as far as rewards of their own go; None
+        where the environment has no payoff table to tell it from."""
+        table = self.env.payoff_table() if isinstance(self.env, Environment) else None
+        return None if table is None else no_conflict(table)
+
     @property
     def mortal(self) -> bool:
         """Whether agents can leave before the episode ends; of Python environments that is open."""
@@ -181,36 +148,34 @@ class Game:
             return False
         return isinstance(self.env, Hosted) or self._shapes[1].truncated.ndim > 0
 
-    def reset(self, key: PRNGKey) -> tuple[GameState, View]:
+    def reset(self, key: PRNGKey) -> tuple[GameState, TimeStep]:
         state, shown = self.native.reset(key)
+        no, t = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         everybody = jnp.ones(self.players.n_agents, bool)
-        alive = everybody if shown.alive is None else shown.alive
-        no = jnp.zeros((), bool)
-        ends = Ends(no, no, alive, ~everybody)
-        t = jnp.zeros((), jnp.int32)
-        view = self._complete(shown, ends).onward()  # no step led to a start
-        return GameState(state, t, alive if self.mortal else None), view
+        begun = ends_of(dataclasses.replace(shown, terminated=no, truncated=no), everybody)
+        alive = begun.alive if self.mortal else None
+        return GameState(state, t, alive), self._complete(begun).onward()  # no step led to a start
 
     def step(
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
-    ) -> tuple[GameState, View]:
+    ) -> tuple[GameState, TimeStep]:
         """One step; at the time limit an episode that is not over is truncated."""
         env_state, led_to = self.native.step(key, state.env, self.own_actions(actions))
         t = state.t + 1
         everybody = jnp.ones(self.players.n_agents, bool)
         before = everybody if state.alive is None else state.alive
         self._check(led_to)
-        ends = ends_of(led_to, before)
-        shown = self._complete(led_to, ends)
+        led_to = ends_of(led_to, before)
+        shown = self._complete(led_to)
         if self.players.time_limit is not None:
             cut = (t >= self.players.time_limit) | shown.truncated
-            shown = eqx.tree_at(lambda s: s.truncated, shown, cut & ~shown.terminated)
+            shown = dataclasses.replace(shown, truncated=cut & ~shown.terminated)
         if not self.mortal:
             return GameState(env_state, t), shown
         # What is paid to the dead counts for the team, but it need not be a number.
         counts = before | jnp.isfinite(shown.rewards)
         shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
-        return GameState(env_state, t, ends.alive), shown
+        return GameState(env_state, t, led_to.alive), shown
 
     def trace(self) -> None:
         """Goes through a reset and a step without computing: wrong shapes are found here."""
@@ -258,8 +223,8 @@ class Game:
                 wanted = " or ".join(map(str, sizes))
                 raise UsageError(f"{word} must have shape {wanted}; got {jnp.shape(array)}")
 
-    def _complete(self, shown: TimeStep, ends: Ends) -> View:
-        """Pads observations to [N, O] and fills in masks, alive flags and z."""
+    def _complete(self, shown: TimeStep) -> TimeStep:
+        """Pads observations to [N, O] and fills in masks and z; ends are those of ``ends_of``."""
         self._check(shown)
         spec = self.players
         available = jnp.asarray(spec.available_actions)
@@ -272,14 +237,14 @@ class Game:
             mask = available
         elif mask.shape != available.shape:
             raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
-        given = (observations, mask & available, ends.alive, shown.central)
-        seen, alone = self.see(*given), ends.truncated_alone
+        given = (observations, mask & available, shown.alive, shown.central)
+        seen, alone = self.see(*given), shown.truncated_alone
         final = self.final(*given, alone) if self.truncates_alone else None
-        return View(
+        return TimeStep(
             observations=seen.observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
-            terminated=jnp.asarray(ends.terminated, bool),
-            truncated=jnp.asarray(ends.truncated, bool),
+            terminated=shown.terminated,
+            truncated=shown.truncated,
             action_mask=seen.action_mask,
             alive=seen.alive,
             central=seen.central,

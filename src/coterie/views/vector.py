@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.types import PRNGKey, PyTree, UInt
-from coterie.views.game import Game, GameState, View, usable
+from coterie.views.game import Game, GameState, TimeStep, usable
 
 SEED_AXIS = "seed"
 """Name of the outer ``vmap`` axis over seeds; every compiled loop runs under it."""
@@ -32,7 +32,7 @@ class Start(eqx.Module):
     alive: Bool[Array, "*S R"] | None
 
 
-def as_start(game: Game, state: GameState, view: View) -> Start:
+def as_start(game: Game, state: GameState, view: TimeStep) -> Start:
     """The parts of a state and its view that a prepared start replaces."""
     masks = game.varies[0]
     return Start(
@@ -63,7 +63,7 @@ class VectorState(eqx.Module):
     """
 
     state: GameState
-    shown: View
+    shown: TimeStep
     fresh: Bool[Array, " B"]
     returns: Float[Array, "B R"]
     lengths: Int[Array, " B"]
@@ -102,10 +102,10 @@ def init_vector(game: Game, key: PRNGKey, environments: int, steps: int) -> Vect
 
 def draw_starts(
     game: Game, key: PRNGKey, first: UInt[Array, "2"], count: int
-) -> tuple[GameState, View]:
+) -> tuple[GameState, TimeStep]:
     """Starts ``first`` .. ``first + count - 1`` of this key's endless sequence, [count]."""
 
-    def one(offset: UInt[Array, ""]) -> tuple[GameState, View]:
+    def one(offset: UInt[Array, ""]) -> tuple[GameState, TimeStep]:
         low, high = _count_on(first, offset)
         return game.reset(jax.random.fold_in(jax.random.fold_in(key, high), low))
 
@@ -141,7 +141,7 @@ def refill(game: Game, vector: VectorState) -> VectorState:
 
 def step_vector(
     game: Game, vector: VectorState, pool: Any, keys: Any, actions: Int[Array, "B N"]
-) -> tuple[VectorState, View]:
+) -> tuple[VectorState, TimeStep]:
     """Steps all K environments and starts the ended ones anew.
 
     Returns:

@@ -107,7 +107,7 @@ def ended(env: MatrixGame, played: Mapping[str, Sequence[Mapping[str, Any]]]) ->
 
 
 def _pair(payoffs: np.ndarray) -> str:
-    return ", ".join(f"{x:g}" for x in payoffs)
+    return ", ".join(map(number, payoffs))
 
 
 def summary_table(

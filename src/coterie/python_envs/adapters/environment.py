@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer
+from jaxtyping import Float32, Integer
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.conventions import Shown, adapt, constant_flags, state_of
@@ -27,34 +27,7 @@ from coterie.python_envs.adapters.spaces import (
     sight,
     vector,
 )
-from coterie.spec import EnvSpec
-
-
-class HostedStep(NamedTuple):
-    """What a hosted environment shows after a reset or a step; ``TimeStep`` says what each means.
-
-    Attributes:
-        observations: flattened and padded with zeros; zero for an agent that is not alive.
-        rewards: of the step just taken; those of the dead are what the environment pays them.
-        terminated: every agent still alive ended in a terminal state.
-        truncated: the episode ended otherwise. Never both.
-        action_mask: legal actions; all that an agent has where the environment gives no mask, and
-            the first alone where it is another's turn and the action is ignored.
-        alive: agents that go on; at the end of an episode those that did not die before the
-            others, and where it was truncated those that did not die in that step.
-        truncated_alone: agents that the environment truncated in this step while others go on:
-            not alive any more, but their observation and mask are their last ones.
-        central: the environment's ``state()``, flattened; of length 0 where it has none.
-    """
-
-    observations: Float32[np.ndarray, "N O"]
-    rewards: Float32[np.ndarray, " N"]
-    terminated: bool
-    truncated: bool
-    action_mask: Bool[np.ndarray, "N A"]
-    alive: Bool[np.ndarray, " N"]
-    central: Float32[np.ndarray, " Z"]
-    truncated_alone: Bool[np.ndarray, " N"]
+from coterie.spec import EnvSpec, TimeStep
 
 
 class HostedEnvironment:
@@ -62,6 +35,12 @@ class HostedEnvironment:
 
     Whatever goes wrong inside the environment, or with what it shows, is an
     ``EnvironmentFault`` that says at which step and with which agent.
+
+    Its steps are complete. Rewards of the dead are what the environment pays them. Masks allow all
+    that an agent has where the environment gives none, and the first action alone where it is
+    another's turn and the action is ignored. At the end of an episode those count as alive that did
+    not die before the others; where it was truncated, those that did not die in that step. Who was
+    truncated alone is not alive any more, but observation and mask are still the last ones.
 
     Args:
         environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium environment whose
@@ -112,7 +91,7 @@ class HostedEnvironment:
         self._available = self.spec.available_actions
         self._shape = (self.spec.n_agents, self.spec.observation_size)
 
-    def reset(self, seed: int | None = None) -> HostedStep:
+    def reset(self, seed: int | None = None) -> TimeStep:
         """Starts an episode; the seed goes to the environment's own ``reset``."""
         self._steps, self._over = 0, False
         try:
@@ -123,7 +102,7 @@ class HostedEnvironment:
         self._cut = self._nobody
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
-    def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
+    def step(self, actions: Integer[np.ndarray, " N"]) -> TimeStep:
         """One joint action, counted from 0 for every agent; a dead agent's is ignored."""
         if self._over:
             raise RuntimeError(f"{self.name}: the episode is over; reset starts the next one")
@@ -193,7 +172,7 @@ class HostedEnvironment:
         rewards: Float32[np.ndarray, " N"],
         terminated: bool,
         truncated: bool,
-    ) -> HostedStep:
+    ) -> TimeStep:
         self.shown = shown
         observations = np.zeros(self._shape, np.float32)
         masks = self._available.copy()
@@ -214,7 +193,7 @@ class HostedEnvironment:
                 self.spec.agents[worst],
             )
         central = self._central()
-        return HostedStep(
+        return TimeStep(
             observations, rewards, terminated, truncated, masks, self._alive, central, self._cut
         )
 

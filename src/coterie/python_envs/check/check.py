@@ -19,14 +19,14 @@ from jaxtyping import Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.conventions import is_native
-from coterie.python_envs.adapters.environment import HostedEnvironment, HostedStep
+from coterie.python_envs.adapters.environment import HostedEnvironment
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
 from coterie.python_envs.check.observations import Held, Stray, rounded, strays
 from coterie.python_envs.probe import random_actions
 from coterie.python_envs.process import undisturbed
-from coterie.spec import EnvSpec
+from coterie.spec import EnvSpec, TimeStep
 
 MOST_STEPS = 10_000
 """An episode without a time limit that is longer is taken to have no end."""
@@ -151,7 +151,7 @@ class _Session:
         """One episode of random legal actions; whether it makes sense to play more."""
         rng, episode, held = np.random.default_rng(seed), _Episode(seed), Held()
 
-        def choose(shown: HostedStep) -> Integer[np.ndarray, " N"]:
+        def choose(shown: TimeStep) -> Integer[np.ndarray, " N"]:
             if isinstance(env, HostedEnvironment) and env.shown is not None:
                 held.keep(env.spec.agents, env.shown.observations)
             episode.actions.append(random_actions(shown.action_mask, rng))
@@ -203,8 +203,8 @@ class _Session:
         self,
         env: HostedEnvironment | Compiled,
         seed: int,
-        choose: Callable[[HostedStep], Integer[np.ndarray, " N"]],
-    ) -> Iterator[tuple[int, HostedStep]]:
+        choose: Callable[[TimeStep], Integer[np.ndarray, " N"]],
+    ) -> Iterator[tuple[int, TimeStep]]:
         """The steps of one episode and what they showed; it is left when it does not end."""
         self._tell(Beat("reset", 0))
         shown = env.reset(seed)
@@ -272,7 +272,7 @@ class _Session:
         return float(np.median(self._seconds[1:])) if len(self._seconds) > 1 else 0.0
 
     def _look(
-        self, env: HostedEnvironment | Compiled, held: Held, step: int, shown: HostedStep
+        self, env: HostedEnvironment | Compiled, held: Held, step: int, shown: TimeStep
     ) -> None:
         """At what the environment itself showed, before any of it was padded or cast."""
         for agent in sorted(held.changed()):
@@ -308,7 +308,7 @@ class _Session:
         self.add(stray.sentence, agent, step, stray.violation, stray.field)
 
 
-def _print(shown: HostedStep, agents: tuple[str, ...]) -> dict[str, int]:
+def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:
     """A fingerprint of each part; the parts themselves may be large."""
     parts = {
         f"{word} of {agent}": zlib.crc32(np.ascontiguousarray(own).data)

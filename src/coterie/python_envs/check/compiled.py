@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.python_envs.adapters.environment import HostedStep
+from coterie.spec import TimeStep
 
 
 class Compiled:
@@ -24,34 +24,30 @@ class Compiled:
             raise UsageError(f"{name} is compiled, and names its own time limit in its spec")
         self.name, self.spec = name, environment.spec()
         game = Game(environment, "state" if self.spec.central_size else "none")
-        self._split, self._key = jax.random.split, jax.random.key
+        self._split, self._key, self._fetch = jax.random.split, jax.random.key, jax.device_get
         self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
         self._chance: Any = None
         self._state: Any = None
         self._steps = 0
 
-    def reset(self, seed: int) -> HostedStep:
+    def reset(self, seed: int) -> TimeStep:
         self._chance, self._steps = self._key(seed), 0
         return self._seen("reset", lambda key: self._reset(key))
 
-    def step(self, actions: Integer[np.ndarray, " N"]) -> HostedStep:
+    def step(self, actions: Integer[np.ndarray, " N"]) -> TimeStep:
         self._steps += 1
         return self._seen("step", lambda key: self._step(key, self._state, actions))
 
     def close(self) -> None:
         """There is nothing to close."""
 
-    def _seen(self, call: str, do: Callable[[Any], Any]) -> HostedStep:
+    def _seen(self, call: str, do: Callable[[Any], Any]) -> TimeStep:
         self._chance, key = self._split(self._chance)
         try:
             self._state, view = do(key)
         except Exception as error:
             raise self._fault(f"{call} raised {described(error)}") from error
-        shown = HostedStep(
-            np.asarray(view.observations), np.asarray(view.rewards), bool(view.terminated),
-            bool(view.truncated), np.asarray(view.action_mask), np.asarray(view.alive),
-            np.asarray(view.central), np.zeros(len(self.spec.agents), bool),
-        )  # fmt: skip
+        shown = self._fetch(view)
         for word, numbers in (("observation", shown.observations), ("reward", shown.rewards)):
             for agent, own in zip(self.spec.agents, numbers, strict=True):
                 if not np.isfinite(own).all():

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
 from coterie.errors import EnvironmentFault, described
-from coterie.python_envs.adapters.environment import HostedEnvironment, HostedStep
+from coterie.python_envs.adapters.environment import HostedEnvironment
 from coterie.python_envs.process import OutOfTime, OwnDirectory, alarm
-from coterie.spec import EnvSpec, Observation
+from coterie.spec import EnvSpec, Observation, TimeStep
 
 SKIP, STEP, RESET = 0, 1, 2
 """Commands: nothing, one step, a new episode."""
@@ -231,7 +231,7 @@ class Seat:
             rows.command[row] = STEPPED
             self._begin()
 
-    def _show(self, into: Observation, shown: HostedStep, digest: int) -> int:
+    def _show(self, into: Observation, shown: TimeStep, digest: int) -> int:
         """Writes what is shown into this row, and the digest of all that was shown."""
         row = self._row
         into.observations[row] = shown.observations
