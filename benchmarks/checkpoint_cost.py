@@ -28,7 +28,7 @@ from coterie.runs.environments import make_game
 from coterie.runs.loop import CHECKPOINTS, LARGE, SAVING_RATE, SAVING_SHARE
 from coterie.storage import checkpoint
 from coterie.training import loop as training
-from coterie.training.finite import Health
+from coterie.training.finite import FiniteChecks
 from coterie.training.loop import Program
 
 CASES = {
@@ -91,9 +91,9 @@ def cost(name: str, task: str, steps: int, settings: dict[str, Any]) -> dict[str
 @contextlib.contextmanager
 def blind() -> Iterator[None]:
     """What is compiled meanwhile does not look."""
-    real = training.examine, training.ill, training.finite
+    real = training.check_finite, training.ill, training.finite
     no = jnp.zeros((), bool)
-    training.examine = lambda rollout, losses, parameters: Health(
+    training.check_finite = lambda rollout, losses, parameters: FiniteChecks(
         observations=jnp.zeros(rollout.observations.shape[-2:-1], bool),
         central=no,
         rewards=jnp.zeros(rollout.rewards.shape[-1:], bool),
@@ -102,7 +102,7 @@ def blind() -> Iterator[None]:
     )
     training.ill, training.finite = lambda health: no, lambda tree: ~no
     yield
-    training.examine, training.ill, training.finite = real
+    training.check_finite, training.ill, training.finite = real
 
 
 def looking(name: str, task: str, turns: int = 40) -> dict[str, Any]:

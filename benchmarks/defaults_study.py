@@ -1,4 +1,4 @@
-"""Which settings make the difference between two sets of settings: one change at a time, from both ends.
+"""Which of a preset's settings make the difference: one change at a time, from both ends.
 
     python benchmarks/defaults_study.py ia2c lbf/8x8-3p-2f --steps 1e6 --out runs/study
 
@@ -112,7 +112,9 @@ def returns(out: Path) -> np.ndarray | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("algorithm")
     parser.add_argument("environment")
     parser.add_argument("--preset", default="epymarl")
@@ -132,7 +134,7 @@ def main() -> None:
     }
     if not options.table:
         train_all([command(options, *cell) for cell in chosen.values()])
-    print(f"| start | changed to the other's | mean | seeds |\n|---|---|---|---|")
+    print("| start | changed to the other's | mean | seeds |\n|---|---|---|---|")
     for (start, word), (_, out) in chosen.items():
         found = returns(out)
         if found is not None:

@@ -45,7 +45,7 @@ def ours(task: str, k: int, steps: int, reset: bool) -> tuple[Callable[[], Any],
             vector, seen = carry
             if reset:
                 vector, view = step_vector(game, vector, pool, xs[1], xs[0])
-                shown = vector.shown
+                shown = vector.time_step
             else:
                 state, view = jax.vmap(game.step)(xs[1], vector, xs[0])
                 vector, shown = state, view

@@ -103,7 +103,7 @@ def trained(
     """Figures of one algorithm; ``path`` is a file in which workers note their seconds."""
     from coterie.algorithms import make
     from coterie.python_envs.settings import Hosting, settle
-    from coterie.python_envs.training import HostedLanes
+    from coterie.python_envs.training import HostedDevice
     from coterie.runs.environments import make_game, open_environment
     from coterie.spec import Hosted
 
@@ -115,7 +115,7 @@ def trained(
     game = make_game(made, env, name, "sum", "auto")
     assert isinstance(game.env, Hosted)
     game = replace(game, env=replace(game.env, make=partial(in_worker, game.env.make, path)))
-    lanes = HostedLanes(made, game, 1, 0, 32, hosting, print)
+    lanes = HostedDevice(made, game, 1, 0, 32, hosting, print)
     each, chunk = lanes.program.steps_per_iteration, lanes.program.chunk
     state, iteration = lanes.init(0), 0
     warm = getattr(made, "learning_starts", 0) // each + 2

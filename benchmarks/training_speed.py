@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any
 
-from coterie.training.devices import Lanes, one_core_per_seed
+from coterie.training.devices import Devices, one_core_per_seed
 
 PEERS = {
     "idqn": {"marl-book": 1400, "EPyMARL (GRU)": 500},
@@ -41,7 +41,7 @@ def rate(name: str, seconds: float = 8.0, seeds: int = 1, **own: Any) -> float:
 
     algorithm = make_algorithm(name, buffer_size=100_000, **own).resolve(1_000_000)
     game = make_game(algorithm, make("lbf/8x8-2p-3f"), "lbf/8x8-2p-3f", None, "auto")
-    lanes = Lanes(algorithm, game, seeds)
+    lanes = Devices(algorithm, game, seeds)
     warm = -(-algorithm.learning_starts // lanes.program.steps_per_iteration) + 8
     state, iteration = lanes.init(0), 0
     while iteration < warm:

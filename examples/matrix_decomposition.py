@@ -34,7 +34,7 @@ def learn(algorithm, env):
     # The game has one state, and what agents see and z are the constant 1. Index 0 is the seed.
     values = jax.tree.map(lambda x: x[0], state.learner.values)
     one = jnp.ones((2, 1))
-    scores, _ = values.utility.step(values.utility.initial_memory(), one, jnp.zeros(2, bool))
+    scores, _ = values.utility.step(values.utility.initial_hidden_state(), one, jnp.zeros(2, bool))
     joint = jnp.stack(jnp.meshgrid(*scores, indexing="ij"), axis=-1)
     z = jnp.ones((*joint.shape[:-1], 1 if algorithm.central else 0))
     return list(np.asarray(scores)), np.asarray(algorithm.joint(values.mixer, joint, z)[..., 0])

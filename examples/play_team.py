@@ -15,9 +15,9 @@ EPISODES = 20
 def play(team, env, seed):
     """One episode; returns what the team collected, 1 for everything."""
     observations, _ = env.reset(seed=seed)
-    memory, collected, ended = team.initial_memory(), 0.0, False
+    hidden_state, collected, ended = team.initial_hidden_state(), 0.0, False
     while not ended:
-        actions, memory = team.act(list(observations), memory)
+        actions, hidden_state = team.act(list(observations), hidden_state)
         observations, rewards, terminated, truncated, _ = env.step(actions)
         collected += sum(rewards)
         ended = terminated or truncated

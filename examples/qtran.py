@@ -90,14 +90,14 @@ class QTRAN(ValueBased):
     def loss(
         self, values: Values, target: Values, batch: Experience
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        history = (batch.memory[0], batch.observations, batch.start)
+        history = (batch.hidden_state[0], batch.observations, batch.start)
         utilities, _ = values.utility.unroll(*history)
         living = jnp.where(batch.alive[..., None], utilities, 0.0)
         best = greedy(utilities, batch.more["action_mask"])
         chooser = values.utility if self.double_q else target.utility
-        _, memories = chooser.unroll(*history)
+        _, hidden_states = chooser.unroll(*history)
         next_utilities, _ = chooser.step(
-            memories, batch.next_observations, jnp.zeros_like(batch.start)
+            hidden_states, batch.next_observations, jnp.zeros_like(batch.start)
         )
         next_best = greedy(next_utilities, batch.next_action_mask)
 

@@ -80,14 +80,17 @@ class SEAC(ActorCritic):
         start = jnp.broadcast_to(rollout.start[..., None], rollout.alive.shape)
 
         def values(critic: PerAgent, observations: Array) -> Float[Array, "E T B N"]:
-            one = lambda seen: critic.unroll(learner.memory, seen, start)[0][..., 0]  # noqa: E731
+            one = lambda seen: critic.unroll(learner.hidden_state, seen, start)[0][..., 0]  # noqa: E731
             return jax.vmap(one)(of_others(observations))
 
         v = values(learner.critic, rollout.observations)
         next_v = values(learner.target or learner.critic, rollout.next_observations)
         y = jax.vmap(self.returns)(jax.tree.map(of_others, steps), next_v)
         return Estimates(
-            advantages=last(y - v), targets=last(y), values=last(v), memory=learner.memory
+            advantages=last(y - v),
+            targets=last(y),
+            values=last(v),
+            hidden_state=learner.hidden_state,
         )
 
     def actor_loss(
@@ -109,8 +112,8 @@ class SEAC(ActorCritic):
             share: Array, seen: Array, mask: Array, actions: Array, behaviour: Array,
             alive: Array, counts: Array, advantages: Array, targets: Array,
         ) -> tuple[Array, Array, Array]:  # fmt: skip
-            logits, _ = networks["actor"].unroll(batch.memory[0], seen, batch.start)
-            values, _ = networks["critic"].unroll(batch.critic_memory[0], seen, batch.start)
+            logits, _ = networks["actor"].unroll(batch.hidden_state[0], seen, batch.start)
+            values, _ = networks["critic"].unroll(batch.critic_hidden_state[0], seen, batch.start)
             policy = self.distribution(logits, mask, clock)
             log_probs, entropy = policy.log_prob_and_entropy(actions)
             weight = share * jax.lax.stop_gradient(jnp.exp(log_probs - behaviour))
@@ -123,7 +126,7 @@ class SEAC(ActorCritic):
             )  # fmt: skip
 
         met = (
-            batch.observations, batch.action_mask, batch.actions, batch.behaviour, batch.alive,
+            batch.observations, batch.action_mask, batch.actions, batch.extras, batch.alive,
             batch.counts,
         )  # fmt: skip
         estimates = (jnp.moveaxis(x, -1, 0) for x in (batch.advantages, batch.targets))

@@ -15,7 +15,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def step(networks, i, memory, see):
+def step(networks, i, hidden_state, see):
     """Outputs [B, J] and memory [B, H] of agent i, of networks made by ``in_numpy``."""
     own = jax.tree.map(lambda x: x[networks.index[i]], networks.networks)
     if any(networks.identify):
@@ -25,32 +25,32 @@ def step(networks, i, memory, see):
         see = np.tanh(see @ layer.weight + layer.bias)
     if own.gru is not None:
         by_input = np.split(see @ own.gru.inputs.weight + own.gru.inputs.bias, 3, -1)
-        by_memory = np.split(memory @ own.gru.hidden.weight + own.gru.hidden.bias, 3, -1)
+        by_memory = np.split(hidden_state @ own.gru.hidden.weight + own.gru.hidden.bias, 3, -1)
         reset, update = (sigmoid(x + y) for x, y in zip(by_input[:2], by_memory[:2], strict=True))
         new = np.tanh(by_input[2] + reset * by_memory[2])
-        see = memory = (1 - update) * new + update * memory
+        see = hidden_state = (1 - update) * new + update * hidden_state
     last = own.body.layers[-1]
-    return see @ last.weight + last.bias, memory
+    return see @ last.weight + last.bias, hidden_state
 
 
-def unroll(networks, memory, see, start):
+def unroll(networks, hidden_state, see, start):
     """Outputs [T, B, N, J] and memories after every step [T, B, N, H]; starts are [T, B]."""
     steps, agents = see.shape[0], see.shape[2]
-    outputs, memories = [], []
-    memory = np.array(memory, np.float64)
+    outputs, hidden_states = [], []
+    hidden_state = np.array(hidden_state, np.float64)
     for t in range(steps):
-        memory = np.where(start[t][:, None, None], 0, memory)
-        each = [step(networks, i, memory[:, i], see[t, :, i]) for i in range(agents)]
+        hidden_state = np.where(start[t][:, None, None], 0, hidden_state)
+        each = [step(networks, i, hidden_state[:, i], see[t, :, i]) for i in range(agents)]
         outputs.append(np.stack([out for out, _ in each], 1))
-        memory = np.stack([after for _, after in each], 1)
-        memories.append(memory)
-    return np.stack(outputs), np.stack(memories)
+        hidden_state = np.stack([after for _, after in each], 1)
+        hidden_states.append(hidden_state)
+    return np.stack(outputs), np.stack(hidden_states)
 
 
-def after(networks, memories, see):
+def after(networks, hidden_states, see):
     """Outputs [T, B, N, J] one step after each of those memories; no episode begins there."""
     agents = see.shape[2]
-    each = lambda t, i: step(networks, i, memories[t, :, i], see[t, :, i])[0]  # noqa: E731
+    each = lambda t, i: step(networks, i, hidden_states[t, :, i], see[t, :, i])[0]  # noqa: E731
     return np.stack([np.stack([each(t, i) for i in range(agents)], 1) for t in range(len(see))])
 
 

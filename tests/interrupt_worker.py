@@ -17,7 +17,7 @@ from multiprocessing import resource_tracker, util
 import guests
 
 from coterie.python_envs.opening import open_hosted
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, Limits
 
 heard: list[int] = []
@@ -50,10 +50,10 @@ def start(hosted, moment: str) -> list:
         timer = threading.Timer(float(moment), interrupt)
     timer.start()
     try:
-        with contextlib.closing(make_fleet(hosted, [range(2)], Limits(60.0), 2)) as fleet:
-            fleet.rows.command[:] = RESET
-            fleet.start(0)
-            return fleet.wait(0)
+        with contextlib.closing(make_vector_env(hosted, [range(2)], Limits(60.0), 2)) as vector_env:
+            vector_env.rows.command[:] = RESET
+            vector_env.start(0)
+            return vector_env.wait(0)
     finally:
         timer.join()
         util.spawnv_passfds = spawn

@@ -7,7 +7,7 @@ from coterie.cli import entry as cli
 from coterie.cli import printing, table
 from coterie.cli.commands import listing
 from coterie.python_envs.opening import find_factory, make_one, open_hosted
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
 
 
@@ -15,11 +15,13 @@ def play(names, parsed, args):
     name, workers = names
     make = find_factory(name, {})
     hosted = open_hosted(name, make, made=make_one(name, make))
-    with contextlib.closing(make_fleet(hosted, [range(2)], Limits(60.0), int(workers))) as fleet:
+    with contextlib.closing(
+        make_vector_env(hosted, [range(2)], Limits(60.0), int(workers))
+    ) as vector_env:
         for command in (RESET, STEP, STEP):
-            fleet.rows.command[:] = command
-            fleet.start(0)
-            assert fleet.wait(0) == []
+            vector_env.rows.command[:] = command
+            vector_env.start(0)
+            assert vector_env.wait(0) == []
     printing.answer_json({"played": name})
     return 5
 

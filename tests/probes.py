@@ -331,7 +331,7 @@ def random_learner(algorithm: Algorithm, game: Game, seed: int = 0):
 
 def clock_at(algorithm: Algorithm, iteration: int) -> dict:
     """What the host tells one iteration."""
-    return {k: jnp.asarray(v[0]) for k, v in algorithm.clock(np.array([iteration])).items()}
+    return {k: jnp.asarray(v[0]) for k, v in algorithm.schedules(np.array([iteration])).items()}
 
 
 def collector(algorithm: Algorithm, game: Game, seeds: int = 1):
@@ -343,14 +343,16 @@ def collector(algorithm: Algorithm, game: Game, seeds: int = 1):
         vector_key, act_key = jax.random.split(key)
         pool = steps + algorithm.whole_episodes
         before = init_vector(game, vector_key, environments, pool)
-        before = dataclasses.replace(before, drawn=drawn)
+        before = dataclasses.replace(before, sampled=drawn)
 
         def rollout(carry, xs):
             key, clock = xs[0], {"epsilon": xs[1]}
-            vector, memory, seen, totals = scan_rollout(algorithm, game, policy, *carry, key, clock)
-            return (vector, memory), (seen, totals)
+            vector, hidden_state, seen, totals = scan_rollout(
+                algorithm, game, policy, *carry, key, clock
+            )
+            return (vector, hidden_state), (seen, totals)
 
-        carry = (before, policy.initial_memory(environments))
+        carry = (before, policy.initial_hidden_state(environments))
         keys = jax.random.split(act_key, len(epsilons))
         (after, _), seen = jax.lax.scan(rollout, carry, (keys, epsilons))
         return *seen, before, after

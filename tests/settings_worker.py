@@ -69,7 +69,7 @@ def begin(*_: Any) -> None:
     raise Begun
 
 
-api.Lanes = Idle  # type: ignore[misc]
+api.Devices = Idle  # type: ignore[misc]
 loop.Loop.__init__ = lambda *_: None  # type: ignore[method-assign]
 loop.Loop.run = begin  # type: ignore[method-assign]
 
@@ -98,7 +98,7 @@ class Tally:
         else:
             sentence = said.getvalue().strip()
         self.refused += 1
-        words = (setting, setting.replace("_", "-"), "memory", *OTHERS)
+        words = (setting, setting.replace("_", "-"), "hidden_state", *OTHERS)
         if status != 2 or "\n" in sentence or len(sentence) > 400:
             self.wrong.append(f"{what} ends in {status}: {sentence[:300]}")
         elif not any(word in sentence for word in words):

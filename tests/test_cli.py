@@ -373,25 +373,25 @@ MISTAKES = {
     f"{TRAIN} --env.round 3": "unknown option --env.round; did you mean --env.rounds?",
     f"{TRAIN} --mixer-embedding 3": "unknown option --mixer-embedding",
     f"{TRAIN} -x": "unexpected argument -x",
-    f"{TRAIN} --json=yes": "unexpected argument",
+    f"{TRAIN} --json=yes": "--json must be a switch, which takes no value; got yes",
     f"{TRAIN} --json yes": "unexpected argument yes",
-    f"{TRAIN} --lr": "--lr must be a number; got nothing",
-    f"{TRAIN} --lr fast": "--lr must be a number; got fast",
-    f"{TRAIN} --lr=fast": "--lr must be a number; got fast",
-    f"{TRAIN} --steps 1.5": "--steps must be a whole number; got 1.5",
-    f"{TRAIN} --steps inf": "--steps must be a whole number; got inf",
-    f"{TRAIN} --batch_size x": "--batch-size must be a whole number; got x",
-    f"{TRAIN} --epsilon-steps half": "--epsilon-steps must be a whole number or None; got half",
-    f"{TRAIN} --hidden 64 wide": "--hidden must be whole numbers; got 64 wide",
+    f"{TRAIN} --lr": "--lr must be a number above 0, at most 1e6; got nothing",
+    f"{TRAIN} --lr fast": "--lr must be a number above 0, at most 1e6; got fast",
+    f"{TRAIN} --lr=fast": "--lr must be a number above 0, at most 1e6; got fast",
+    f"{TRAIN} --steps 1.5": "--steps must be a whole number from 1 to 1e15; got 1.5",
+    f"{TRAIN} --steps inf": "--steps must be a whole number from 1 to 1e15; got inf",
+    f"{TRAIN} --batch_size x": "--batch-size must be a whole number from 1 to 1e9; got x",
+    f"{TRAIN} --epsilon-steps half": "a whole number from 1 to 1e15 or None; got half",
+    f"{TRAIN} --hidden 64 wide": "1 to 64 values, each a whole number from 1 to 1e6; got 64 wide",
     f"{TRAIN} --sharing all": "--sharing must be own or shared; got all",
     f"{TRAIN} --reward team": "--reward must be individual, sum or mean or None; got team",
     "train vdn lbf/8x8-2p-3f --out NEW --env.levels v4": "--env.levels must be v3 or v2; got v4",
     # values
-    f"{TRAIN} --gamma 2": "gamma must be a number from 0 to 1; got 2.0",
-    f"{TRAIN} --lr -1": "lr must be a number above 0, at most 1e6; got -1.0",
+    f"{TRAIN} --gamma 2": "--gamma must be a number from 0 to 1; got 2",
+    f"{TRAIN} --lr -1": "--lr must be a number above 0, at most 1e6; got -1",
     f"{TRAIN} --steps -5": "steps must be a whole number from 1 to 1e15; got -5",
     f"{TRAIN} --seeds 0": "seeds must be a whole number from 1 to 1e6; got 0",
-    f"{TRAIN} --final-episodes -1": "final_episodes must be a whole number from 0 to 1e9",
+    f"{TRAIN} --final-episodes -1": "--final-episodes must be a whole number from 0 to 1e9",
     f"{TRAIN} --env.rounds 0": "rounds must be a whole number from 1 to 1e6; got 0",
     f"{TRAIN} --groups a,b": "groups name unknown agents ['a', 'b']; the agents are",
     f"{TRAIN} --buffer-size 1e9 --seeds 9999": "GB of memory are free",
@@ -443,8 +443,8 @@ def test_mistakes_are_answered_in_one_sentence(call, run, tmp_path, line):
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_mistakes_are_one_sentence_in_any_locale(tmp_path, locale):
     wrong = {
-        "--lr x": "--lr must be a number; got x",
-        "--gamma 2": "gamma must be a number from 0 to 1; got 2.0",
+        "--lr x": "--lr must be a number above 0, at most 1e6; got x",
+        "--gamma 2": "--gamma must be a number from 0 to 1; got 2",
     }
     code = "import sys; from coterie.cli.entry import main; [main(a.split()) for a in sys.argv[1:]]"
     lines = [f"train vdn matrix/climbing {flag}" for flag in wrong]

@@ -156,9 +156,8 @@ def test_a_run_that_was_begun_only_is_resumed_from_its_start(calm, tmp_path):
 # Interruptions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_a_loop_over_trainings(tmp_path, number):
     begun = []
     with pytest.raises(KeyboardInterrupt) as stopped:  # noqa: PT012
@@ -201,14 +200,8 @@ def test_an_interruption_in_the_last_chunk_is_none_of_the_result(tmp_path):
         assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        pytest.param("run", marks=pytest.mark.slow),
-        "a run; with (words)",
-        pytest.param("-run", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["run", "a run; with (words)", "-run"])
 def test_the_command_that_is_printed_works(tmp_path, monkeypatch, capsys, folder):
     """On code of the user's, in a folder whose name a shell would take apart."""
     source = (Path(__file__).parent.parent / "examples" / "two_doors.py").read_text()

@@ -132,10 +132,10 @@ def test_formats_recipe_for_numpy_alone(tmp_path, monkeypatch):
     names = {"text": Path("policy/policy.json").read_text()}
     exec(recipe.replace('json.load(open("policy/policy.json"))', "json.loads(text)"), names)
     team = coterie.load(tmp_path / "run")
-    memory, h = team.initial_memory(), np.zeros(6)
+    hidden_state, h = team.initial_hidden_state(), np.zeros(6)
     for observation in (1.0, -2.0):
         seen = jnp.full((2, 1), observation)
-        expected, memory = team.policy.step(memory, seen, jnp.zeros(2, bool))
+        expected, hidden_state = team.policy.step(hidden_state, seen, jnp.zeros(2, bool))
         found, h = names["scores"](1, [observation], h)
         np.testing.assert_allclose(found, expected[1], atol=1e-5)
-        np.testing.assert_allclose(h, memory[1], atol=1e-5)
+        np.testing.assert_allclose(h, hidden_state[1], atol=1e-5)

@@ -152,6 +152,7 @@ def test_a_read_only_disk_is_one_sentence(calm, small_disk, capsys):
     assert cli.main(["evaluate", str(run), "--episodes", "2", "--json"]) == 0  # reading goes on
 
 
+@pytest.mark.slow
 def test_a_directory_that_vanishes_ends_the_run_and_is_not_made_anew(tmp_path, monkeypatch):
     for k, event in enumerate(("progress", "saving", "evaluation")):
         run = tmp_path / f"run{k}"
@@ -322,7 +323,7 @@ def test_counts_go_on_beyond_what_32_bits_hold(calm, tmp_path, border):
 def shift_to(run: Path, iteration: int) -> None:
     """The newest checkpoint as if it had been made after so many iterations."""
     config = api.RunDirectory.open(run).config()
-    program = api.Lanes(*configs.restore(config), config["seeds"]).program
+    program = api.Devices(*configs.restore(config), config["seeds"]).program
     step, tree, meta = latest(run, (program.template(),))
     step = iteration * EACH
     shutil.rmtree(run / "checkpoints")

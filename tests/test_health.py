@@ -168,7 +168,7 @@ def test_what_does_not_count_may_be_anything(name, fault):
     well, odd = trained(name, iterations=6), trained(name, fault, iterations=6)
     for state in (well, odd):
         assert float(state.losses["updates"][1]) > 0
-    parts = ((without_replay(s.learner), s.episodes, s.losses, s.memory) for s in (well, odd))
+    parts = ((without_replay(s.learner), s.episodes, s.losses, s.hidden_state) for s in (well, odd))
     for a, b in zip(*map(jax.tree.leaves, parts), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -177,7 +177,7 @@ def test_nothing_is_learned_after_it():
     start = program("maa2c").init(5)
     fault = jnp.full_like(start.vector.state.env["fault"], LOSS)
     start = eqx.tree_at(lambda s: s.vector.state.env["fault"], start, fault)
-    clock = program("maa2c").algorithm.clock(np.arange(program("maa2c").chunk))
+    clock = program("maa2c").algorithm.schedules(np.arange(program("maa2c").chunk))
     _, done, _, wrong = program("maa2c")._advance(start, clock, np.int32(4))
     assert (int(done), bool(wrong)) == (1, True)
 

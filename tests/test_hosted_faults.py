@@ -25,10 +25,10 @@ from coterie.python_envs import record
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.bookkeeping import Restarts, Seconds
 from coterie.python_envs.opening import open_hosted
-from coterie.python_envs.rollout import Stage, halves
-from coterie.python_envs.training import HostedLanes, HostedProgram
+from coterie.python_envs.rollout import Collector, halves
+from coterie.python_envs.training import HostedDevice, HostedProgram
 from coterie.python_envs.workers import pool as fleets
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, SKIP, STEP, Fault, Limits
 from coterie.runs import plan
 
@@ -138,7 +138,7 @@ def lanes_on(name, workers, timeout=60.0, restarts=0):
     """A training's environments and learners, before the first step."""
     hosting = Hosting(workers=workers, step_timeout=timeout, restarts=restarts)
     game = game_for(ALGORITHM, open_one(name, hosting))
-    return contextlib.closing(HostedLanes(ALGORITHM, game, 1, 0, 2, hosting, pytest.fail))
+    return contextlib.closing(HostedDevice(ALGORITHM, game, 1, 0, 2, hosting, pytest.fail))
 
 
 def advance(lanes, rollouts):
@@ -226,28 +226,30 @@ def test_each_of_many_faults_is_charged_to_its_own_episode():
 def test_a_hang_that_cannot_be_interrupted_costs_its_process(monkeypatch):
     monkeypatch.setattr(fleets, "GRACE", 0.5)
     hosted = open_one("guests:Stubborn")
-    with contextlib.closing(make_fleet(hosted, [range(4)], Limits(0.5, 60.0), 2)) as fleet:
-        fleet.rows.seed[:] = [1, 2, 3, 5]  # the second goes wrong
-        assert walk(fleet, 3) == []
-        faults = walk(fleet, 1, command=STEP)
+    with contextlib.closing(
+        make_vector_env(hosted, [range(4)], Limits(0.5, 60.0), 2)
+    ) as vector_env:
+        vector_env.rows.seed[:] = [1, 2, 3, 5]  # the second goes wrong
+        assert walk(vector_env, 3) == []
+        faults = walk(vector_env, 1, command=STEP)
         assert [(fault.row, fault.lost) for fault in faults] == [(0, True), (1, False)]
         assert re.fullmatch(r"its process did not answer for \d seconds", faults[1].what)
         assert faults[1].step == 4
-        fleet.rows.command[:] = SKIP, RESET, SKIP, SKIP
-        fleet.rows.seed[1] = 1
-        assert move(fleet) == []
+        vector_env.rows.command[:] = SKIP, RESET, SKIP, SKIP
+        vector_env.rows.seed[1] = 1
+        assert move(vector_env) == []
 
 
-def move(fleet) -> list[Fault]:
-    fleet.start(0)
-    return fleet.wait(0)
+def move(vector_env) -> list[Fault]:
+    vector_env.start(0)
+    return vector_env.wait(0)
 
 
-def walk(fleet, steps, command=RESET) -> list[Fault]:
+def walk(vector_env, steps, command=RESET) -> list[Fault]:
     """Moves all environments until there are faults, after a reset if that is the command."""
     for t in range(steps + (command == RESET)):
-        fleet.rows.command[:] = STEP if t else command
-        if faults := move(fleet):
+        vector_env.rows.command[:] = STEP if t else command
+        if faults := move(vector_env):
             return faults
     return []
 
@@ -266,10 +268,7 @@ def trained(fault, workers):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        pytest.param(f, marks=() if f in ("vanishing_agent", "never_ends") else pytest.mark.slow)
-        for f in HARMLESS
-    ],
+    [pytest.param(f, marks=() if f == "vanishing_agent" else pytest.mark.slow) for f in HARMLESS],
 )
 def test_what_only_a_check_can_name_neither_hangs_nor_spoils(fault):
     run, spread = (trained(fault, workers) for workers in (0, 2))
@@ -286,20 +285,20 @@ def test_what_only_a_check_can_name_neither_hangs_nor_spoils(fault):
 
 def test_who_vanishes_is_dead_and_paid_no_more():
     with contextlib.closing(
-        make_fleet(open_one("faulty:vanishing_agent"), [range(1)], Limits(60.0), 0)
-    ) as fleet:
-        fleet.rows.actions[:] = 2
-        assert walk(fleet, 3) == []
-        assert fleet.rows.led.alive.tolist() == [[True, False]]
-        assert fleet.rows.rewards.tolist() == [[2, 2]]
-        assert walk(fleet, 1, STEP) == []
-        assert fleet.rows.rewards.tolist() == [[2, 0]]
+        make_vector_env(open_one("faulty:vanishing_agent"), [range(1)], Limits(60.0), 0)
+    ) as vector_env:
+        vector_env.rows.actions[:] = 2
+        assert walk(vector_env, 3) == []
+        assert vector_env.rows.next_observation.alive.tolist() == [[True, False]]
+        assert vector_env.rows.rewards.tolist() == [[2, 2]]
+        assert walk(vector_env, 1, STEP) == []
+        assert vector_env.rows.rewards.tolist() == [[2, 0]]
 
 
 def test_a_state_is_nobodys_business_where_it_is_not_asked_for():
     hosted = open_hosted("faulty:nan_state", faulty.nan_state)
-    with contextlib.closing(make_fleet(hosted, [range(1)], Limits(60.0), 0)) as fleet:
-        assert walk(fleet, 20) == []
+    with contextlib.closing(make_vector_env(hosted, [range(1)], Limits(60.0), 0)) as vector_env:
+        assert walk(vector_env, 20) == []
 
 
 # Workers ----------------------------------------------------------------------------------------
@@ -315,7 +314,7 @@ def test_a_state_is_nobodys_business_where_it_is_not_asked_for():
 def test_what_cannot_be_made_in_a_worker_is_named(kind, sentence, monkeypatch):
     monkeypatch.setattr(hosted_lanes, "Limits", functools.partial(Limits, opening=0.5))
     with pytest.raises(EnvironmentFault) as caught, lanes_on(f"guests:{kind}", 2, 1.0) as lanes:
-        lanes.stage.begin()
+        lanes.collector.begin()
     found = rf"guests:{kind} \(environment 0 of seed 0\), reset of the episode with seed \d+: "
     assert re.match(found + sentence, str(caught.value)), str(caught.value)
     assert "in __init__" in caught.value.original
@@ -323,38 +322,38 @@ def test_what_cannot_be_made_in_a_worker_is_named(kind, sentence, monkeypatch):
 
 def test_a_worker_that_dies_with_nothing_to_do_is_replaced():
     hosted = open_one("guests:Dice")
-    with contextlib.closing(make_fleet(hosted, [range(2)], Limits(60.0), 2)) as fleet:
-        rows = fleet.rows
-        assert walk(fleet, 1) == []
+    with contextlib.closing(make_vector_env(hosted, [range(2)], Limits(60.0), 2)) as vector_env:
+        rows = vector_env.rows
+        assert walk(vector_env, 1) == []
         for command in (SKIP, STEP):
-            idle = fleet.processes()[1]
+            idle = vector_env.processes()[1]
             os.kill(idle, signal.SIGKILL)
             rows.command[:] = STEP, SKIP
-            assert move(fleet) == []
+            assert move(vector_env) == []
             # Its environment went with it, without being at fault itself.
             rows.command[:] = SKIP, STEP
-            (lost,) = move(fleet)
+            (lost,) = move(vector_env)
             assert (lost.row, lost.lost) == (1, True)
             rows.command[:] = command, RESET
-            assert move(fleet) == []
-            assert fleet.processes()[1] != idle
-            assert walk(fleet, 2, STEP) == []
+            assert move(vector_env) == []
+            assert vector_env.processes()[1] != idle
+            assert walk(vector_env, 2, STEP) == []
 
 
 def test_interrupts_do_not_reach_a_worker_that_starts():
     hosted = open_one("guests:Dice")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with contextlib.closing(make_fleet(hosted, [range(2)], Limits(60.0), 2)) as fleet:
-        fleet.rows.command[:] = RESET
-        fleet.start(0)
+    with contextlib.closing(make_vector_env(hosted, [range(2)], Limits(60.0), 2)) as vector_env:
+        vector_env.rows.command[:] = RESET
+        vector_env.start(0)
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
-        for pid in fleet.processes():
+        for pid in vector_env.processes():
             for number in (signal.SIGINT, signal.SIGTERM):
                 os.kill(pid, number)
-        assert fleet.wait(0) == []
-        for pid in fleet.processes():
+        assert vector_env.wait(0) == []
+        for pid in vector_env.processes():
             os.kill(pid, signal.SIGINT)
-        assert walk(fleet, 3, STEP) == []
+        assert walk(vector_env, 3, STEP) == []
 
 
 # Between episodes -------------------------------------------------------------------------------
@@ -369,17 +368,17 @@ def test_the_last_step_stands_where_the_next_episode_cannot_begin(
 ):
     hosted, restarts = open_one(f"guests:{kind}"), Restarts(kind, 10_000)
     groups = halves(1, environments)
-    with contextlib.closing(make_fleet(hosted, groups, Limits(60.0), workers)) as fleet:
-        stage = Stage(fleet, hosted.promise, 1, environments, 0, restarts)
+    with contextlib.closing(make_vector_env(hosted, groups, Limits(60.0), workers)) as vector_env:
+        stage = Collector(vector_env, hosted.promise, 1, environments, 0, restarts)
         stage.begin()
         before = restarts.used
 
-        def act(t, first, seen, starts, memory):
+        def act(t, first, seen, starts, hidden_state):
             nothing = np.zeros(seen.alive.shape, np.int32)
-            return nothing, nothing, nothing, memory
+            return nothing, nothing, nothing, hidden_state
 
-        memory = np.zeros((environments, 1, 2, 1), np.float32)
-        record, _ = stage.collect(2 * episodes, memory, act, Seconds())
+        hidden_state = np.zeros((environments, 1, 2, 1), np.float32)
+        record, _ = stage.collect(2 * episodes, hidden_state, act, Seconds())
     assert restarts.used > before
     assert (record.rewards == 1).all()
     assert (record.terminated[1::2]).all()

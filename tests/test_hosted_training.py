@@ -28,8 +28,8 @@ from coterie.python_envs import opening
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.opening import open_hosted
 from coterie.python_envs.probe import pays_in_common
-from coterie.python_envs.training import HostedLanes
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.training import HostedDevice
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
 from coterie.runs import plan
 from coterie.runs.environments import open_environment
@@ -129,7 +129,7 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
     """For four that differ in all that a rollout can differ in; the others learn of the same."""
     extra = {"episode_steps": 7, "rollout_steps": 8, "learning_starts": 8, "sequence_length": 8}
     algorithm = small(name, recurrent=name in COMPARED[1:3], **extra)
-    lanes = HostedLanes(algorithm, hosted_game(algorithm), 2, 3, 4, SERIAL, pytest.fail)
+    lanes = HostedDevice(algorithm, hosted_game(algorithm), 2, 3, 4, SERIAL, pytest.fail)
     states = lanes.init(3)
     before = jax.tree.map(np.asarray, algorithm.policy(states[0].learner))
     for i in range(4):
@@ -142,7 +142,7 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
         return
     native = Program(algorithm, game_for(algorithm, NativeRelay()), 2, episodes=4)
     expected = native.advance(native.init(3), 0, 4)
-    for part in ("learner", "losses", "episodes", "memory"):
+    for part in ("learner", "losses", "episodes", "hidden_state"):
         pairs = zip(*(jax.tree.leaves(getattr(x, part)) for x in (state, expected)), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=part)
@@ -273,13 +273,8 @@ def test_a_fault_is_named_and_ends_the_run(kind, workers):
     assert ("Traceback" in fault.original) == (kind != "Dies")
 
 
-@pytest.mark.parametrize(
-    ("kind", "workers"),
-    [
-        ("Raises", 2),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("Raises", 0), ("Dies", 2))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "workers"), [("Raises", 2), ("Raises", 0), ("Dies", 2)])
 def test_faults_within_the_budget_are_counted_and_cost_their_episode_only(kind, workers, tmp_path):
     hosting = Hosting(workers=workers, restarts=1000)
     run = train(
@@ -301,14 +296,14 @@ def test_the_budget_ends():
 def test_a_worker_that_is_killed_between_steps_is_replaced(tmp_path):
     seen = []
 
-    def killing(self, *given, advance=HostedLanes.advance):
+    def killing(self, *given, advance=HostedDevice.advance):
         if not seen:
-            seen.extend(self.fleet.processes())
+            seen.extend(self.vector_env.processes())
             os.kill(seen[0], signal.SIGKILL)
         return advance(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HostedLanes, "advance", killing)
+        patch.setattr(HostedDevice, "advance", killing)
         run = train("vdn", guests.Dice, tmp_path / "run", Hosting(workers=2, restarts=1))
     assert len(seen) == 2
     assert lines(run)[-2]["restarts"] == 1
@@ -377,12 +372,12 @@ def test_an_environment_given_as_an_object_stays_as_it_is(workers):
     own = guests.Closable()
     hosted, name = open_environment(own, {})
     assert name == "guests:Closable"
-    fleet = make_fleet(hosted, [range(3)], Limits(60.0), workers)
+    vector_env = make_vector_env(hosted, [range(3)], Limits(60.0), workers)
     for command in (RESET, STEP, RESET):
-        fleet.rows.command[:] = command
-        fleet.start(0)
-        assert fleet.wait(0) == []
-    fleet.close()
+        vector_env.rows.command[:] = command
+        vector_env.start(0)
+        assert vector_env.wait(0) == []
+    vector_env.close()
     assert not own.closed
     assert own.agents == []
 
@@ -403,6 +398,7 @@ def test_objects_of_a_class_typed_by_hand_are_not_sent():
     assert said.stdout.split() == ["True"] * 2 + ["False"] * 2 + ["True"] * 2 + ["False"] * 2
 
 
+@pytest.mark.slow
 def test_a_team_is_evaluated_with_other_workers_than_it_was_trained_with(tmp_path, capsys):
     settings = {"minibatches": 1}
     options = {"steps": 24, "evaluations": 1, "final_episodes": 3, "settings": settings}
@@ -414,10 +410,10 @@ def test_a_team_is_evaluated_with_other_workers_than_it_was_trained_with(tmp_pat
 
     def counted(hosted, groups, limits, workers):
         made.append(workers)
-        return make_fleet(hosted, groups, limits, workers)
+        return make_vector_env(hosted, groups, limits, workers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosted_play, "make_fleet", counted)
+        patch.setattr(hosted_play, "make_vector_env", counted)
         assert run.evaluate(3, hosting=WORKERS) == figures
         assert main([*line, "--workers", "2"]) == 0
         assert json.loads(capsys.readouterr().out)["metrics"] == json.loads(json.dumps(figures))

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
 
 
+@pytest.mark.slow
 def test_hostile_and_mutated_files_run_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, str(HERE / "hostile_worker.py"), str(tmp_path)], text=True,

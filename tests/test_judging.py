@@ -82,11 +82,11 @@ def test_a_compiled_environment_is_judged_as_often_as_usual():
     [
         # 10 greedy episodes of 500 steps are half of 10,000 steps: so many at the end, and as
         # few as there may be on the way.
-        ("idqn", 500, 10_000, (1, 8, 16)),
+        pytest.param("idqn", 500, 10_000, (1, 8, 16), marks=pytest.mark.slow),
         ("idqn", 500, 200_000, (5, 32, 200)),
         # A policy that draws is judged twice.
         ("ippo", 500, 200_000, (5, 16, 100)),
-        ("idqn", 500, 1_000_000, USUAL),
+        pytest.param("idqn", 500, 1_000_000, USUAL, marks=pytest.mark.slow),
         ("idqn", 10, 20_000, USUAL),
     ],
 )

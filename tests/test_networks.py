@@ -40,8 +40,8 @@ def inputs():
 
 
 @quick
-def unroll(network, memory, obs, start):
-    return network.unroll(memory, obs, start)
+def unroll(network, hidden_state, obs, start):
+    return network.unroll(hidden_state, obs, start)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -49,21 +49,21 @@ def unroll(network, memory, obs, start):
 def test_each_agent_uses_its_own_network(sharing, recurrent):
     index = INDICES[sharing]
     network = per_agent(index, recurrent)
-    obs, start, memory = inputs()
-    memory = memory if recurrent else memory[..., :0]
-    outputs, memories = unroll(network, memory, obs, start)
+    obs, start, hidden_state = inputs()
+    hidden_state = hidden_state if recurrent else hidden_state[..., :0]
+    outputs, hidden_states = unroll(network, hidden_state, obs, start)
     assert outputs.shape == (T, B, N, J)
-    assert memories.shape == (T, B, N, H if recurrent else 0)
+    assert hidden_states.shape == (T, B, N, H if recurrent else 0)
 
     def alone(network, i):
         ids = jnp.eye(N)[i] * (index.count(index[i]) > 1) if sharing != "own" else jnp.zeros(0)
         x = jnp.concatenate([obs[:, :, i], jnp.broadcast_to(ids, (T, B, *ids.shape))], axis=-1)
-        return agent_network(network, i).unroll(memory[:, i], x, start[:, :, i])
+        return agent_network(network, i).unroll(hidden_state[:, i], x, start[:, :, i])
 
     each = quick(lambda network: [alone(network, i) for i in range(N)])(network)
     for i, (output, kept) in enumerate(each):
         np.testing.assert_allclose(outputs[:, :, i], output, atol=1e-6)
-        np.testing.assert_allclose(memories[:, :, i], kept, atol=1e-6)
+        np.testing.assert_allclose(hidden_states[:, :, i], kept, atol=1e-6)
 
 
 @pytest.mark.parametrize("sharing", INDICES)
@@ -82,12 +82,12 @@ def test_networks_start_different():
 
 
 def test_the_gradient_of_a_shared_network_is_the_sum_over_its_agents():
-    obs, start, memory = inputs()
+    obs, start, hidden_state = inputs()
 
     @quick
     @jax.grad
     def gradient(network, weight):
-        q, _ = network.unroll(memory, obs, start)
+        q, _ = network.unroll(hidden_state, obs, start)
         return jnp.sum(weight[:, None] * q**2)
 
     shared = per_agent((0, 0, 0), True)
@@ -127,27 +127,27 @@ def test_impossible_sharing_is_refused(sharing, groups, says):
 @pytest.mark.parametrize("sharing", INDICES)
 def test_unrolling_is_stepping(sharing):
     network = per_agent(INDICES[sharing], True)
-    obs, start, memory = inputs()
-    outputs, memories = unroll(network, memory, obs, start)
+    obs, start, hidden_state = inputs()
+    outputs, hidden_states = unroll(network, hidden_state, obs, start)
     step = quick(lambda n, m, o, s: n.step(m, o, s))
     for t in range(T):
-        output, memory = step(network, memory, obs[t], start[t])
+        output, hidden_state = step(network, hidden_state, obs[t], start[t])
         np.testing.assert_allclose(outputs[t], output, atol=1e-6)
-        np.testing.assert_allclose(memories[t], memory, atol=1e-6)
+        np.testing.assert_allclose(hidden_states[t], hidden_state, atol=1e-6)
 
 
 def test_memory_holds_nothing_of_an_earlier_episode():
-    network, (obs, _, memory) = per_agent((0, 1, 0), True), inputs()
+    network, (obs, _, hidden_state) = per_agent((0, 1, 0), True), inputs()
     start = jnp.asarray(np.zeros((T, B, N), bool))
     start = start.at[3, 0].set(True)
 
     @quick
     def sensitivity(network):
-        def later(memory, obs):
-            outputs, _ = network.unroll(memory, obs, start)
+        def later(hidden_state, obs):
+            outputs, _ = network.unroll(hidden_state, obs, start)
             return jnp.sum(outputs[3:] ** 2, axis=(0, 2, 3))
 
-        return jax.jacrev(later, (0, 1))(memory, obs)
+        return jax.jacrev(later, (0, 1))(hidden_state, obs)
 
     by_memory, by_obs = map(np.asarray, sensitivity(network))
     assert not by_memory[0].any()
@@ -155,8 +155,8 @@ def test_memory_holds_nothing_of_an_earlier_episode():
     assert by_obs[0, 3].any()
     assert by_memory[1, 1].any(), "where no episode starts, memory is used"
     assert by_obs[1, 0, 1].any()
-    kept, _ = unroll(network, memory, obs, start)
-    fresh, _ = unroll(network, 0 * memory, obs.at[:2].set(obs[3:]), start & False)
+    kept, _ = unroll(network, hidden_state, obs, start)
+    fresh, _ = unroll(network, 0 * hidden_state, obs.at[:2].set(obs[3:]), start & False)
     np.testing.assert_allclose(kept[3:, 0], fresh[:2, 0], atol=1e-6)
 
 

@@ -9,7 +9,7 @@ from coterie.learners.ppo import ratio_diagnostics
 from coterie.ops.action_selection import (
     epsilon_greedy,
     greedy,
-    mask_scores,
+    mask_illegal,
     masked_max,
     random_action,
     sample,
@@ -81,15 +81,15 @@ def test_illegal_actions_are_never_best():
 def test_a_row_without_legal_actions_stays_finite():
     none = jnp.zeros((2, 3), bool)
     scores = jnp.array([[1.0, 2.0, 3.0], [-1.0, jnp.inf, 0.0]])
-    assert not jnp.isnan(jax.nn.softmax(mask_scores(scores[:1], none[:1]))).any()
+    assert not jnp.isnan(jax.nn.softmax(mask_illegal(scores[:1], none[:1]))).any()
     assert not jnp.isnan(jax.grad(lambda s: masked_max(s, none).sum())(scores)).any()
     np.testing.assert_array_equal(greedy(scores, none), [0, 0])
     np.testing.assert_array_equal(random_action(jnp.array([0.0, 0.99]), none), [0, 0])
-    np.testing.assert_array_equal(mask_scores(SCORES, MASK)[2], SCORES[2])
+    np.testing.assert_array_equal(mask_illegal(SCORES, MASK)[2], SCORES[2])
 
 
 def test_masked_scores_have_no_probability():
-    p = jax.nn.softmax(mask_scores(SCORES, MASK))
+    p = jax.nn.softmax(mask_illegal(SCORES, MASK))
     assert not p[:2][~MASK[:2]].any()
     np.testing.assert_allclose(p.sum(-1), 1.0, rtol=1e-6)
 
@@ -369,7 +369,7 @@ def test_how_sums_are_rounded_never_makes_an_illegal_action_possible(monkeypatch
     rng = np.random.default_rng(2)
     scores = jnp.asarray(rng.normal(size=(60, 1000)), jnp.float32)
     mask = np.arange(1000) % 2 == rng.integers(0, 2, 60)[:, None]
-    weights = jnp.where(mask, jax.nn.softmax(mask_scores(scores, jnp.asarray(mask))), 0.0)
+    weights = jnp.where(mask, jax.nn.softmax(mask_illegal(scores, jnp.asarray(mask))), 0.0)
     so_far = np.asarray(jax.jit(lambda w: jnp.cumsum(w, axis=-1))(weights))
     # Draws between the sum before an illegal action and the sum after it, where they differ.
     rows, columns = np.nonzero((np.diff(so_far) > 0) & ~mask[:, 1:])

@@ -70,7 +70,7 @@ def test_acting_samples_where_asked_restarts_where_episodes_begin_and_notes_what
     start = jnp.arange(rows) < 2
     sampled = jnp.arange(rows) % 2 == 0
     outputs, after = policy.step(hidden, seen, jnp.stack([start] * n, -1))
-    fresh, _ = policy.step(policy.initial_memory(rows), seen, jnp.zeros((rows, n), bool))
+    fresh, _ = policy.step(policy.initial_hidden_state(rows), seen, jnp.zeros((rows, n), bool))
     np.testing.assert_allclose(outputs[:2], fresh[:2], rtol=1e-6)
     expected = Categorical(outputs, mask)
 

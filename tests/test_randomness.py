@@ -15,7 +15,7 @@ import coterie
 from coterie.algorithms import algorithms
 from coterie.python_envs.evaluate import play_hosted
 from coterie.python_envs.settings import Hosting
-from coterie.python_envs.training import HostedLanes
+from coterie.python_envs.training import HostedDevice
 from coterie.runs import environments
 from coterie.runs import evaluation as run_evaluation
 from coterie.spec import EnvSpec
@@ -220,9 +220,9 @@ def lanes():
     """A factory of lanes on ``Brief``, closed after the test."""
     opened = []
 
-    def open_lanes(algorithm, seeds=SEEDS) -> HostedLanes:
+    def open_lanes(algorithm, seeds=SEEDS) -> HostedDevice:
         env, _ = environments.open_environment(Brief, {}, Hosting(workers=0, time_limit=10))
-        made = HostedLanes(algorithm, Game(env), seeds, 5, 4, SERIAL, pytest.fail)
+        made = HostedDevice(algorithm, Game(env), seeds, 5, 4, SERIAL, pytest.fail)
         opened.append(made)
         Brief.seeds.clear()
         return made

@@ -47,7 +47,7 @@ def test_the_clock_writes_a_ring_without_gaps(settings):
     steps, environments = algorithm.rollout_shape()
     length = algorithm.sequence_length if algorithm.recurrent else 1
     items = steps * environments // length
-    clock = algorithm.clock(np.arange(50))
+    clock = algorithm.schedules(np.arange(50))
     capacity = clock["stored"].max()
     assert algorithm.buffer_size - steps * environments < capacity * length
     assert capacity * length <= algorithm.buffer_size

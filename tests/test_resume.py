@@ -92,5 +92,5 @@ def test_every_leaf_of_the_state_matters(name):
         if all(np.array_equal(after[n], calm[n]) for n in calm):
             unnoticed.add(name)
     assert unnoticed <= WITHOUT_EFFECT
-    parts = {"learner", "vector", "memory", "key", "episodes", "losses"}
+    parts = {"learner", "vector", "hidden_state", "key", "episodes", "losses"}
     assert {n.partition("/")[0] for n in changed} == parts

@@ -30,7 +30,7 @@ def walked():
     policy = random_learner(algorithm, game).values.utility
     epsilons = np.repeat(np.float32([0.5, 0.0]), R // 2)
     seen, totals, *_ = collector(algorithm, game)(policy, epsilons)
-    leaves = {k: v for k, v in vars(seen).items() if k != "behaviour" and v is not None}
+    leaves = {k: v for k, v in vars(seen).items() if k != "extras" and v is not None}
     flat = {k: v[0].reshape(R * T, *v.shape[3:]) for k, v in leaves.items()}
     return flat, totals, policy, algorithm
 
@@ -90,8 +90,10 @@ def test_the_stored_memory_is_the_one_acted_with():
     unroll = quick(lambda policy, *x: policy.unroll(*x)[1])
     for first in (0, 5):
         start = np.repeat(seen["start"][first:-1, :, None], N, -1)
-        memories = unroll(policy, seen["memory"][first], seen["observations"][first:-1], start)
-        np.testing.assert_allclose(memories, seen["memory"][first + 1 :], atol=1e-5)
+        hidden_states = unroll(
+            policy, seen["hidden_state"][first], seen["observations"][first:-1], start
+        )
+        np.testing.assert_allclose(hidden_states, seen["hidden_state"][first + 1 :], atol=1e-5)
 
 
 def test_acting_needs_own_observation_and_memory_only():
@@ -99,13 +101,13 @@ def test_acting_needs_own_observation_and_memory_only():
     seen, _, policy, algorithm = walked()
     second = {k: jnp.asarray(v[R * T // 2 :]) for k, v in seen.items()}
 
-    def act(memory, obs, start, mask):
-        scores, _ = policy.step(memory, obs, start)
+    def act(hidden_state, obs, start, mask):
+        scores, _ = policy.step(hidden_state, obs, start)
         noise = jnp.zeros((R * T // 2 * B, 2, N))
         return algorithm.distribution(scores, mask, {"epsilon": jnp.zeros(())}).sample(noise)
 
     start = jnp.repeat(second["start"][..., None], N, -1)
-    given = [second[k] for k in ("memory", "observations")] + [start, second["action_mask"]]
+    given = [second[k] for k in ("hidden_state", "observations")] + [start, second["action_mask"]]
     chosen = quick(act)(*(x.reshape(-1, *x.shape[2:]) for x in given))
     np.testing.assert_array_equal(chosen, second["actions"].reshape(-1, N))
 
@@ -136,14 +138,14 @@ def test_acting_is_decentralised(name, sharing):
     policy = algorithm.policy(random_learner(algorithm, game))
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(200, N, 5)).astype(np.float32)
-    memory = rng.normal(size=(200, N, policy.memory_size)).astype(np.float32)
+    hidden_state = rng.normal(size=(200, N, policy.hidden_size)).astype(np.float32)
     act = quick(lambda m, o: policy.step(m, o, jnp.zeros((200, N), bool)))
-    scores, memories = map(np.asarray, act(memory, obs))
-    for mine in (obs, memory):
+    scores, hidden_states = map(np.asarray, act(hidden_state, obs))
+    for mine in (obs, hidden_state):
         mine[:, 1] = rng.normal(size=mine[:, 1].shape) * 10
-    changed, changed_memories = map(np.asarray, act(memory, obs))
+    changed, changed_memories = map(np.asarray, act(hidden_state, obs))
     np.testing.assert_array_equal(scores[:, ::2], changed[:, ::2])
-    np.testing.assert_array_equal(memories[:, ::2], changed_memories[:, ::2])
+    np.testing.assert_array_equal(hidden_states[:, ::2], changed_memories[:, ::2])
     assert (scores[:, 1].argmax(-1) != changed[:, 1].argmax(-1)).any()
 
 
@@ -171,8 +173,8 @@ def test_acting_knows_nothing_of_z(name):
         game = Game(Told(told), "state", "sum")
         start_key, act_key = jax.random.split(key)
         vector = init_vector(game, start_key, environments, steps)
-        memory = policy.initial_memory(environments)
-        return scan_rollout(algorithm, game, policy, vector, memory, act_key, clock)[2]
+        hidden_state = policy.initial_hidden_state(environments)
+        return scan_rollout(algorithm, game, policy, vector, hidden_state, act_key, clock)[2]
 
     run = quick(jax.vmap(act, (0, None), axis_name=SEED_AXIS))
     keys = jax.random.split(jax.random.key(0), 3)
@@ -182,5 +184,5 @@ def test_acting_knows_nothing_of_z(name):
     for other in (lied, blank):
         np.testing.assert_array_equal(told.actions, other.actions)
         np.testing.assert_array_equal(told.observations, other.observations)
-        for one, same in zip(*map(jax.tree.leaves, (told.behaviour, other.behaviour)), strict=True):
+        for one, same in zip(*map(jax.tree.leaves, (told.extras, other.extras)), strict=True):
             np.testing.assert_array_equal(one, same)

@@ -362,6 +362,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(trained, tmp_path, kind, mon
         assert (resumed.path / file.relative_to(whole.path)).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interruption_before_the_first_step_loses_nothing(trained, tmp_path):
     def at_once(event, facts):
         if event == "evaluation" and not facts["env_steps"]:
@@ -482,7 +483,7 @@ def linear(arrays, name, network, x):
     return x @ arrays[f"{name}/weight"][network] + arrays[f"{name}/bias"][network]
 
 
-def scores_by_hand(folder: Path, which: str, observations, memories):
+def scores_by_hand(folder: Path, which: str, observations, hidden_states):
     """Every agent's scores and new memory, from the files alone, with NumPy alone."""
     about = json.loads((folder / "policy.json").read_text())
     arrays = load_file(folder / "seed-0" / f"{which}.safetensors")
@@ -495,7 +496,7 @@ def scores_by_hand(folder: Path, which: str, observations, memories):
             x = np.concatenate([x, np.eye(n)[i] * (index.count(network) > 1)])
         for k in range(len(about["hidden"])):
             x = np.maximum(linear(arrays, f"networks/body/layers/{k}", network, x), 0)
-        h = memories[i]
+        h = hidden_states[i]
         if about["recurrent"]:
             reset_x, update_x, new_x = np.split(
                 linear(arrays, "networks/gru/inputs", network, x), 3
@@ -519,31 +520,31 @@ def scores_by_hand(folder: Path, which: str, observations, memories):
 def test_a_policy_can_be_executed_with_numpy_alone(trained, kind, which):
     run = trained(kind)
     team = coterie.load(run.path, which=which)
-    rng, memory = np.random.default_rng(0), team.initial_memory()
-    by_hand = list(np.zeros((2, team.policy.memory_size)))
+    rng, hidden_state = np.random.default_rng(0), team.initial_hidden_state()
+    by_hand = list(np.zeros((2, team.policy.hidden_size)))
     never = jnp.zeros(2, bool)
     for _ in range(4):
         observations = [rng.uniform(-1, 8, n).astype(np.float32) for n in team.observation_sizes]
         padded = jnp.stack([jnp.pad(o, (0, max(team.observation_sizes) - len(o)))
                             for o in observations])  # fmt: skip
-        expected, _ = team.policy.step(memory, padded, never)
-        actions, memory = team.act(observations, memory)
+        expected, _ = team.policy.step(hidden_state, padded, never)
+        actions, hidden_state = team.act(observations, hidden_state)
         scores, by_hand = scores_by_hand(run.path / "policy", which, observations, by_hand)
         for i, own in enumerate(scores):
             np.testing.assert_allclose(own, expected[i, : len(own)], rtol=1e-4, atol=1e-4)
         assert actions == [int(np.argmax(own)) for own in scores]
-        np.testing.assert_allclose(memory, by_hand, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(hidden_state, by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_act_takes_lists_and_dicts(trained):
     team = coterie.load(trained("doors").path)
     left, right = [0.5, 1.0], [1.0]
-    actions, _ = team.act([left, right], team.initial_memory())
+    actions, _ = team.act([left, right], team.initial_hidden_state())
     assert all(isinstance(a, int) for a in actions)
-    named, _ = team.act({"right": right, "left": left}, team.initial_memory())
+    named, _ = team.act({"right": right, "left": left}, team.initial_hidden_state())
     assert named == dict(zip(("left", "right"), actions, strict=True))
     masks = {"left": np.arange(3) == 2 - actions[0] % 2, "right": [True, True]}
-    forced, _ = team.act([left, right], team.initial_memory(), masks)
+    forced, _ = team.act([left, right], team.initial_hidden_state(), masks)
     assert forced == [2 - actions[0] % 2, actions[1]]
 
 
@@ -564,7 +565,7 @@ def test_act_takes_lists_and_dicts(trained):
 def test_act_refuses_what_does_not_fit(trained, observations, masks, sentence):
     team = coterie.load(trained("doors").path)
     with pytest.raises(UsageError, match=sentence):
-        team.act(observations, team.initial_memory(), masks)
+        team.act(observations, team.initial_hidden_state(), masks)
 
 
 @pytest.mark.slow
@@ -572,23 +573,23 @@ def test_stochastic_teams_draw_actions_with_a_key(trained):
     """Greedy without a key; with one, from the policy, each agent for itself, the legal ones."""
     team = coterie.load(trained("counterfactual").path)
     assert team.stochastic
-    seen, memory = np.ones((2, 7)), team.initial_memory()
-    scores, _ = team.policy.step(memory, jnp.asarray(seen, jnp.float32), jnp.zeros(2, bool))
-    greedy, _ = team.act(seen, memory)
-    assert greedy == np.asarray(scores).argmax(-1).tolist() == team.act(seen, memory)[0]
+    seen, hidden_state = np.ones((2, 7)), team.initial_hidden_state()
+    scores, _ = team.policy.step(hidden_state, jnp.asarray(seen, jnp.float32), jnp.zeros(2, bool))
+    greedy, _ = team.act(seen, hidden_state)
+    assert greedy == np.asarray(scores).argmax(-1).tolist() == team.act(seen, hidden_state)[0]
     keys = jax.random.split(jax.random.key(0), 300)
-    drawn = np.array([team.act(seen, memory, key=key)[0] for key in keys])
-    assert drawn.tolist()[0] == team.act(seen, memory, key=keys[0])[0]
+    drawn = np.array([team.act(seen, hidden_state, key=key)[0] for key in keys])
+    assert drawn.tolist()[0] == team.act(seen, hidden_state, key=keys[0])[0]
     rates = np.stack([np.bincount(own, minlength=3) / 300 for own in drawn.T])
     np.testing.assert_allclose(rates, jax.nn.softmax(scores), atol=0.1)
     assert (drawn[:, 0] != drawn[:, 1]).any()
     masks = np.arange(3) >= np.array([[1], [2]])
-    legal = np.array([team.act(seen, memory, masks, key)[0] for key in keys[:50]])
+    legal = np.array([team.act(seen, hidden_state, masks, key)[0] for key in keys[:50]])
     assert legal[:, 0].min() == 1
     assert (legal[:, 1] == 2).all()
     by_value = coterie.load(trained("dilemma").path)
     with pytest.raises(UsageError, match="nothing to draw from"):
-        by_value.act(np.ones((2, 1)), by_value.initial_memory(), key=keys[0])
+        by_value.act(np.ones((2, 1)), by_value.initial_hidden_state(), key=keys[0])
 
 
 @pytest.mark.slow
@@ -597,38 +598,38 @@ def test_a_central_team_takes_and_gives_what_each_agent_sees_and_does(trained):
     run = trained("central")
     team = coterie.load(run.path, which="last")
     assert team.joint
-    rng, memory = np.random.default_rng(0), team.initial_memory()
-    assert memory.shape == (1, 12)
+    rng, hidden_state = np.random.default_rng(0), team.initial_hidden_state()
+    assert hidden_state.shape == (1, 12)
     chosen = set()
     for k in range(20):
         seen = rng.uniform(-1, 8, (2, 9)).astype(np.float32)
         both = jnp.asarray(seen.reshape(1, -1))
-        scores, expected = team.policy.step(memory, both, jnp.zeros(1, bool))
-        actions, memory = team.act(seen, memory)
+        scores, expected = team.policy.step(hidden_state, both, jnp.zeros(1, bool))
+        actions, hidden_state = team.act(seen, hidden_state)
         assert tuple(actions) == divmod(int(scores[0].argmax()), 6)
-        np.testing.assert_allclose(memory, expected, rtol=1e-5)
-        named, _ = team.act(dict(zip(team.agents, seen, strict=True)), team.initial_memory())
+        np.testing.assert_allclose(hidden_state, expected, rtol=1e-5)
+        named, _ = team.act(dict(zip(team.agents, seen, strict=True)), team.initial_hidden_state())
         assert list(named) == list(team.agents)
         masks = np.arange(6) == np.array([[k % 6], [5]])
         key = jax.random.key(k) if k % 2 else None
-        assert team.act(seen, memory, masks, key)[0] == [k % 6, 5]
-        chosen.add(tuple(team.act(seen, memory, key=jax.random.key(k))[0]))
+        assert team.act(seen, hidden_state, masks, key)[0] == [k % 6, 5]
+        chosen.add(tuple(team.act(seen, hidden_state, key=jax.random.key(k))[0]))
     assert len(chosen) > 5
 
 
 def test_a_recurrent_team_remembers_its_own_observations_only(trained):
     team = coterie.load(trained("recurrent").path)
     first, other, now = (np.full((2, 9), value) for value in (1.0, 4.0, 2.0))
-    _, after_first = team.act(first, team.initial_memory())
-    _, after_other = team.act(np.stack([first[0], other[1]]), team.initial_memory())
+    _, after_first = team.act(first, team.initial_hidden_state())
+    _, after_other = team.act(np.stack([first[0], other[1]]), team.initial_hidden_state())
     assert after_first.shape == (2, 12)
-    assert not np.allclose(after_first, team.initial_memory())
+    assert not np.allclose(after_first, team.initial_hidden_state())
     np.testing.assert_array_equal(after_first[0], after_other[0])  # decentralised
     assert not np.allclose(after_first[1], after_other[1])
-    _, memory = team.act(now, after_first)
-    _, fresh = team.act(now, team.initial_memory())
-    assert not np.allclose(memory, fresh)
-    assert coterie.load(trained("feed-forward").path).initial_memory().shape == (2, 0)
+    _, hidden_state = team.act(now, after_first)
+    _, fresh = team.act(now, team.initial_hidden_state())
+    assert not np.allclose(hidden_state, fresh)
+    assert coterie.load(trained("feed-forward").path).initial_hidden_state().shape == (2, 0)
 
 
 def test_load_says_what_there_is(trained, tmp_path):

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
 
 
-@pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [16, pytest.param(1, marks=pytest.mark.slow)])
 def test_whatever_is_accepted_is_read_again_and_all_else_refused_by_name(tmp_path, share):
     """Hundreds of values of algorithms', environments', runs' and commands' settings.
 

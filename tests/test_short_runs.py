@@ -26,7 +26,7 @@ def rollouts_of(algorithm, steps: int) -> tuple[int, int]:
 
 def updates_of(algorithm, rollouts: int) -> int:
     """What the clock hands out, where it does."""
-    clock = algorithm.clock(np.arange(rollouts))
+    clock = algorithm.schedules(np.arange(rollouts))
     updates = int(clock["updates"].sum()) if "updates" in clock else algorithm.updates(rollouts)
     assert updates == algorithm.updates(rollouts)
     return updates
@@ -83,7 +83,7 @@ def test_what_a_q_learner_lacks_is_told_and_nothing_else(name):
         assert algorithm.learning_starts == starts
         rollouts, made = rollouts_of(algorithm, steps)
         updates = updates_of(algorithm, rollouts)
-        after = algorithm.clock(np.array([rollouts]))["epsilon"][0]
+        after = algorithm.schedules(np.array([rollouts]))["epsilon"][0]
         lacks = {
             "makes no update; lower --learning-starts": updates == 0,
             "lower --target-interval": 0 < updates < interval,

@@ -50,6 +50,7 @@ def numbers(tree):
     return [np.asarray(x) for x in jax.tree.leaves(data)]
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_everything():
     for one, other in zip(numbers(run(2)), numbers(run(2)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -57,7 +58,7 @@ def test_a_seed_fixes_everything():
 
 def test_seeds_differ_from_the_start():
     first = program(2).init(0)
-    for x in (*numbers(first.learner.values), np.asarray(first.vector.shown.observations)):
+    for x in (*numbers(first.learner.values), np.asarray(first.vector.time_step.observations)):
         assert not np.array_equal(x[0], x[1])
     state = run(2)
     assert not np.array_equal(*np.asarray(state.learner.replay.observations))
@@ -83,7 +84,7 @@ def test_a_seed_alone_is_the_same_as_among_others():
 def test_steps_are_transitions_and_not_episodes():
     """Every environment step of the counter is a real one: finished lengths and those going on."""
     state = run(2)
-    over = np.asarray(state.vector.fresh)
+    over = np.asarray(state.vector.start)
     running = (np.asarray(state.vector.lengths) * ~over).sum(-1)
     steps = ITERATIONS * program(2).steps_per_iteration
     np.testing.assert_array_equal(np.asarray(state.episodes.lengths) + running, steps)
@@ -118,9 +119,12 @@ def test_moments_are_part_of_the_state_and_cover_every_step():
 def test_memory_goes_on_from_one_rollout_to_the_next():
     """Items begin where rollouts do: all but those where an episode begins too recall something."""
     replay = run(1).learner.replay
-    memory, start = np.asarray(replay.memory)[0, :, 0], np.asarray(replay.start)[0, :, 0]
-    stored = program(1).algorithm.clock(np.arange(ITERATIONS))["stored"][-1]
-    recalled = memory[:stored][~start[:stored].any(-1)]
+    hidden_state, start = (
+        np.asarray(replay.hidden_state)[0, :, 0],
+        np.asarray(replay.start)[0, :, 0],
+    )
+    stored = program(1).algorithm.schedules(np.arange(ITERATIONS))["stored"][-1]
+    recalled = hidden_state[:stored][~start[:stored].any(-1)]
     assert len(recalled) > stored / 4
     assert np.any(recalled, axis=-1).all()
 
@@ -168,7 +172,7 @@ def test_evaluation_remembers_as_acting_does():
     seen, *_ = collector(algorithm, game)(policy, [0.0])
     earned = seen.rewards[0, 0, :, 0].reshape(4, 6, 2)
     assert np.array_equal(earned, np.broadcast_to(earned[0], earned.shape))
-    none, always = policy.initial_memory(24), jnp.ones((24, 2), bool)
+    none, always = policy.initial_hidden_state(24), jnp.ones((24, 2), bool)
     forgetful, _ = quick(lambda o: policy.step(none, o, always))(seen.observations[0, 0, :, 0])
     assert (np.asarray(forgetful).argmax(-1)[:6] != earned[0]).any(), "actions depend on memory"
     returns, _ = quick(lambda k: play(game, policy, k, 2))(jax.random.key(0))

@@ -21,7 +21,7 @@ import coterie
 from coterie import EnvironmentFault
 from coterie.python_envs.opening import open_hosted
 from coterie.python_envs.workers import pool as fleets
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
 from coterie.spec import Hosted
 
@@ -43,24 +43,26 @@ def hosted(name: str) -> Hosted:
     return Hosted(name, inner, sound.promise)
 
 
-def move(fleet, command: int) -> list:
-    fleet.rows.command[:] = command
-    fleet.start(0)
-    return fleet.wait(0)
+def move(vector_env, command: int) -> list:
+    vector_env.rows.command[:] = command
+    vector_env.start(0)
+    return vector_env.wait(0)
 
 
-def play(fleet) -> list:
+def play(vector_env) -> list:
     """The first faults in a few steps."""
     for command in (RESET, STEP, STEP):
-        if faults := move(fleet, command):
+        if faults := move(vector_env, command):
             return faults
     return []
 
 
 @contextlib.contextmanager
 def opened(name: str, workers: int, limits: Limits, count: int = 1):
-    with contextlib.closing(make_fleet(hosted(name), [range(count)], limits, workers)) as fleet:
-        yield fleet
+    with contextlib.closing(
+        make_vector_env(hosted(name), [range(count)], limits, workers)
+    ) as vector_env:
+        yield vector_env
 
 
 @contextlib.contextmanager
@@ -106,8 +108,8 @@ def test_what_would_end_the_process_is_a_named_fault(what, where, workers, monke
     # As a training does, which asks itself to stop at the first Ctrl-C.
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        with opened(f"{what}_{where}", workers, Limits(60.0)) as fleet:
-            (fault,) = play(fleet)
+        with opened(f"{what}_{where}", workers, Limits(60.0)) as vector_env:
+            (fault,) = play(vector_env)
     finally:
         signal.signal(signal.SIGINT, before)
     assert fault.step == (where == "step")
@@ -141,8 +143,8 @@ def test_a_module_that_would_end_this_process_is_named(tmp_path, monkeypatch):
 def test_the_directory_is_put_back(where, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = os.getcwd()
-    with opened(f"move_away_{where}", 0, Limits(60.0)) as fleet:
-        assert play(fleet) == []
+    with opened(f"move_away_{where}", 0, Limits(60.0)) as vector_env:
+        assert play(vector_env) == []
         assert os.getcwd() == here
     assert os.getcwd() == here
     open_hosted("x", getattr(unruly, f"move_away_{where}"))
@@ -155,8 +157,8 @@ def test_the_directory_is_put_back(where, tmp_path, monkeypatch):
 def test_an_environment_stays_in_its_own_directory(workers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = os.getcwd()
-    with opened("Settled", workers, Limits(60.0), count=2) as fleet:
-        assert play(fleet) == []
+    with opened("Settled", workers, Limits(60.0), count=2) as vector_env:
+        assert play(vector_env) == []
     assert os.getcwd() == here
 
 
@@ -178,9 +180,9 @@ def test_handlers_of_ctrl_c_are_put_back_where_it_is_opened():
     ),
 )
 def test_a_worker_ends_with_all_that_its_environment_started(what, where):
-    with opened(f"{what}_{where}", 1, Limits(60.0)) as fleet:
-        assert play(fleet) == []
-        (pid,) = fleet.processes()
+    with opened(f"{what}_{where}", 1, Limits(60.0)) as vector_env:
+        assert play(vector_env) == []
+        (pid,) = vector_env.processes()
         begun = time.monotonic()
     assert time.monotonic() - begun < fleets.GRACE + fleets.LINGER + 5
     assert is_gone(pid)
@@ -188,22 +190,22 @@ def test_a_worker_ends_with_all_that_its_environment_started(what, where):
 
 @pytest.mark.parametrize("what", ["leave_a_child", "fork"])
 def test_a_worker_that_dies_is_noticed_though_its_children_hold_its_pipe(what):
-    with opened(f"{what}_reset", 1, Limits(60.0)) as fleet:
-        assert move(fleet, RESET) == []
-        (pid,) = fleet.processes()
+    with opened(f"{what}_reset", 1, Limits(60.0)) as vector_env:
+        assert move(vector_env, RESET) == []
+        (pid,) = vector_env.processes()
         os.kill(pid, signal.SIGKILL)
         with at_most(20):
-            (fault,) = move(fleet, STEP)
+            (fault,) = move(vector_env, STEP)
         assert fault.what == "its worker process ended (SIGKILL)"
         assert is_gone(pid)
 
 
 def test_ctrl_c_does_not_reach_a_worker_whose_environment_takes_signals():
-    with opened("take_signals_reset", 1, Limits(60.0)) as fleet:
-        assert move(fleet, RESET) == []
-        (pid,) = fleet.processes()
+    with opened("take_signals_reset", 1, Limits(60.0)) as vector_env:
+        assert move(vector_env, RESET) == []
+        (pid,) = vector_env.processes()
         assert os.getpgid(pid) == os.getsid(pid) == pid != os.getpgid(0)
-        assert move(fleet, STEP) == []
+        assert move(vector_env, STEP) == []
 
 
 # Stopped workers --------------------------------------------------------------------------------
@@ -224,12 +226,12 @@ def hasty(monkeypatch):
 )
 def test_a_worker_that_stands_still_is_noticed_within_its_limit(what, where, hasty):
     limits = Limits(1.5, opening=20.0 if where == "init" else 600.0)
-    with opened(f"{what}_{where}", 1, limits) as fleet:
+    with opened(f"{what}_{where}", 1, limits) as vector_env:
         if where in ("step", "close"):
-            assert move(fleet, RESET) == []
+            assert move(vector_env, RESET) == []
         if where != "close":
             with at_most(limits.step + (limits.opening if where == "init" else 0) + 15):
-                (fault,) = move(fleet, STEP if where == "step" else RESET)
+                (fault,) = move(vector_env, STEP if where == "step" else RESET)
             assert fault.what.startswith("its process did not answer for ")
             assert not fault.lost
         begun = time.monotonic()
@@ -237,22 +239,22 @@ def test_a_worker_that_stands_still_is_noticed_within_its_limit(what, where, has
 
 
 def test_a_worker_that_is_stopped_with_nothing_to_do_is_noticed_within_its_limit(hasty):
-    with opened("Dice", 1, Limits(1.5, opening=600.0)) as fleet:
-        assert play(fleet) == []
-        (pid,) = fleet.processes()
+    with opened("Dice", 1, Limits(1.5, opening=600.0)) as vector_env:
+        assert play(vector_env) == []
+        (pid,) = vector_env.processes()
         for command in (STEP, RESET):
             os.kill(pid, signal.SIGSTOP)
             with at_most(15):
-                (fault,) = move(fleet, command)
+                (fault,) = move(vector_env, command)
             assert fault.what.startswith("its process did not answer for ")
-            assert move(fleet, RESET) == []
-            assert fleet.processes() != [pid]
-            (pid,) = fleet.processes()
+            assert move(vector_env, RESET) == []
+            assert vector_env.processes() != [pid]
+            (pid,) = vector_env.processes()
 
 
 def test_closing_in_this_process_has_a_limit():
-    with opened("wait_close", 0, Limits(0.5)) as fleet:
-        assert move(fleet, RESET) == []
+    with opened("wait_close", 0, Limits(0.5)) as vector_env:
+        assert move(vector_env, RESET) == []
         begun = time.monotonic()
     assert time.monotonic() - begun < 15
 

@@ -15,7 +15,7 @@ from coterie.spec import EnvSpec
 from coterie.types import TimeStep
 from coterie.views.game import Game
 from coterie.views.steps import learner_rewards
-from coterie.views.vector import draw_starts
+from coterie.views.vector import sample_resets
 
 
 class Clock(Environment):
@@ -150,7 +150,7 @@ def words(number):
 
 
 def starts_by_number(key, first, count):
-    drawn = quick(lambda k, w: draw_starts(Game(Starts(1)), k, w, count)[1].observations[:, 0, 0])
+    drawn = quick(lambda k, w: sample_resets(Game(Starts(1)), k, w, count)[1].observations[:, 0, 0])
     return np.asarray(drawn(key, words(first)))
 
 
@@ -179,7 +179,7 @@ def test_every_start_is_used_once_in_order(environments, steps, limit, seeds, ro
         assert len(used) > 2 * held, "the pool was refilled"
         expected = starts_by_number(before.key[s], first + skip, len(used))
         np.testing.assert_array_equal(used, expected)
-        assert after.drawn[s, 1] == (first > 2**31)
+        assert after.sampled[s, 1] == (first > 2**31)
 
 
 def test_starts_are_counted_in_64_bits():

@@ -141,6 +141,7 @@ def test_sampled_play_by_name_and_greedy_play_by_flag_contradict(tmp_path, ask, 
         ask([tmp_path], tmp_path / out, metric="eval_sampled/length", greedy=True)
 
 
+@pytest.mark.slow
 def test_where_interests_conflict_the_last_policy_stands_for_the_run(trained):
     run = trained(coterie.IA2C(**TINY), "matrix/prisoners-dilemma", evaluations=4)
     assert run.which == coterie.load(run.path).which == coterie.open_run(run.path).which == "last"

@@ -23,13 +23,11 @@ class Flag(NamedTuple):
     Attributes:
         name: ``--batch-size``.
         value: what stands for its value in the help, empty for a switch.
-        kind: what its value must be, in words.
         help: what it means, with its default.
     """
 
     name: str
     value: str
-    kind: str
     help: str
 
 
@@ -57,35 +55,25 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
 
 def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> Flag:
     name = prefix + field.name.replace("_", "-")
-    value, kind = _value(hint)
+    value = _value(hint)
     if hint is bool and field.default is True:
         name, text = f"no-{name}", f"Do not {text[:1].lower()}{text[1:]}" if text else ""
     about = ", ".join(word for word in (_default(field.default), span(hint)) if word)
     text = text.replace("``", "").rstrip(".")
-    return Flag(f"--{name}", value, kind, f"{text} ({about})".strip() if about else text)
+    return Flag(f"--{name}", value, f"{text} ({about})".strip() if about else text)
 
 
-def _value(hint: Any) -> tuple[str, str]:
-    """A type as a placeholder and in words."""
+def _value(hint: Any) -> str:
+    """What stands for a value of this type in the help; nothing for a switch."""
     if typing.get_origin(hint) is Annotated:
         return _value(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        inner = [h for h in typing.get_args(hint) if h is not type(None)]
-        value, kind = _value(inner[0])
-        return value, f"{kind} or None"
+        return _value(next(h for h in typing.get_args(hint) if h is not type(None)))
     if typing.get_origin(hint) is Literal:
-        words = [str(word) for word in typing.get_args(hint)]
-        return "|".join(words), " or ".join([", ".join(words[:-1]), words[-1]])
+        return "|".join(str(word) for word in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        value, kind = _value(typing.get_args(hint)[0])
-        return f"{value} ...", kind.removeprefix("a ") + "s"
-    known = {
-        bool: ("", "a switch, which takes no value"),
-        int: ("N", "a whole number"),
-        float: ("X", "a number"),
-        Path: ("PATH", "a path"),
-    }
-    return known.get(hint, ("NAME", "a name"))
+        return f"{_value(typing.get_args(hint)[0])} ..."
+    return {bool: "", int: "N", float: "X", Path: "PATH"}.get(hint, "NAME")
 
 
 def _default(value: Any) -> str:

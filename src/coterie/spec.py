@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -102,6 +102,20 @@ class Observation(NamedTuple):
     central: Any
 
 
+if TYPE_CHECKING:  # what an environment leaves out is there once ``Game`` has completed the step
+    _Vectors = Any
+    _Flags = Any
+    _Mask = Any
+    _Each = Any
+    _State = Any
+else:
+    _Vectors = Float[Any, "*S N O"] | tuple[Float[Any, "*S _"], ...]
+    _Flags = Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
+    _Mask = Bool[Any, "*S N A"] | None
+    _Each = Bool[Any, "*S N"] | None
+    _State = Float[Any, "*S Z"] | None
+
+
 @dataclass(frozen=True)
 class TimeStep:
     """What an environment shows after a reset or a step; arrays of JAX, or of NumPy.
@@ -128,14 +142,14 @@ class TimeStep:
             ``observation`` for those truncated alone; ``Game`` sets it beside ``truncated_alone``.
     """
 
-    observations: Float[Any, "*S N O"] | tuple[Float[Any, "*S _"], ...]
+    observations: _Vectors
     rewards: Float[Any, "*S R"]
-    terminated: Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
-    truncated: Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
-    action_mask: Any = None
-    alive: Any = None
-    central: Any = None
-    truncated_alone: Any = None
+    terminated: _Flags
+    truncated: _Flags
+    action_mask: _Mask = None
+    alive: _Each = None
+    central: _State = None
+    truncated_alone: _Each = None
     final: Observation | None = None
 
     @property
@@ -144,7 +158,7 @@ class TimeStep:
         return Observation(self.observations, self.action_mask, self.alive, self.central)
 
     @property
-    def led_to(self) -> Observation:
+    def next_observation(self) -> Observation:
         """What is learned from: where the step led from each agent's point of view."""
         return self.observation if self.final is None else self.final
 

@@ -1,8 +1,8 @@
 """The vocabulary every other file is written in.
 
 Axes, in the one order used everywhere: T time, B environment, N agent, then a feature axis
-(O observation, A action, H memory, Z centralised information). Seeds, when several run at once,
-are an outer axis added by ``jax.vmap`` and never appear in a signature.
+(O observation, A action, H hidden state, Z centralised information). Seeds, when several run at
+once, are an outer axis added by ``jax.vmap`` and never appear in a signature.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from coterie.errors import UsageError
+from coterie.former import former_attribute
 from coterie.spec import EnvSpec, Observation, Reward, TimeStep
 
 PRNGKey = Key[Array, ""]
@@ -71,10 +72,10 @@ class Transition(eqx.Module):
 
     Attributes:
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.
-        memory: [..., N, H] the recurrent summary of the history before o^t (H = 0 without one).
-        start: this is the first step of its episode, so ``memory`` is the initial one.
+        hidden_state: [..., N, H] the GRU's summary of the history before o^t (H = 0 without one).
+        start: this is the first step of its episode, so ``hidden_state`` is the initial one.
         actions: [..., N] joint action a^t.
-        behaviour: what the algorithm noted when it acted, such as log π(a_i | h_i).
+        extras: what the algorithm noted when it acted, such as log π(a_i | h_i).
         rewards: [..., R] the environment's own r_i^t.
         terminated, truncated: how the episode ended at this step, if it did.
         next_central: z'; one per agent, [..., N, Z], where z is the joint observation and agents
@@ -90,10 +91,10 @@ class Transition(eqx.Module):
     action_mask: Bool[Array, "*S N A"]
     alive: Bool[Array, "*S N"]
     central: Float[Array, "*S Z"]
-    memory: Float[Array, "*S N H"]
+    hidden_state: Float[Array, "*S N H"]
     start: Bool[Array, "*S"]
     actions: Int[Array, "*S N"]
-    behaviour: PyTree
+    extras: PyTree
     rewards: Float[Array, "*S R"]
     terminated: Bool[Array, "*S"]
     truncated: Bool[Array, "*S"]
@@ -103,6 +104,9 @@ class Transition(eqx.Module):
     next_central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
     truncated_alone: Bool[Array, "*S N"] | None = None
     valid: Bool[Array, "*S"] | None = None
+
+    memory = former_attribute("memory", "hidden_state")
+    behaviour = former_attribute("behaviour", "extras")
 
 
 def transition(before: Observation, after: Observation, **step: Any) -> Transition:

@@ -47,7 +47,7 @@ def rollout_for(algorithm, game):
     """The rollout as this algorithm's acting would have stored it."""
     z = slice(None if game.central_size else 0)
     return eqx.tree_at(
-        lambda r: (r.memory, r.central, r.next_central),
+        lambda r: (r.hidden_state, r.central, r.next_central),
         walked(),
         replace_fn=lambda x: x[
             ..., z if x.ndim == 3 else slice(None if algorithm.recurrent else 0)
@@ -58,8 +58,8 @@ def rollout_for(algorithm, game):
 def report(self, carry, batch, key, clock):
     """Instead of updates: what they would have seen."""
     targets = batch.targets if isinstance(batch.targets, dict) else {"y": batch.targets}
-    seen = {k: v for k, v in vars(batch).items() if k not in ("targets", "extra")}
-    return carry, seen | targets | (batch.extra or {})
+    seen = {k: v for k, v in vars(batch).items() if k not in ("targets", "aux")}
+    return carry, seen | targets | (batch.aux or {})
 
 
 # Advantages and targets -----------------------------------------------------------------------
@@ -169,13 +169,13 @@ def next_by_hand():
 def estimate_by_hand(algorithm, game, learner, r):
     """Advantages, targets by name, and the critics' memory after the rollout."""
     name = algorithm.name
-    memory = np.asarray(learner.memory)
+    hidden_state = np.asarray(learner.hidden_state)
     critic = by_hand.in_numpy(learner.critic)
     judge = critic if learner.target is None else by_hand.in_numpy(learner.target)
     see = inputs_by_hand(name, r.observations, r.central, r.actions)
     led_to = inputs_by_hand(name, r.next_observations, r.next_central, next_by_hand())
-    out, memories = by_hand.unroll(critic, memory, see, r.start)
-    _, judged = by_hand.unroll(judge, memory, see, r.start)
+    out, hidden_states = by_hand.unroll(critic, hidden_state, see, r.start)
+    _, judged = by_hand.unroll(judge, hidden_state, see, r.start)
     later = by_hand.after(judge, judged, led_to)
     if name == "coma":
         next_values = by_hand.take(later, next_by_hand())
@@ -199,13 +199,13 @@ def estimate_by_hand(algorithm, game, learner, r):
     )
     if name == "coma":
         actor = by_hand.in_numpy(learner.actor)
-        scores, _ = by_hand.unroll(actor, r.memory[0], r.observations, r.start)
+        scores, _ = by_hand.unroll(actor, r.hidden_state[0], r.observations, r.start)
         p = np.exp(by_hand.log_policy(scores, r.action_mask))
-        return by_hand.take(out, r.actions) - (p * out).sum(-1), {"y": y}, memories[-1]
+        return by_hand.take(out, r.actions) - (p * out).sum(-1), {"y": y}, hidden_states[-1]
     if name == "pac":
         hoped = hoped_by_hand(algorithm, out[..., :-1], r)
-        return hoped - out[..., -1], {"q": y, "v": hoped}, memories[-1]
-    return y - out[..., 0], {"y": y}, memories[-1]
+        return hoped - out[..., -1], {"q": y, "v": hoped}, hidden_states[-1]
+    return y - out[..., 0], {"y": y}, hidden_states[-1]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -218,13 +218,13 @@ def test_advantages_and_targets_are_those_computed_by_hand(case, monkeypatch):
     monkeypatch.setattr(coma, "_next_actions", lambda *_: given)
     spy = spied(algorithm, _make_updates=report)
     learner = random_learner(algorithm, game)
-    learner = dataclasses.replace(learner, memory=normal(*learner.memory.shape))
+    learner = dataclasses.replace(learner, hidden_state=normal(*learner.hidden_state.shape))
     if learner.so_far is not None:
         learner = dataclasses.replace(learner, so_far=jnp.asarray(BEFORE, jnp.float32))
     r = rollout_for(algorithm, game)
     learn = quick(lambda learner, r: spy.learn(game, learner, r, jax.random.key(0), {}))
     after, batch = learn(learner, r)
-    advantages, targets, memory = estimate_by_hand(spy, game, learner, r)
+    advantages, targets, hidden_state = estimate_by_hand(spy, game, learner, r)
     living, counts = r.alive, counts_by_hand(game, r)
     if algorithm.normalise_advantages:
         for i in range(N):
@@ -234,15 +234,15 @@ def test_advantages_and_targets_are_those_computed_by_hand(case, monkeypatch):
     close(np.asarray(batch["advantages"])[living], advantages[living])
     for word, y in targets.items():
         close(np.asarray(batch[word])[counts], y[counts], err_msg=word)
-    close(after.memory, memory)
+    close(after.hidden_state, hidden_state)
     inputs = inputs_by_hand(algorithm.name, r.observations, r.central, r.actions)
     np.testing.assert_array_equal(batch["critic_inputs"], inputs.astype(np.float32))
     raw = dataclasses.replace(algorithm, reward_scaling="none")
     paid = rewards_by_hand(raw, game, r)
     kept = [after.moments.count, after.moments.mean, jnp.sqrt(after.moments.variance)]
     close(kept, moments_by_hand(algorithm, game, paid, r))
-    np.testing.assert_array_equal(batch["critic_memory"][0], learner.memory)
-    np.testing.assert_array_equal(batch["memory"][0], r.memory[0])
+    np.testing.assert_array_equal(batch["critic_hidden_state"][0], learner.hidden_state)
+    np.testing.assert_array_equal(batch["hidden_state"][0], r.hidden_state[0])
     np.testing.assert_array_equal(batch["alive"], living)
     np.testing.assert_array_equal(batch["counts"], counts)
     np.testing.assert_array_equal(batch["start"], np.stack([r.start] * N, -1))
@@ -261,9 +261,9 @@ def test_where_it_is_not_shown_the_next_action_is_drawn_from_the_policy():
     )
     given = quick(coma._next_actions)(learner, r, jax.random.key(1))
     actor = by_hand.in_numpy(learner.actor)
-    _, memories = by_hand.unroll(actor, r.memory[0], r.observations, r.start)
+    _, hidden_states = by_hand.unroll(actor, r.hidden_state[0], r.observations, r.start)
     log_probs = by_hand.log_policy(
-        by_hand.after(actor, memories, r.next_observations), r.next_action_mask
+        by_hand.after(actor, hidden_states, r.next_observations), r.next_action_mask
     )
     sure = log_probs.max(-1) > np.log(0.999)
     over = (r.terminated | r.truncated)[..., None]
@@ -301,38 +301,40 @@ def batch_for(algorithm, game, steps=3, k=4):
         )
     size = 8 if algorithm.recurrent else 0
     return Batch(
-        memory=normal(1, k, N, size),
-        critic_memory=normal(1, k, N, size),
+        hidden_state=normal(1, k, N, size),
+        critic_hidden_state=normal(1, k, N, size),
         observations=normal(steps, k, N, 5),
         action_mask=mask,
         alive=alive,
         counts=counts,
         start=jnp.asarray(np.repeat(RNG.random((steps, k, 1)) < 0.3, N, -1)),
         actions=jnp.asarray(actions, jnp.int32),
-        behaviour=-1.0 + 0.3 * normal(steps, k, N),
+        extras=-1.0 + 0.3 * normal(steps, k, N),
         critic_inputs=normal(steps, k, N, inputs),
         advantages=normal(steps, k, N),
         targets=targets,
-        extra=extra,
+        aux=extra,
     )
 
 
 def loss_by_hand(algorithm, networks, b, weight):
     """Total, actor loss, critic loss and entropy."""
-    scores, _ = by_hand.unroll(networks["actor"], b.memory[0], b.observations, b.start[..., 0])
+    scores, _ = by_hand.unroll(
+        networks["actor"], b.hidden_state[0], b.observations, b.start[..., 0]
+    )
     log_probs = by_hand.log_policy(scores, b.action_mask)
     chosen = by_hand.take(log_probs, b.actions)
     if hasattr(algorithm, "clip"):
-        ratio = np.exp(chosen - b.behaviour)
+        ratio = np.exp(chosen - b.extras)
         low, high = 1 - algorithm.clip, 1 + algorithm.clip
         each = -np.minimum(ratio * b.advantages, np.clip(ratio, low, high) * b.advantages)
     else:
         each = -b.advantages * chosen
     out, _ = by_hand.unroll(
-        networks["critic"], b.critic_memory[0], b.critic_inputs, b.start[..., 0]
+        networks["critic"], b.critic_hidden_state[0], b.critic_inputs, b.start[..., 0]
     )
     if algorithm.name == "pac":
-        q = by_hand.take(out, np.repeat(b.extra["joint_action"][..., None], N, -1))
+        q = by_hand.take(out, np.repeat(b.aux["joint_action"][..., None], N, -1))
         errors = (b.targets["q"] - q) ** 2 + (b.targets["v"] - out[..., -1]) ** 2
     else:
         said = by_hand.take(out, b.actions) if algorithm.name == "coma" else out[..., 0]
@@ -390,7 +392,7 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, recurrent):
         b,
         advantages=jnp.where(dead, 1e6, b.advantages),
         targets=jax.tree.map(lambda y: jnp.where(unseen, -1e6, y) if y.ndim == 3 else y, b.targets),
-        behaviour=jnp.where(dead, strange.behaviour, b.behaviour),
+        extras=jnp.where(dead, strange.extras, b.extras),
     )
     (again, _), garbled_grads = loss(networks, garbled, {"entropy": jnp.float32(weight)})
     assert again == total

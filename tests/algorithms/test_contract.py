@@ -127,7 +127,7 @@ def trainer(algorithm, game):
 
 
 def check_training(algorithm, train, iterations=10):
-    before, after, (_, losses), (returns, _) = train(algorithm.clock(np.arange(iterations)))
+    before, after, (_, losses), (returns, _) = train(algorithm.schedules(np.arange(iterations)))
     losses = {name: x[-1] for name, x in losses.items()}
     for x in jax.tree.leaves((after, losses, returns)):
         assert np.isfinite(x).all()
@@ -166,7 +166,7 @@ def test_nothing_moves_once_the_learning_rate_is_zero(name):
     algorithm, train = on_climbing(name)
     still = small(name, lr_end=0.0, lr_steps=1, learning_starts=1).resolve(1000, 1)
     assert still.rollout_shape() == algorithm.rollout_shape()
-    *_, (policies, losses), _ = train(still.clock(np.arange(10)))
+    *_, (policies, losses), _ = train(still.schedules(np.arange(10)))
     early, late = 0, 2
     assert min(losses["updates"][early], losses["updates"][late]) > 0
     for x in jax.tree.leaves(policies):
@@ -176,11 +176,11 @@ def test_nothing_moves_once_the_learning_rate_is_zero(name):
 @pytest.mark.parametrize("name", ["vdn", "ia2c"])
 def test_the_learning_rate_moves_linearly_in_steps_and_stays(name):
     algorithm = small(name, lr=1e-2, lr_end=1e-3, environments=5, rollout_steps=1, update_ratio=0.2)
-    rate = algorithm.resolve(20, 1).clock(np.arange(7))["rate"]
+    rate = algorithm.resolve(20, 1).schedules(np.arange(7))["rate"]
     np.testing.assert_allclose(rate, [1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1], rtol=1e-6)
     assert algorithm.resolve(20, 1).resolve(10**6, 1).lr_steps == 20, "fixed when the run starts"
     constant = dataclasses.replace(algorithm, lr_end=None).resolve(20, 1)
-    np.testing.assert_array_equal(constant.clock(np.arange(7))["rate"], np.ones(7))
+    np.testing.assert_array_equal(constant.schedules(np.arange(7))["rate"], np.ones(7))
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,11 @@ def test_the_log_shows_schedules_as_the_last_rollout_used_them():
         epsilon_steps=320, environments=64, update_ratio=1 / 64,
     )  # fmt: skip
     assert vdn.rollout_shape() == (1, 64)
-    assert vdn.scheduled(5) == pytest.approx({"learning_rate": 0.006, "epsilon": 0.1})
+    assert vdn.logged_schedules(5) == pytest.approx({"learning_rate": 0.006, "epsilon": 0.1})
     ia2c = make(
         "ia2c", lr=0.01, lr_end=0.002, lr_steps=640, entropy=0.5, entropy_end=-0.5,
         entropy_steps=640, rollout_steps=4, environments=16,
     )  # fmt: skip
     expected = {"learning_rate": 0.006, "entropy_weight": 0.0}
-    assert ia2c.scheduled(5) == pytest.approx(expected, abs=1e-7)
-    assert make("reinforce", episode_steps=4).scheduled(0).keys() == expected.keys()
+    assert ia2c.logged_schedules(5) == pytest.approx(expected, abs=1e-7)
+    assert make("reinforce", episode_steps=4).logged_schedules(0).keys() == expected.keys()

@@ -21,8 +21,8 @@ from coterie.python_envs.adapters.environment import HostedEnvironment
 from coterie.python_envs.bookkeeping import Restarts, Seconds
 from coterie.python_envs.check.check import check_env
 from coterie.python_envs.opening import open_hosted
-from coterie.python_envs.rollout import Stage, halves
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.rollout import Collector, halves
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits
 from coterie.spec import EnvSpec
 from coterie.training.finite import without_replay
@@ -184,10 +184,10 @@ def played(game, actions):
                 action_mask=seen.action_mask,
                 alive=seen.alive,
                 central=seen.central,
-                memory=jnp.zeros((game.spec.n_agents, 0)),
+                hidden_state=jnp.zeros((game.spec.n_agents, 0)),
                 start=jnp.array(t == 0),
                 actions=now,
-                behaviour=jnp.full(game.spec.n_agents, math.log(0.5)),
+                extras=jnp.full(game.spec.n_agents, math.log(0.5)),
                 rewards=led.rewards,
                 terminated=led.terminated,
                 truncated=led.truncated,
@@ -504,7 +504,7 @@ def test_whole_programs_take_environments_with_a_flag_for_each_agent(name, rewar
     algorithm = make(name, environments=2, hidden=(4,)).resolve(100, 8)
     game = Game(SHIFT, "joint" if algorithm.central else "none", reward)
     program = Program(algorithm, game, 1, 2)
-    state, clock = program.template(), algorithm.clock(np.arange(program.chunk))
+    state, clock = program.template(), algorithm.schedules(np.arange(program.chunk))
     jax.eval_shape(program._run_chunk, state, clock, np.int32(1))
     jax.eval_shape(program._evaluate, state, np.zeros(2, np.uint32))
 
@@ -555,17 +555,17 @@ def recorded(environment, steps):
     """A rollout of two environments in this process, everybody doing nothing; restarts allowed."""
     hosted = open_hosted("it", environment)
     restarts = Restarts("it", 1000)
-    fleet = make_fleet(hosted, halves(1, 2), Limits(60.0), 0)
-    stage = Stage(fleet, hosted.promise, 1, 2, 0, restarts)
+    vector_env = make_vector_env(hosted, halves(1, 2), Limits(60.0), 0)
+    stage = Collector(vector_env, hosted.promise, 1, 2, 0, restarts)
     stage.begin()
     n = hosted.promise.n_agents
 
-    def act(t, first, seen, starts, memory):
+    def act(t, first, seen, starts, hidden_state):
         nothing = np.zeros(seen.alive.shape, np.int32)
-        return nothing, nothing, nothing, memory
+        return nothing, nothing, nothing, hidden_state
 
     record, _ = stage.collect(steps, np.zeros((2, 1, n, 0), np.float32), act, Seconds())
-    fleet.close()
+    vector_env.close()
     return hosted, record, restarts
 
 
@@ -580,7 +580,7 @@ def test_transitions_of_a_python_environment_are_those_of_its_compiled_twin(rewa
     assert mine.valid.all()
     mine = dataclasses.replace(mine, valid=None)
     for field in vars(twin):
-        if field not in ("behaviour", "memory", "rewards"):
+        if field not in ("extras", "hidden_state", "rewards"):
             a, b = getattr(mine, field), getattr(twin, field)
             assert (a is None) == (b is None), field
             if b is not None:

@@ -96,7 +96,7 @@ class Known(PerAgent):
         self.answers, self.central = jnp.asarray(answers, jnp.float32), central
         self.networks, self.index, self.identify = None, (0, 1), (False, False)
 
-    def unroll(self, memory, observations, start):
+    def unroll(self, hidden_state, observations, start):
         state = jnp.argmax(observations[..., 3:7] if self.central else observations[..., :3], -1)
         other = observations[..., 7:]
         other = jnp.argmax(other, -1) if other.shape[-1] else jnp.zeros_like(state)
@@ -123,10 +123,10 @@ def all_paths(full):
         action_mask=seen.action_mask,
         alive=seen.alive,
         central=seen.central,
-        memory=jnp.zeros((2, 36, 2, 0)),
+        hidden_state=jnp.zeros((2, 36, 2, 0)),
         start=jnp.array([[True], [False]]) & jnp.ones((1, 36), bool),
         actions=jnp.asarray(PATHS.swapaxes(0, 1), jnp.int32),
-        behaviour=(),
+        extras=(),
         rewards=led_to.rewards,
         terminated=led_to.terminated,
         truncated=led_to.truncated,
@@ -153,7 +153,9 @@ def truth(full, reward):
     gains = sum(pay[states[:, t], numbers[:, t]] for t in range(2))  # [36, N]
 
     def chances(actor):
-        scores, _ = actor.unroll(paths.memory[0], paths.observations, jnp.zeros((2, 36, 2), bool))
+        scores, _ = actor.unroll(
+            paths.hidden_state[0], paths.observations, jnp.zeros((2, 36, 2), bool)
+        )
         log_probs = jax.nn.log_softmax(jnp.where(paths.action_mask, scores, -jnp.inf))
         chosen = jnp.take_along_axis(log_probs, paths.actions[..., None], -1)
         return jnp.exp(jnp.sum(chosen, (0, 2, 3))), log_probs
@@ -209,7 +211,7 @@ def expected_gradient(name, full, reward, answers, **settings):
         critic=Known(answers, algorithm.central),
         target=None,
         optimiser=(),
-        memory=jnp.zeros((36, 2, 0)),
+        hidden_state=jnp.zeros((36, 2, 0)),
         moments=Moments.empty(2 if reward == "individual" else 1),
         so_far=None,
     )
@@ -223,7 +225,7 @@ def expected_gradient(name, full, reward, answers, **settings):
         scores, _ = by_hand.unroll(by_hand.in_numpy(actor), np.zeros((36, 2, 0)), see, start)
         log_probs = by_hand.log_policy(scores, np.asarray(paths.action_mask))
         noted = by_hand.take(log_probs, np.asarray(paths.actions))
-        paths = dataclasses.replace(paths, behaviour=jnp.asarray(noted, jnp.float32))
+        paths = dataclasses.replace(paths, extras=jnp.asarray(noted, jnp.float32))
     _, seen = quick(functools.partial(algorithm.learn, game))(learner, paths, jax.random.key(0), {})
     seen = jax.tree.map(np.asarray, seen)
     seen.pop("explained_variance")
@@ -332,7 +334,7 @@ def test_an_agents_own_action_is_not_in_its_critics_input():
     @quick
     def said(actions):
         see = algorithm.critic_inputs(game, obs, z, actions)
-        return see, critic.step(critic.initial_memory(7), see, jnp.zeros((7, 3), bool))[0]
+        return see, critic.step(critic.initial_hidden_state(7), see, jnp.zeros((7, 3), bool))[0]
 
     before = jnp.asarray(rng.integers(0, 2, (7, 3)), jnp.int32)
     see, q = said(before)
@@ -410,10 +412,10 @@ def test_pac_says_where_it_does_not_belong():
 
 def gaps(self, carry, part, clock, count):
     """An update; and how far log π is from the noted one before the first and last of a rollout."""
-    scores, _ = carry[0]["actor"].unroll(part.memory[0], part.observations, part.start)
+    scores, _ = carry[0]["actor"].unroll(part.hidden_state[0], part.observations, part.start)
     log_probs = jax.nn.log_softmax(jnp.where(part.action_mask, scores, -1e30))
     chosen = jnp.take_along_axis(log_probs, part.actions[..., None], -1)[..., 0]
-    gap = jnp.max(jnp.where(part.alive, jnp.abs(chosen - part.behaviour), 0.0))
+    gap = jnp.max(jnp.where(part.alive, jnp.abs(chosen - part.extras), 0.0))
     carry, _ = type(self).__mro__[1].update(self, carry, part, clock, count)
     last = self.epochs * self.minibatches
     return carry, {"first": jnp.where(count == 1, gap, 0), "last": jnp.where(count == last, gap, 0)}
@@ -500,7 +502,7 @@ def test_actions_are_drawn_from_the_policy_by_each_agent_for_itself(name):
 
 def test_the_entropy_weight_moves_linearly_in_steps_and_stays():
     algorithm = small("ia2c", entropy=0.8, entropy_end=0.2, rollout_steps=5, environments=4)
-    weights = lambda a, i: a.clock(np.array(i))["entropy"]  # noqa: E731
+    weights = lambda a, i: a.schedules(np.array(i))["entropy"]  # noqa: E731
     fixed = algorithm.resolve(80)
     np.testing.assert_allclose(weights(fixed, range(7)), [0.8, 0.65, 0.5, 0.35, 0.2, 0.2, 0.2])
     assert fixed.resolve(10**6) == fixed, "fixed when the run starts"
@@ -562,7 +564,7 @@ def test_reinforce_learns_from_each_environments_first_episode(recurrent):
         returns[t] = rewards[t] + 0.9 * np.where(goes_on, later, 0)
 
     def by_numpy(actor):
-        scores, _ = by_hand.unroll(actor, r.memory[0], r.observations, r.start)
+        scores, _ = by_hand.unroll(actor, r.hidden_state[0], r.observations, r.start)
         log_probs = by_hand.log_policy(scores, r.action_mask)
         chosen = by_hand.take(log_probs, r.actions)
         nats = by_hand.entropy(log_probs, r.action_mask)
@@ -637,8 +639,8 @@ def learned(case):
                 parts = [[*parts[i], others[i]] for i in range(2)]
             rows.append(np.stack([np.concatenate(p) for p in parts])[None])
         start = np.arange(len(places))[:, None] == 0
-        memory = np.zeros((1, 2, 32 if algorithm.recurrent else 0))
-        return by_hand.unroll(critic, memory, np.stack(rows), start)[0][-1, 0]
+        hidden_state = np.zeros((1, 2, 32 if algorithm.recurrent else 0))
+        return by_hand.unroll(critic, hidden_state, np.stack(rows), start)[0][-1, 0]
 
     return ask
 
@@ -664,9 +666,8 @@ BY_ACTION = {
 @pytest.mark.parametrize(
     "case",
     [
-        "ia2c",
         "maa2c",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ia2c recurrent", "ippo")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ia2c", "ia2c recurrent", "ippo")),
     ],
 )
 def test_critics_learn_the_values_of_the_policy(case):
@@ -684,6 +685,7 @@ def test_critics_that_see_z_know_where_they_are():
     np.testing.assert_allclose(learned("ia2c")("promise")[0, 0], (8 / 3 + 1) / 2, atol=0.4)
 
 
+@pytest.mark.slow
 def test_critics_with_memory_know_where_they_were():
     for path, sign in (("cue+ recall+", 1), ("cue- recall-", -1)):
         said = learned("ia2c recurrent")(path)[:, 0]
@@ -691,6 +693,7 @@ def test_critics_with_memory_know_where_they_were():
         np.testing.assert_allclose(learned("ia2c")(path)[:, 0], 0.0, atol=1.0)
 
 
+@pytest.mark.slow
 def test_comas_critic_learns_what_every_own_action_is_worth():
     """Of the common reward, the sum: for each agent Q of its actions beside the other's."""
     for a, b in itertools.product(range(2), range(2)):
@@ -708,6 +711,7 @@ def test_comas_critic_learns_what_every_own_action_is_worth():
     np.testing.assert_allclose([left, right], 3.5, atol=0.4)  # what the other earns alone, too
 
 
+@pytest.mark.slow
 def test_pacs_critic_hopes_for_the_best_legal_joint_action():
     for number, (a, b) in enumerate(itertools.product(range(3), range(2))):
         for path, values in {
@@ -735,9 +739,9 @@ def test_central_q_plays_the_best_joint_action_of_climbing():
     game = game_for(algorithm, coterie.make("matrix/climbing"), "mean")
     state, _ = train(algorithm, game, 600, seeds=3)
     q = np.asarray(
-        jax.vmap(lambda p: p.step(p.initial_memory(), jnp.ones((1, 2)), jnp.ones(1, bool))[0])(
-            state.learner.values.utility
-        )
+        jax.vmap(
+            lambda p: p.step(p.initial_hidden_state(), jnp.ones((1, 2)), jnp.ones(1, bool))[0]
+        )(state.learner.values.utility)
     )[:, 0]
     np.testing.assert_array_equal(q.argmax(-1), 0)  # (A, A)
     np.testing.assert_array_equal(game.team.split(jnp.asarray(q.argmax(-1))[:, None]), 0)

@@ -49,8 +49,8 @@ def learned(name: str, recurrent: bool):
 
     def unrolled(see):
         start = jnp.zeros(see.shape, bool).at[0].set(True)
-        memory = values.utility.initial_memory()
-        return values.utility.unroll(memory, jax.nn.one_hot(see, width), start)[0]
+        hidden_state = values.utility.initial_hidden_state()
+        return values.utility.unroll(hidden_state, jax.nn.one_hot(see, width), start)[0]
 
     unroll = quick(unrolled)
     joint = quick(lambda q, z: algorithm.joint(values.mixer, q, z))
@@ -112,6 +112,7 @@ def test_known_values(name, recurrent, probe):
     check(name, recurrent, path, actions, expected, 0.6 if np.max(each) > 4 else 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES_OF_THREE)
 def test_a_step_before_the_reward(name):
     """Action 1 of agent 0 leads to (4, 2), the others to nothing; to agent 1 that is one third."""
@@ -141,9 +142,8 @@ def test_monotone_joint_values_are_learned_by_qmix_and_projected_by_vdn():
     check("vdn", False, "together", FOUR, [-2.5, 2.5, 2.5, 7.5], 0.7)
 
 
-@pytest.mark.parametrize(
-    "name", ["vdn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("idqn", "qmix"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES_OF_THREE)
 def test_a_cue_is_remembered_with_memory_only(name):
     signs = {"cue+ recall+": 1.0, "cue- recall-": -1.0}
     for path, sign in signs.items():

@@ -73,7 +73,13 @@ def test_an_agent_learns_the_same_whatever_others_are_rewarded(name, scaling):
             assert same(of_agent(before, k), of_agent(after, k)) == (k == i)
 
 
-@pytest.mark.parametrize("name", ["idqn", "vdn", "reinforce", "ia2c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("idqn", "reinforce") else pytest.mark.slow)
+        for n in ("idqn", "vdn", "reinforce", "ia2c")
+    ],
+)
 def test_scaling_divides_by_a_positive_number_and_takes_nothing_away(name):
     """What is learned of scaled rewards is what is learned of rewards divided by hand."""
     game, rollouts, learn = course(name, "scale")

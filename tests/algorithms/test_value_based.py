@@ -53,7 +53,7 @@ def batch(name):
     next_alive = alive & chance(0.75, M, L, N)
     mask = usable(chance(0.6, M, L, N, A).at[..., 1].set(True), next_alive)
     items = Experience(
-        memory=normal(M, 1, N, H),
+        hidden_state=normal(M, 1, N, H),
         observations=normal(M, L, N, O),
         alive=alive,
         counts=alive if own else each(chance(0.8, M, L, N)),
@@ -76,7 +76,7 @@ def after_next(utility, b):
     for t in range(L):
         obs = jnp.concatenate([b.observations[: t + 1], b.next_observations[t : t + 1]])
         start = jnp.concatenate([b.start[: t + 1], jnp.zeros((1, M, N), bool)])
-        each.append(utility.unroll(b.memory[0], obs, start)[0][-1])
+        each.append(utility.unroll(b.hidden_state[0], obs, start)[0][-1])
     return jnp.stack(each)
 
 
@@ -119,7 +119,7 @@ def test_loss_and_gradient_are_those_computed_by_hand(name, double_q):
     )
 
     def learned(values):
-        q, _ = values.utility.unroll(b.memory[0], b.observations, b.start)
+        q, _ = values.utility.unroll(b.hidden_state[0], b.observations, b.start)
         chosen = jnp.take_along_axis(q, b.actions[..., None], -1)[..., 0]
         if name != "idqn":
             chosen = chosen * b.alive
@@ -175,10 +175,10 @@ def test_the_target_bootstraps_where_the_time_limit_cut():
         action_mask=full(N, A) > -1,
         alive=full(N) > -1,
         central=full(Z, plus=0.25),
-        memory=full(N, H, plus=0.5),
+        hidden_state=full(N, H, plus=0.5),
         start=code == 21.0,
         actions=full(N).astype(jnp.int32),
-        behaviour=(),
+        extras=(),
         rewards=full(N, plus=0.75),
         terminated=code == 32.0,
         truncated=cut,
@@ -197,7 +197,7 @@ def test_the_target_bootstraps_where_the_time_limit_cut():
     np.testing.assert_array_equal(e.next_central[..., 0], codes + 100.25)
     np.testing.assert_array_equal(e.next_observations[..., 2, 4], codes + 100)
     np.testing.assert_array_equal(e.next_alive[..., 0], codes > 10)
-    np.testing.assert_array_equal(e.memory[:, :, 1, 0], codes[:, :1] + 0.5)
+    np.testing.assert_array_equal(e.hidden_state[:, :, 1, 0], codes[:, :1] + 0.5)
     np.testing.assert_array_equal(e.terminated[..., 0], codes == 32)
     np.testing.assert_array_equal(e.start[..., 2], codes == 21)
 
@@ -239,10 +239,10 @@ def rollout_of(name, seed=0, steps=1, k=8):
         action_mask=jnp.ones((steps, k, N, A), bool),
         alive=alive,
         central=numbers(g.central_size),
-        memory=numbers(N, 0),
+        hidden_state=numbers(N, 0),
         start=jnp.zeros((steps, k), bool),
         actions=jnp.asarray(rng.integers(0, 2, (steps, k, N)), jnp.int32),
-        behaviour=(),
+        extras=(),
         rewards=numbers(N),
         terminated=jnp.zeros((steps, k), bool),
         truncated=jnp.zeros((steps, k), bool),
@@ -452,14 +452,14 @@ def test_updates_per_step_do_not_depend_on_the_number_of_environments(k, recurre
     )  # fmt: skip
     steps, environments = algorithm.rollout_shape()
     assert environments == k
-    assert algorithm.clock(np.arange(20))["updates"].sum() * 16 == 20 * steps * k
+    assert algorithm.schedules(np.arange(20))["updates"].sum() * 16 == 20 * steps * k
     assert algorithm.updates(20) * 16 == 20 * steps * k
     assert steps % (6 if recurrent else 1) == 0
 
 
 def test_the_first_update_comes_when_learning_starts():
     algorithm = small("vdn", environments=4, update_ratio=1 / 2, learning_starts=17)
-    due = algorithm.clock(np.arange(8))["updates"]
+    due = algorithm.schedules(np.arange(8))["updates"]
     np.testing.assert_array_equal(due, [0, 0, 0, 0, 2, 2, 2, 2])
     assert [algorithm.updates(i) for i in range(8)] == [0, 0, 0, 0, 0, 2, 4, 6]
 
@@ -473,7 +473,7 @@ def test_time_goes_on_beyond_32_bits():
     per_rollout, updates = 80, 5
     assert algorithm.rollout_shape() == (8, 10)
     for first in (0, 2**32 // per_rollout - 2, 2**31 // updates - 2, 2**35):
-        clock = algorithm.clock(first + np.arange(5, dtype=np.int64))
+        clock = algorithm.schedules(first + np.arange(5, dtype=np.int64))
         for j in range(5):
             i = first + j
             assert clock["slot"][j] == i * per_rollout % 800
@@ -491,7 +491,7 @@ def test_epsilon_falls_linearly_and_stays():
         "idqn", environments=5, update_ratio=1 / 5, epsilon_start=0.8, epsilon_end=0.2,
         epsilon_steps=20,
     )  # fmt: skip
-    epsilon = algorithm.clock(np.arange(7))["epsilon"]
+    epsilon = algorithm.schedules(np.arange(7))["epsilon"]
     np.testing.assert_allclose(epsilon, [0.8, 0.65, 0.5, 0.35, 0.2, 0.2, 0.2], rtol=1e-6)
     open_ended = dataclasses.replace(algorithm, epsilon_steps=None)
     assert open_ended.resolve(1000).epsilon_steps in range(1, 1001)

@@ -375,6 +375,7 @@ def test_learned_critics_are_read_where_they_belong(algorithm, field, reward, sc
     assert min(estimated.cosine) > 0.8
 
 
+@pytest.mark.slow
 def test_the_game_pays_in_the_units_that_were_learned_in():
     options = {"evaluations": 1, "final_episodes": 0, "reward": "individual"}
     algorithm = coterie.IA2C(environments=4, hidden=(4,), reward_scaling="scale")

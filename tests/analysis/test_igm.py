@@ -71,6 +71,7 @@ def test_an_additive_game_of_unequal_agents_is_learned(name, trained):
         assert found.greedy == (1, 2, 1)
 
 
+@pytest.mark.slow
 def test_the_sum_of_vdns_utilities_is_its_joint_value(trained):
     found = learned_decomposition(trained("vdn"), 1)
     np.testing.assert_allclose(decomposition.additive(found.utilities), found.q_tot, atol=1e-4)
@@ -205,7 +206,7 @@ def test_play_of_a_team_that_acts_by_values(trained):
 @pytest.mark.slow
 def test_play_of_a_stochastic_team(trained):
     run = trained("ia2c")
-    scores = learned.action_scores(run, "best")
+    scores = learned.policy_outputs(run, "best")
     table = run.game.env.payoffs
     for play, logits in zip(learned_play(run, "best"), scores, strict=True):
         p, q = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -89,7 +89,7 @@ def learn(name: str, games: tuple[str, ...]):
             return jax.lax.scan(lambda s, now: (every(which, s, now), None), state, clock)[0]
 
         each = int(np.prod(algorithm.rollout_shape()))
-        clock = algorithm.clock(np.arange(steps // each, -(-until // each)))
+        clock = algorithm.schedules(np.arange(steps // each, -(-until // each)))
         run = jax.jit(advance, donate_argnums=0, compiler_options=OPTIMISED)
         state, steps = run(state, clock), -(-until // each) * each
     found = jax.jit(jax.vmap(functools.partial(read, near)))(state.learner.values)
@@ -99,7 +99,7 @@ def learn(name: str, games: tuple[str, ...]):
 def read(algorithm, values):
     """Utilities [N, A] of the agents and joint values [A, A]."""
     one = jnp.ones((2, 1))
-    scores, _ = values.utility.step(values.utility.initial_memory(), one, jnp.zeros(2, bool))
+    scores, _ = values.utility.step(values.utility.initial_hidden_state(), one, jnp.zeros(2, bool))
     joint = jnp.stack(jnp.meshgrid(*scores, indexing="ij"), axis=-1)
     z = jnp.ones((*joint.shape[:-1], 1 if algorithm.central else 0))
     return scores, algorithm.joint(values.mixer, joint, z)[..., 0]

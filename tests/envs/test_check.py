@@ -22,7 +22,7 @@ from coterie.python_envs.check import check
 from coterie.python_envs.check.check import check_env
 from coterie.python_envs.check.findings import Beat, Finding
 from coterie.python_envs.check.isolated import check_apart
-from coterie.python_envs.check.observations import Held, rounded, strays
+from coterie.python_envs.check.observations import Held, outside_space, rounded
 
 RIGHT = "step 3, agent right: "
 NAMED = {
@@ -175,9 +175,9 @@ def test_every_call_is_told_before_it_is_made():
 def test_strays_of_nested_spaces():
     space = Dict(a=Tuple((Box(0, 1, (2,)), Discrete(2))), b=Box(0, 9, (1,), np.int16))
     fine = {"a": (np.float32([0, 1]), 1), "b": np.int16([9])}
-    assert list(strays(space, fine)) == []
+    assert list(outside_space(space, fine)) == []
     off = {"a": (np.float64([0, 1.5]), 1), "b": np.float32([-1])}
-    found = list(strays(space, off))
+    found = list(outside_space(space, off))
     assert [stray.violation for stray in found] == [False, True, True, True]
     sentences = [stray.sentence for stray in found]
     assert "float64 where its space is float32; make them agree (Coterie casts" in sentences[0]

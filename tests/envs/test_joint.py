@@ -62,7 +62,7 @@ def test_rollouts_of_a_team(name, reward):
     game = game_for(algorithm, Walk(), reward)
     learner = random_learner(algorithm, game)
     seen, totals, *_ = collector(algorithm, game)(algorithm.policy(learner), [0.5])
-    leaves = {k: v for k, v in vars(seen).items() if k != "behaviour" and v is not None}
+    leaves = {k: v for k, v in vars(seen).items() if k != "extras" and v is not None}
     seen = {k: v[0, 0] for k, v in leaves.items()}
     steps = seen["actions"].shape[0]
     assert seen["observations"].shape == (steps, 6, 1, 15)

@@ -518,6 +518,7 @@ def logged(out: Path):
     return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_keeps_what_was_learnt_and_ends_the_lecture(finished, tmp_path):
     """A first Ctrl-C lets the chunk end: the run returns, short of its steps."""
 

@@ -144,9 +144,9 @@ def test_an_actor_that_sees_what_the_others_see(monkeypatch):
     modes_with()
     alone = PerAgent.step
 
-    def together(self, memory, observations, start):
+    def together(self, hidden_state, observations, start):
         mean = jnp.mean(observations, axis=-2, keepdims=True)
-        return alone(self, memory, observations + mean, start)
+        return alone(self, hidden_state, observations + mean, start)
 
     monkeypatch.setattr(PerAgent, "step", together)
     after = modes_with("ia2c", "maa2c")

@@ -105,10 +105,10 @@ def test_every_team_plays_as_it_does_when_it_is_loaded(which):
     for seed in range(4):
         policy = jax.tree.map(lambda x, k=seed: x[k], run.policies[which])
         team = Team(("left", "right"), (2, 2), (3, 2), policy, stochastic=True)
-        memory, expected = team.initial_memory(), []
+        hidden_state, expected = team.initial_hidden_state(), []
         for t in range(3):
             shown = Clock()._show(jnp.asarray(float(t)), jnp.zeros(2))
-            chosen, memory = team.act(list(shown.observations), memory)
+            chosen, hidden_state = team.act(list(shown.observations), hidden_state)
             expected.append(
                 tuple(own[a] for own, a in zip(Clock().action_names(), chosen, strict=True))
             )

@@ -60,18 +60,18 @@ class COMA(ActorCritic):
     ) -> Estimates:
         """y_i the TD(λ) return of Q(h_i', z', a'; θ̄_i), and the counterfactual advantage."""
         next_actions = _next_actions(learner, rollout, key)
-        q, next_q, memory = self.evaluate(game, learner, rollout, next_actions)
+        q, next_q, hidden_state = self.evaluate(game, learner, rollout, next_actions)
         chosen = of_action(q, rollout.actions)
         y = self.returns(steps, of_action(next_q, next_actions))
         logits, _ = learner.actor.unroll(
-            rollout.memory[0], rollout.observations, per_agent(rollout.start, rollout.alive)
+            rollout.hidden_state[0], rollout.observations, per_agent(rollout.start, rollout.alive)
         )
         log_probs = log_probabilities(logits, rollout.action_mask)
         advantages = counterfactual_advantage(q, log_probs, chosen)
-        return Estimates(advantages=advantages, targets=y, values=chosen, memory=memory)
+        return Estimates(advantages=advantages, targets=y, values=chosen, hidden_state=hidden_state)
 
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         """−Adv_i log π(a_i | h_i; φ_i)."""
         return policy_gradient(log_probs, advantages)
@@ -84,8 +84,8 @@ class COMA(ActorCritic):
 def _next_actions(learner: Learner, rollout: Transition, key: PRNGKey) -> Int[Array, "T B N"]:
     """a': what was done next, and where the rollout does not show it, a draw from π."""
     start = per_agent(rollout.start, rollout.alive)
-    _, memories = learner.actor.unroll(rollout.memory[0], rollout.observations, start)
-    logits, _ = learner.actor.step(memories, rollout.next_observations, jnp.zeros_like(start))
+    _, hidden_states = learner.actor.unroll(rollout.hidden_state[0], rollout.observations, start)
+    logits, _ = learner.actor.step(hidden_states, rollout.next_observations, jnp.zeros_like(start))
     drawn = sample(logits, rollout.next_action_mask, jax.random.uniform(key, rollout.actions.shape))
     unseen = (rollout.terminated | rollout.truncated).at[-1].set(True)
     return jnp.where(unseen[..., None], drawn, jnp.roll(rollout.actions, -1, axis=0))

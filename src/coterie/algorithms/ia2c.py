@@ -44,12 +44,14 @@ class IA2C(ActorCritic):
 
         (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
         """
-        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        v, next_v, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
         y = self.returns(steps, next_v[..., 0])
-        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+        return Estimates(
+            advantages=y - v[..., 0], targets=y, values=v[..., 0], hidden_state=hidden_state
+        )
 
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         """Line 15: −Adv_i log π(a_i | h_i; φ_i)."""
         return policy_gradient(log_probs, advantages)

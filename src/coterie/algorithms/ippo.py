@@ -59,15 +59,17 @@ class IPPO(ProximalSettings, ActorCritic):
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
     ) -> Estimates:
         """y_i the λ-return, Adv_i = y_i − V(h_i): generalised advantage estimation."""
-        v, next_v, memory = self.evaluate(game, learner, rollout, rollout.actions)
+        v, next_v, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
         y = self.returns(steps, next_v[..., 0])
-        return Estimates(advantages=y - v[..., 0], targets=y, values=v[..., 0], memory=memory)
+        return Estimates(
+            advantages=y - v[..., 0], targets=y, values=v[..., 0], hidden_state=hidden_state
+        )
 
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         """−min(ρ_i Adv_i, clip(ρ_i, 1 ± ε) Adv_i), ρ_i = π(a_i | h_i; φ_i) / π_β(a_i | h_i)."""
-        return clipped_surrogate(log_probs, behaviour, advantages, self.clip)
+        return clipped_surrogate(log_probs, extras, advantages, self.clip)
 
     def critic_loss(self, outputs: Float[Array, "T B N 1"], batch: Batch) -> Float[Array, "T B N"]:
         """(y_i − V(h_i; θ_i))²."""
@@ -76,4 +78,4 @@ class IPPO(ProximalSettings, ActorCritic):
     def actor_diagnostics(
         self, log_probs: Float[Array, "T B N"], batch: Batch
     ) -> dict[str, Float[Array, ""]]:
-        return ratio_diagnostics(log_probs, batch.behaviour, batch.alive, self.clip)
+        return ratio_diagnostics(log_probs, batch.extras, batch.alive, self.clip)

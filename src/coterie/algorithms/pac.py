@@ -81,8 +81,8 @@ class PAC(ActorCritic):
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
     ) -> Estimates:
         """y_i bootstraps with max_a' Q_i(h_i', z', a'; θ̄_i); V_i learns max_{a_-i} Q_i."""
-        outputs, led_to, memory = self.evaluate(game, learner, rollout, rollout.actions)
-        q, v, next_q = outputs[..., :-1], outputs[..., -1], led_to[..., :-1]
+        outputs, next_outputs, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
+        q, v, next_q = outputs[..., :-1], outputs[..., -1], next_outputs[..., :-1]
         team = game.team
         legal, next_legal = team.mask(rollout.action_mask), team.mask(rollout.next_action_mask)
         if game.truncates_alone:  # whoever goes on does so without those that were truncated
@@ -100,19 +100,19 @@ class PAC(ActorCritic):
             advantages=best - v,
             targets=jax.lax.stop_gradient({"q": y, "v": best}),
             values={"q": _of_joint_action(q, joint), "v": v},
-            memory=memory,
-            extra={"joint_action": joint},
+            hidden_state=hidden_state,
+            aux={"joint_action": joint},
         )
 
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         """−Adv_i log π(a_i | h_i; φ_i)."""
         return policy_gradient(log_probs, advantages)
 
     def critic_loss(self, outputs: Float[Array, "T B N J"], batch: Batch) -> Float[Array, "T B N"]:
         """(y_i − Q_i(h_i, z, a; θ_i))² + (max_{a_-i} Q_i − V_i(h_i, z; θ_i))²."""
-        y, chosen = batch.targets, _of_joint_action(outputs, batch.extra["joint_action"])
+        y, chosen = batch.targets, _of_joint_action(outputs, batch.aux["joint_action"])
         return (y["q"] - chosen) ** 2 + (y["v"] - outputs[..., -1]) ** 2
 
 

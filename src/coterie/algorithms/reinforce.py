@@ -96,12 +96,12 @@ class REINFORCE(PolicySettings, Algorithm):
     def updates(self, iterations: int) -> int:
         return iterations
 
-    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+    def schedules(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         steps, environments = self.rollout_shape()
         return schedules(self, iterations, steps * environments)
 
-    def scheduled(self, iteration: int) -> dict[str, float]:
-        return in_the_log(self, self.clock(np.array([iteration])))
+    def logged_schedules(self, iteration: int) -> dict[str, float]:
+        return in_the_log(self, self.schedules(np.array([iteration])))
 
     def init(self, key: PRNGKey, game: Game) -> Learner:
         actor = make_actor(self, key, game)
@@ -115,7 +115,10 @@ class REINFORCE(PolicySettings, Algorithm):
         return jax.random.uniform(key, (*shape, game.spec.n_agents))
 
     def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+        self,
+        outputs: Float[Array, "*S N A"],
+        mask: Bool[Array, "*S N A"],
+        schedules: dict[str, Array],
     ) -> Distribution:
         return Categorical(outputs, mask)
 
@@ -125,7 +128,7 @@ class REINFORCE(PolicySettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         del key
         steps = learner_steps(rollout, game)
@@ -139,9 +142,9 @@ class REINFORCE(PolicySettings, Algorithm):
 
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:
             start = per_agent(rollout.start, rollout.alive)
-            memory = rollout.memory[0]
-            logits, _ = actors["actor"].unroll(memory, rollout.observations, start)
-            policy = self.distribution(logits, rollout.action_mask, clock)
+            hidden_state = rollout.hidden_state[0]
+            logits, _ = actors["actor"].unroll(hidden_state, rollout.observations, start)
+            policy = self.distribution(logits, rollout.action_mask, schedules)
             length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
 
             def episode_mean(x: Array) -> Array:
@@ -152,12 +155,14 @@ class REINFORCE(PolicySettings, Algorithm):
             log_probs, entropies = policy.log_prob_and_entropy(rollout.actions)
             bonus = episode_mean(entropies)
             actor = episode_mean(policy_gradient(log_probs, returns))  # −u_i^t log π(a_i^t | h_i^t)
-            return actor - clock["entropy"] * bonus, {"actor_loss": actor, "entropy": bonus}
+            return actor - schedules["entropy"] * bonus, {"actor_loss": actor, "entropy": bonus}
 
         actors = {"actor": learner.actor}
         (_, metrics), grads = eqx.filter_value_and_grad(loss, has_aux=True)(actors)
         metrics["actor_gradient_norm"] = gradient_norm(grads["actor"])
         rates = {"actor": self.lr}
-        actors, optimiser = descend(self, actors, grads, learner.optimiser, rates, clock["rate"])
+        actors, optimiser = descend(
+            self, actors, grads, learner.optimiser, rates, schedules["rate"]
+        )
         metrics = jax.tree.map(jax.lax.stop_gradient, metrics) | {"updates": jnp.ones(())}
         return Learner(actors["actor"], optimiser, moments), metrics

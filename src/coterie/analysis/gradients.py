@@ -312,8 +312,8 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
     rewards = learned.moments.apply(algorithm.reward_scaling, rewards)
     game = matrix_game(np.asarray(rewards, np.float64), env.rounds)
     observations, z = _shown(run.game, game)
-    scores = _outputs(learned.actor, observations)
-    logits = [np.asarray(scores[:, i, :k]) for i, k in enumerate(game.action_counts)]
+    outputs = _outputs(learned.actor, observations)
+    logits = [np.asarray(outputs[:, i, :k]) for i, k in enumerate(game.action_counts)]
     actions = jnp.broadcast_to(run.game.team.table, (game.states, *run.game.team.table.shape))
     inputs = algorithm.critic_inputs(
         run.game,
@@ -355,4 +355,4 @@ def _shown(view: Game, game: FiniteGame) -> tuple[Float[Array, "S N O"], Float[A
 def _outputs(networks: PerAgent, inputs: Float[Array, "*S N I"]) -> Float[Array, "*S N J"]:
     batch = inputs.shape[:-2]
     never = jnp.zeros(inputs.shape[:-1], bool)
-    return networks.step(networks.initial_memory(*batch), inputs, never)[0]
+    return networks.step(networks.initial_hidden_state(*batch), inputs, never)[0]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from coterie.analysis.learned import action_scores, only_view, single_shot
+from coterie.analysis.learned import only_view, policy_outputs, single_shot
 from coterie.errors import UsageError
 from coterie.games import decomposition
 from coterie.games.solution_concepts import Joint, plain
@@ -68,9 +68,9 @@ def learned_utilities(run: Run, seed: int = 0, which: str = "last") -> list[np.n
     """
     _value_based(run)
     check_seed(run, seed)
-    scores = action_scores(run, which)[seed].astype(np.float64)
+    outputs = policy_outputs(run, which)[seed].astype(np.float64)
     counts = single_shot(run).payoffs.shape[:-1]
-    return [own[:count] for own, count in zip(scores, counts, strict=True)]
+    return [own[:count] for own, count in zip(outputs, counts, strict=True)]
 
 
 def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decomposition:
@@ -153,10 +153,10 @@ def _around_starts(
     _, shown = jax.jit(jax.vmap(game.reset))(jax.random.split(start_key, samples))
     policy = learned.values.utility
     never = jnp.zeros(shown.observations.shape[:-1], bool)
-    scores, _ = policy.step(policy.initial_memory(samples), shown.observations, never)
+    outputs, _ = policy.step(policy.initial_hidden_state(samples), shown.observations, never)
     legal = shown.action_mask
-    low = jnp.min(jnp.where(legal, scores, jnp.inf), axis=(0, 2))
-    high = jnp.max(jnp.where(legal, scores, -jnp.inf), axis=(0, 2))
+    low = jnp.min(jnp.where(legal, outputs, jnp.inf), axis=(0, 2))
+    high = jnp.max(jnp.where(legal, outputs, -jnp.inf), axis=(0, 2))
     middle, half = (low + high) / 2, (high - low) / 2
     u = jax.random.uniform(draw_key, (samples, game.spec.n_agents), minval=-3.0, maxval=3.0)
     return middle + half * u, shown.central

@@ -36,8 +36,8 @@ def only_view(run: Run) -> TimeStep:
     return run.game.reset(jax.random.key(0))[1]
 
 
-def action_scores(run: Run, which: str = "last") -> Float[np.ndarray, "S N A"]:
-    """Each seed's scores of every action in a single-shot game: utilities, or logits.
+def policy_outputs(run: Run, which: str = "last") -> Float[np.ndarray, "S N A"]:
+    """Each seed's Q-values or logits of every action in a single-shot game.
 
     Padded to the widest agent; under central learning N = 1 and A is the number of joint actions.
     """
@@ -48,7 +48,7 @@ def action_scores(run: Run, which: str = "last") -> Float[np.ndarray, "S N A"]:
     never = jnp.zeros(seen.shape[0], bool)
 
     def one(policy: Any) -> Any:
-        return policy.step(policy.initial_memory(), seen, never)[0]
+        return policy.step(policy.initial_hidden_state(), seen, never)[0]
 
     return np.asarray(jax.vmap(one)(run.policies[which]))
 
@@ -94,7 +94,7 @@ class Play:
 
     Attributes:
         seed: its number within the run.
-        actions: the joint action it plays greedily; where scores tie, the first of them.
+        actions: the joint action it plays greedily; where actions tie, the first of them.
         labels: the same, by name.
         payoffs: what each agent is paid there.
         equilibrium: the pure equilibrium that is; None where it is none.
@@ -134,8 +134,8 @@ def learned_play(run: Run, which: str = "last") -> list[Play]:
         e.actions: e for e in describe(env.payoffs, env.agents, env.action_labels).equilibria
     }
     plays = []
-    for seed, scores in enumerate(action_scores(run, which)):
-        actions = _greedy(run, scores)
+    for seed, outputs in enumerate(policy_outputs(run, which)):
+        actions = _greedy(run, outputs)
         found = equilibria.get(actions)
         play = Play(
             seed=seed,
@@ -145,23 +145,23 @@ def learned_play(run: Run, which: str = "last") -> list[Play]:
             equilibrium=found,
             kind=kind_of(found),
             gain=tuple(deviation_gains(env.payoffs)[actions].tolist()),
-            sampled=_sampled(run, env.payoffs, scores) if run.stochastic else None,
+            sampled=_sampled(run, env.payoffs, outputs) if run.stochastic else None,
         )
         plays.append(play)
     return plays
 
 
-def _greedy(run: Run, scores: Float[np.ndarray, "N A"]) -> Joint:
-    best = np.where(run.game.spec.available_actions, scores, -np.inf).argmax(axis=-1)
+def _greedy(run: Run, outputs: Float[np.ndarray, "N A"]) -> Joint:
+    best = np.where(run.game.spec.available_actions, outputs, -np.inf).argmax(axis=-1)
     own = run.game.team.table[best[0]] if run.game.joint else best
     return tuple(int(a) for a in own)
 
 
 def _sampled(
-    run: Run, payoffs: Float[np.ndarray, "*A n"], scores: Float[np.ndarray, "N A"]
+    run: Run, payoffs: Float[np.ndarray, "*A n"], outputs: Float[np.ndarray, "N A"]
 ) -> Sampled:
     legal = jnp.asarray(run.game.spec.available_actions)
-    own = np.exp(np.asarray(log_probabilities(jnp.asarray(scores), legal), np.float64))
+    own = np.exp(np.asarray(log_probabilities(jnp.asarray(outputs), legal), np.float64))
     counts = run.game.spec.action_counts
     policies = [row[:count] / row[:count].sum() for row, count in zip(own, counts, strict=True)]
     joint = functools.reduce(np.multiply.outer, policies).reshape(payoffs.shape[:-1])

@@ -1,88 +1,144 @@
-"""Flags into settings; whatever the parser objects to becomes one sentence."""
+"""Flags into settings: each flag is a field of a dataclass, read as the field declares it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, NamedTuple
 
 from coterie.errors import UsageError
-from coterie.settings import check
+from coterie.flags import Flag, flags
+from coterie.settings import check, fitted, hints
+from coterie.settings import words as what
 from coterie.storage.formats import refuse_former
 from coterie.text import did_you_mean
-
-if TYPE_CHECKING:
-    from coterie.flags import Flag
-
 
 Groups = list[tuple[str, type]]
 """Settings dataclasses by title; those titled ``env`` carry that prefix."""
 
 
-def parse(groups: Groups, args: list[str], prog: str) -> Any:
-    """Parses flags into one dataclass for each group; complaints become one sentence."""
-    import tyro
+class Option(NamedTuple):
+    """A flag, and the field of which group it sets."""
 
-    known = {flag.name: flag for title, cls in groups for flag in flags_of(title, cls)}
-    _refuse_unknown(args, known, prog)
-    fields: list[Any] = [
-        (
-            title,
-            cls if title == "env" else tyro.conf.OmitArgPrefixes[cls],
-            dataclasses.field(default=cls()),
-        )
-        for title, cls in groups
-    ]
-    schema = dataclasses.make_dataclass("Settings", fields, frozen=True)
-    complaint = io.StringIO()
+    flag: Flag
+    title: str
+    field: str
+    hint: Any
+
+
+def parse(groups: Groups, args: list[str], prog: str) -> Any:
+    """Parses flags into one dataclass for each group, under its title.
+
+    Raises:
+        UsageError: the sentence names the flag, what it takes and what it got.
+    """
+    options = _options(groups)
+    given: dict[str, dict[str, Any]] = {title: {} for title, _ in groups}
     try:
-        with contextlib.redirect_stderr(complaint):
-            parsed, rest = tyro.cli(
-                schema, args=args, prog=prog, registry=_registry(), return_unknown_args=True
-            )
-    except SystemExit:
-        sentence = _sentence(complaint.getvalue(), args, known)
-        raise UsageError(f"{sentence} (see {prog} --help)") from None
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]} (see {prog} --help)")
-    for title, _ in groups:
-        check(getattr(parsed, title))
-    return parsed
+        for name, words in _split(args, options):
+            option = options[name]
+            given[option.title][option.field] = _value(name, words, option)
+        parsed = {title: cls(**given[title]) for title, cls in groups}
+        for settings in parsed.values():
+            check(settings)
+    except UsageError as error:
+        raise UsageError(f"{error} (see {prog} --help)") from None
+    return SimpleNamespace(**parsed)
 
 
 def flags_of(title: str, cls: type) -> list[Flag]:
-    from coterie.flags import flags
-
+    """The flags of one group."""
     return flags(cls, "env." if title == "env" else "")
-
-
-def _refuse_unknown(args: list[str], known: dict[str, Flag], prog: str) -> None:
-    for arg in args:
-        name = _flag(arg)
-        other = f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
-        if name.startswith("--") and name not in known and other not in known:
-            refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
-            hint = did_you_mean(name, known)
-            raise UsageError(f"unknown option {name}{hint} (see {prog} --help)")
 
 
 def named(args: list[str], settings: Any) -> dict[str, Any]:
     """The settings that a command line names, also where it gives them their defaults."""
     words = {_flag(arg) for arg in args}
-    flags = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(settings)}
+    known = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(settings)}
     return {
         name: getattr(settings, name)
-        for name, flag in flags.items()
+        for name, flag in known.items()
         if not words.isdisjoint({f"--{flag}", f"--no-{flag}"})
     }
 
 
-def _flag(arg: str) -> str:
-    """A word of the command line without its value, and with hyphens."""
-    return arg.partition("=")[0].replace("_", "-")
+def _options(groups: Groups) -> dict[str, Option]:
+    """Every flag by its name; a switch under both, ``--name`` and ``--no-name``."""
+    found: dict[str, Option] = {}
+    for title, cls in groups:
+        declared = hints(cls)
+        for flag, field in zip(flags_of(title, cls), dataclasses.fields(cls), strict=True):
+            option = Option(flag, title, field.name, declared[field.name])
+            found[flag.name] = option
+            if option.hint is bool:
+                found[_opposite(flag.name)] = option
+    return found
+
+
+def _opposite(name: str) -> str:
+    return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
+
+
+def _split(args: list[str], options: dict[str, Option]) -> Iterator[tuple[str, list[str]]]:
+    """Each flag with the words that follow it, up to the next flag."""
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        name = _flag(word)
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word}")
+        if name not in options:
+            refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
+            shown = {option.flag.name for option in options.values()}
+            raise UsageError(f"unknown option {name}{did_you_mean(name, shown)}")
+        words = [word.partition("=")[2]] if "=" in word else []
+        many = typing.get_origin(_kind(options[name].hint)) is tuple
+        while rest and not rest[0].startswith("--") and _takes_more(options[name], words, many):
+            words.append(rest.pop(0))
+        yield name, words
+
+
+def _takes_more(option: Option, words: list[str], many: bool) -> bool:
+    return many or (option.hint is not bool and not words)
+
+
+def _value(name: str, words: list[str], option: Option) -> Any:
+    switch = option.hint is bool
+    if switch and not words:
+        return not name.startswith("--no-")
+    with contextlib.suppress(ValueError, IndexError):
+        return fitted(name, _read(words, option.hint), option.hint)
+    wanted = "a switch, which takes no value" if switch else what(option.hint)
+    got = shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in words)
+    raise UsageError(f"{name} must be {wanted}; got {got or 'nothing'}")
+
+
+def _read(words: list[str], hint: Any) -> Any:
+    """The words as a value of one kind; ValueError where they are none."""
+    hint = _kind(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if words == ["None"]:
+            return None
+        return _read(words, next(h for h in typing.get_args(hint) if h is not type(None)))
+    if typing.get_origin(hint) is tuple:
+        return tuple(_read([word], typing.get_args(hint)[0]) for word in words)
+    if len(words) != 1 or hint is bool:
+        raise ValueError
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)[typing.get_args(hint).index(words[0])]
+    return {int: whole_number, float: float, Path: Path}.get(hint, str)(words[0])
+
+
+def _kind(hint: Any) -> Any:
+    """A type without its range."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def whole_number(text: str) -> int:
@@ -94,49 +150,6 @@ def whole_number(text: str) -> int:
     return int(float(text))
 
 
-def _registry() -> Any:
-    """Lets every whole number be written as 1e6."""
-    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
-
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def whole(info: Any) -> PrimitiveConstructorSpec[int] | None:
-        if info.type is not int:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="N",
-            instance_from_str=lambda text: whole_number(text[0]),
-            is_instance=lambda value: isinstance(value, int),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
-
-
-def _sentence(boxed: str, args: list[str], known: dict[str, Flag]) -> str:
-    """What the parser's box says, short: which flag needs what, or the setting's own complaint."""
-    lines = [line.strip("│| ") for line in boxed.splitlines()]
-    rules = [k for k, line in enumerate(lines) if re.search("[─-]{3}", line)]
-    inside = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
-    text = " ".join(" ".join(inside).split()).rstrip(".")
-    found = re.search(r"(?:Error parsing |argument ')(--[\w.-]+)", text)
-    if found and (flag := known.get(found[1])):
-        given = _given(args, flag.name)
-        return f"{flag.name} must be {flag.kind}; got {given or 'nothing'}"
-    return re.sub(r"^Error parsing \w+: ", "", text) or "the arguments cannot be understood"
-
-
-def _given(args: list[str], name: str) -> str:
-    """What followed the last such flag."""
-    given: list[str] = []
-    current = ""
-    for arg in args:
-        if arg.startswith("--"):
-            current, equals, value = arg.partition("=")
-            current = current.replace("_", "-")
-            given = ([value] if equals else []) if current == name else given
-        elif current == name:
-            given.append(arg)
-    return shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in given)
+def _flag(arg: str) -> str:
+    """A word of the command line without its value, and with hyphens."""
+    return arg.partition("=")[0].replace("_", "-")

@@ -96,8 +96,8 @@ def log_policies(game: FiniteGame, logits: Logits) -> list[Array]:
         shape = (int(seen.max()) + 1, count)
         if jnp.shape(own) not in (shape, shape[1:]):
             raise UsageError(f"logits must be {list(shape)} or [{count}]; got {jnp.shape(own)}")
-        scores = jnp.broadcast_to(jnp.asarray(own, jnp.float32), shape)[seen]
-        policies.append(log_probabilities(scores, jnp.ones(scores.shape, bool)))
+        own_logits = jnp.broadcast_to(jnp.asarray(own, jnp.float32), shape)[seen]
+        policies.append(log_probabilities(own_logits, jnp.ones(own_logits.shape, bool)))
     return policies
 
 

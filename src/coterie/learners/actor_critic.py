@@ -102,13 +102,13 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @abc.abstractmethod
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         """The actor loss of every step.
 
         Args:
             log_probs: log π(a_i | h_i; φ_i) of the actions taken.
-            behaviour: what ``extras`` noted of them then.
+            extras: what ``extras`` noted of them then.
         """
 
     @abc.abstractmethod
@@ -162,14 +162,14 @@ class ActorCritic(PolicySettings, Algorithm):
         epochs, minibatches = self.passes()
         return iterations * epochs * minibatches
 
-    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+    def schedules(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         epochs, minibatches = self.passes()
         since = iterations * (epochs * minibatches) % (self.target_interval or 1)
         moving = schedules(self, iterations, self.rollout_steps * self.environments)
         return moving | {"since_copy": since.astype(np.int32)}
 
-    def scheduled(self, iteration: int) -> dict[str, float]:
-        return in_the_log(self, self.clock(np.array([iteration])))
+    def logged_schedules(self, iteration: int) -> dict[str, float]:
+        return in_the_log(self, self.schedules(np.array([iteration])))
 
     # The learner ------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class ActorCritic(PolicySettings, Algorithm):
             critic=critic,
             target=critic if self._has_target else None,
             optimiser=init_optimiser({"actor": actor, "critic": critic}),
-            memory=critic.initial_memory(self.environments),
+            hidden_state=critic.initial_hidden_state(self.environments),
             moments=Moments.empty(distinct_rewards(game)),
             so_far=jnp.zeros((self.environments, game.spec.n_agents)) if scaled else None,
         )
@@ -224,7 +224,10 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+        self,
+        outputs: Float[Array, "*S N A"],
+        mask: Bool[Array, "*S N A"],
+        schedules: dict[str, Array],
     ) -> Distribution:
         return Categorical(outputs, mask)
 
@@ -233,7 +236,7 @@ class ActorCritic(PolicySettings, Algorithm):
     def evaluate(
         self, game: Game, learner: Learner, rollout: Transition, next_actions: Int[Array, "T B N"]
     ) -> tuple[Float[Array, "T B N J"], Float[Array, "T B N J"], Float[Array, "B N C"]]:
-        """What critics say at every step, what (target) critics say where it led, the memory.
+        """Critics' outputs at every step, (target) critics' at the next one, and the hidden state.
 
         Args:
             next_actions: what is done there, for critics that see actions.
@@ -243,13 +246,15 @@ class ActorCritic(PolicySettings, Algorithm):
         next_inputs = self.critic_inputs(
             game, rollout.next_observations, rollout.next_central, next_actions
         )
-        outputs, memories = learner.critic.unroll(learner.memory, inputs, start)
-        bootstrap, bootstrap_memories = learner.critic, memories
+        outputs, hidden_states = learner.critic.unroll(learner.hidden_state, inputs, start)
+        bootstrap, bootstrap_hidden_states = learner.critic, hidden_states
         if learner.target is not None:
             bootstrap = learner.target
-            _, bootstrap_memories = bootstrap.unroll(learner.memory, inputs, start)
-        next_outputs, _ = bootstrap.step(bootstrap_memories, next_inputs, jnp.zeros_like(start))
-        return outputs, next_outputs, memories[-1]
+            _, bootstrap_hidden_states = bootstrap.unroll(learner.hidden_state, inputs, start)
+        next_outputs, _ = bootstrap.step(
+            bootstrap_hidden_states, next_inputs, jnp.zeros_like(start)
+        )
+        return outputs, next_outputs, hidden_states[-1]
 
     def returns(self, steps: Steps, next_values: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
         """Targets y: n-step or λ-returns; by default y = r, and + γ V(h') unless h' is terminal."""
@@ -271,7 +276,7 @@ class ActorCritic(PolicySettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
         steps = self.learning_steps(game, rollout)
@@ -284,41 +289,47 @@ class ActorCritic(PolicySettings, Algorithm):
         if self.normalise_advantages:
             advantages = normalise(advantages, rollout.alive)
         batch = Batch(
-            memory=rollout.memory[:1],
-            critic_memory=learner.memory[None],
+            hidden_state=rollout.hidden_state[:1],
+            critic_hidden_state=learner.hidden_state[None],
             observations=rollout.observations,
             action_mask=rollout.action_mask,
             alive=rollout.alive,
             counts=steps.counts,
             start=per_agent(rollout.start, rollout.alive),
             actions=rollout.actions,
-            behaviour=rollout.behaviour,
+            extras=rollout.extras,
             critic_inputs=self.critic_inputs(
                 game, rollout.observations, rollout.central, rollout.actions
             ),
             advantages=advantages,
             targets=found.targets,
-            extra=found.extra,
+            aux=found.aux,
         )
         networks = {"actor": learner.actor, "critic": learner.critic}
         carry = (networks, learner.target, learner.optimiser)
         (networks, target, optimiser), metrics = self._make_updates(
-            carry, batch, shuffle_key, clock
+            carry, batch, shuffle_key, schedules
         )
         explained = explained_variance(found.targets, found.values, steps.counts)
         metrics["explained_variance"] = self.updates(1) * explained
         learner = Learner(
-            networks["actor"], networks["critic"], target, optimiser, found.memory, moments, so_far
+            networks["actor"],
+            networks["critic"],
+            target,
+            optimiser,
+            found.hidden_state,
+            moments,
+            so_far,
         )
         return learner, metrics
 
     def _make_updates(
-        self, carry: Any, batch: Batch, key: PRNGKey, clock: dict[str, Array]
+        self, carry: Any, batch: Batch, key: PRNGKey, schedules: dict[str, Array]
     ) -> tuple[Any, dict[str, Array]]:
         """All updates a rollout makes: in each pass every environment is in one minibatch."""
         epochs, minibatches = self.passes()
         if epochs == minibatches == 1:
-            return self.update(carry, batch, clock, jnp.ones((), jnp.int32))
+            return self.update(carry, batch, schedules, jnp.ones((), jnp.int32))
         order = jax.vmap(lambda k: jax.random.permutation(k, self.environments))(
             jax.random.split(key, epochs)
         ).reshape(epochs * minibatches, -1)
@@ -326,7 +337,7 @@ class ActorCritic(PolicySettings, Algorithm):
         def one(carry: Any, xs: tuple[Array, Array]) -> Any:
             chosen, count = xs
             part = jax.tree.map(lambda x: jnp.take(x, chosen, axis=1), batch)
-            return self.update(carry, part, clock, count)
+            return self.update(carry, part, schedules, count)
 
         counts = jnp.arange(1, epochs * minibatches + 1)
         carry, metrics = jax.lax.scan(one, carry, (order, counts))
@@ -334,7 +345,7 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def update(
-        self, carry: Any, batch: Batch, clock: dict[str, Array], count: Array
+        self, carry: Any, batch: Batch, schedules: dict[str, Array], count: Array
     ) -> tuple[Any, dict[str, Array]]:
         """One step down the actors' and the critics' losses.
 
@@ -344,38 +355,38 @@ class ActorCritic(PolicySettings, Algorithm):
         """
         networks, target, optimiser = carry
         value_and_grad = eqx.filter_value_and_grad(self.loss, has_aux=True)
-        (_, metrics), grads = value_and_grad(networks, batch, clock)
+        (_, metrics), grads = value_and_grad(networks, batch, schedules)
         for name, gradient in grads.items():
             metrics[f"{name}_gradient_norm"] = gradient_norm(gradient)
         rates = {"actor": self.lr, "critic": self.critic_lr or self.lr}
-        networks, optimiser = descend(self, networks, grads, optimiser, rates, clock["rate"])
+        networks, optimiser = descend(self, networks, grads, optimiser, rates, schedules["rate"])
         if target is not None:
-            now = clock["since_copy"] + count
+            now = schedules["since_copy"] + count
             target = follow(target, networks["critic"], now, self.target_interval, self.target_tau)
         return (networks, target, optimiser), metrics | {"updates": jnp.ones(())}
 
     @replaceable
     def loss(
-        self, networks: dict[str, PerAgent], batch: Batch, clock: dict[str, Array]
+        self, networks: dict[str, PerAgent], batch: Batch, schedules: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Actor and critic losses, each summed over agents and averaged over steps and K.
 
         Actors learn from the steps in which they live, critics from all that count.
         They share no parameter, so their sum's gradient is that of each.
         """
-        logits, _ = networks["actor"].unroll(batch.memory[0], batch.observations, batch.start)
-        policy = self.distribution(logits, batch.action_mask, clock)
+        logits, _ = networks["actor"].unroll(batch.hidden_state[0], batch.observations, batch.start)
+        policy = self.distribution(logits, batch.action_mask, schedules)
         log_probs, entropies = policy.log_prob_and_entropy(batch.actions)
         outputs, _ = networks["critic"].unroll(
-            batch.critic_memory[0], batch.critic_inputs, batch.start
+            batch.critic_hidden_state[0], batch.critic_inputs, batch.start
         )
         acting, counts = (x.astype(log_probs.dtype) for x in (batch.alive, batch.counts))
-        actor = summed_mean(self.actor_loss(log_probs, batch.behaviour, batch.advantages), acting)
+        actor = summed_mean(self.actor_loss(log_probs, batch.extras, batch.advantages), acting)
         critic = summed_mean(self.critic_loss(outputs, batch), counts)
         bonus = summed_mean(entropies, acting)
         metrics = {"actor_loss": actor, "critic_loss": critic, "entropy": bonus}
         metrics |= self.actor_diagnostics(log_probs, batch)
-        return actor - clock["entropy"] * bonus + critic, metrics
+        return actor - schedules["entropy"] * bonus + critic, metrics
 
 
 def contradictions_of(settings: ActorCritic) -> list[str]:

@@ -12,7 +12,7 @@ from coterie.types import PyTree
 
 
 class Learner(eqx.Module):
-    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' memory.
+    """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' hidden state.
 
     ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled.
     """
@@ -21,7 +21,7 @@ class Learner(eqx.Module):
     critic: PerAgent
     target: PerAgent | None
     optimiser: PyTree
-    memory: Float[Array, "B N C"]
+    hidden_state: Float[Array, "B N C"]
     moments: Moments
     so_far: Float[Array, "B N"] | None
 
@@ -33,38 +33,38 @@ class Estimates(eqx.Module):
         advantages: what actors learn from.
         targets: what critics learn, y.
         values: their predictions of the targets.
-        memory: the critics' memory to go on from.
-        extra: what else the critic loss needs to know, leaves [T, B, ...].
+        hidden_state: the critics' hidden state to go on from.
+        aux: what else the critic loss needs to know, leaves [T, B, ...].
     """
 
     advantages: Float[Array, "T B N *E"]
     targets: PyTree
     values: PyTree
-    memory: Float[Array, "B N C"]
-    extra: PyTree = ()
+    hidden_state: Float[Array, "B N C"]
+    aux: PyTree = ()
 
 
 class Batch(eqx.Module):
     """What an update sees of a rollout; environments are axis 1 of every leaf.
 
-    Memories are those before the first step. ``targets`` and ``extra`` are what the critic loss
+    Hidden states are those before the first step. ``targets`` and ``aux`` are what the critic loss
     wants. Actors learn from steps with ``alive``, critics from those with ``counts``. An agent may
     have several advantages of a step (E), such as one for each agent's experience.
     """
 
-    memory: Float[Array, "one B N H"]
-    critic_memory: Float[Array, "one B N C"]
+    hidden_state: Float[Array, "one B N H"]
+    critic_hidden_state: Float[Array, "one B N C"]
     observations: Float[Array, "T B N O"]
     action_mask: Bool[Array, "T B N A"]
     alive: Bool[Array, "T B N"]
     counts: Bool[Array, "T B N"]
     start: Bool[Array, "T B N"]
     actions: Int[Array, "T B N"]
-    behaviour: PyTree
+    extras: PyTree
     critic_inputs: Float[Array, "T B N I"]
     advantages: Float[Array, "T B N *E"]
     targets: PyTree
-    extra: PyTree
+    aux: PyTree
 
 
 def with_central(

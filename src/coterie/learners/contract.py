@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.errors import UsageError
+from coterie.former import warn_former
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
 from coterie.policies.acting import act
@@ -67,6 +68,13 @@ class Algorithm(abc.ABC):
     not finite."""
     diagnostics: ClassVar[tuple[str, ...]] = ()
     """What it reports beside them, as such sums too; the log leaves out what is not finite."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for former, present in (("clock", "schedules"), ("scheduled", "logged_schedules")):
+            if former in vars(cls):
+                warn_former(f"{cls.__name__}.{former}", present)
+                setattr(cls, present, vars(cls)[former])
 
     def __new__(cls, *args: Any, **settings: Any):
         refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
@@ -129,14 +137,14 @@ class Algorithm(abc.ABC):
         """(T, K): steps of each of K parallel environments between two calls of ``learn``."""
 
     @abc.abstractmethod
-    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+    def schedules(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         """Everything that depends on time only, for each of these iterations (int64 [I]).
 
         Computed on the host, where integers do not overflow, and the same for all seeds.
         """
 
     @replaceable
-    def scheduled(self, iteration: int) -> dict[str, float]:
+    def logged_schedules(self, iteration: int) -> dict[str, float]:
         """Settings that change with time, by the names under which the log shows them."""
         del iteration
         return {}
@@ -151,7 +159,7 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def policy(self, learner: PyTree) -> PerAgent:
-        """What is executed: maps each agent's own history to action scores."""
+        """What is executed: maps each agent's own history to Q-values, or logits, of actions."""
 
     @replaceable
     def parameters(self, learner: PyTree) -> PyTree:
@@ -165,13 +173,16 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+        self,
+        outputs: Float[Array, "*S N A"],
+        mask: Bool[Array, "*S N A"],
+        schedules: dict[str, Array],
     ) -> Distribution:
         """How agents act while training, exploration included, given what the policy says."""
 
     @replaceable
     def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
-        """What ``learn`` needs to know of the actions: ``Transition.behaviour``."""
+        """What ``learn`` needs to know of the actions: ``Transition.extras``."""
         del distribution, actions
         return ()
 
@@ -182,12 +193,12 @@ class Algorithm(abc.ABC):
         seen: Observation,
         start: Bool[Array, " B"],
         noise: PyTree,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[Int[Array, "B N"], Float[Array, "B N H"], PyTree]:
         """Actions while training, the hidden state after them, and ``extras``."""
         return act(
             policy, hidden, seen.observations, seen.action_mask, noise, start=start,
-            distribution=lambda outputs, mask: self.distribution(outputs, mask, clock),
+            distribution=lambda outputs, mask: self.distribution(outputs, mask, schedules),
             extras=self.extras,
         )  # fmt: skip
 
@@ -198,7 +209,7 @@ class Algorithm(abc.ABC):
         learner: PyTree,
         rollout: Transition,
         key: PRNGKey,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[PyTree, dict[str, Array]]:
         """Learns from one rollout [T, B].
 

@@ -22,12 +22,12 @@ class Experience(eqx.Module):
     """What replay keeps of a sequence; leaves [..., L, N, ·], z without the agent axis.
 
     Flags of the joint step are repeated for each agent, so that agents can be given their own
-    minibatch. ``memory`` is the one before the first step (L = 1). Steps with ``counts`` are
+    minibatch. ``hidden_state`` is the one before the first step (L = 1). Steps with ``counts`` are
     learned from; ``terminated`` is each learner's own (``views.steps.learner_steps``). ``more`` is
     what the algorithm asks for beside all this (``ValueBased.replays``), by name.
     """
 
-    memory: Float[Array, "*S one N H"]
+    hidden_state: Float[Array, "*S one N H"]
     observations: Float[Array, "*S L N O"]
     alive: Bool[Array, "*S L N"]
     counts: Bool[Array, "*S L N"]
@@ -77,7 +77,7 @@ def sequences(
 
     start = jnp.broadcast_to(rollout.start[..., None], rollout.alive.shape)
     return Experience(
-        memory=cut(rollout.memory)[:, :1],
+        hidden_state=cut(rollout.hidden_state)[:, :1],
         observations=cut(rollout.observations),
         alive=cut(rollout.alive),
         counts=cut(steps.counts),
@@ -117,7 +117,7 @@ def minibatch(ring: Experience, index: Int[Array, "M *N"], each_its_own: bool) -
     return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
 
 
-def blank_rollout(game: Game, length: int, memory: int) -> Transition:
+def blank_rollout(game: Game, length: int, hidden_state: int) -> Transition:
     """Zeros of the shape of a rollout of one environment, [L, 1, ...]."""
     n = game.spec.n_agents
     seen = Observation(
@@ -128,7 +128,7 @@ def blank_rollout(game: Game, length: int, memory: int) -> Transition:
     )
     flag = jnp.zeros((length, 1), bool)
     return transition(
-        seen, seen, memory=jnp.zeros((length, 1, n, memory)), start=flag, behaviour=(),
+        seen, seen, hidden_state=jnp.zeros((length, 1, n, hidden_state)), start=flag, extras=(),
         actions=jnp.zeros((length, 1, n), jnp.int32), terminated=flag, truncated=flag,
         rewards=jnp.zeros((length, 1, game.players.n_agents)),
     )  # fmt: skip

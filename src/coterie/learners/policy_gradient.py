@@ -75,11 +75,11 @@ def schedules(
     }
 
 
-def in_the_log(settings: PolicySettings, clock: dict[str, np.ndarray]) -> dict[str, float]:
+def in_the_log(settings: PolicySettings, schedules: dict[str, np.ndarray]) -> dict[str, float]:
     """The schedules of one iteration as the log shows them."""
     return {
-        "learning_rate": settings.lr * float(clock["rate"][0]),
-        "entropy_weight": float(clock["entropy"][0]),
+        "learning_rate": settings.lr * float(schedules["rate"][0]),
+        "entropy_weight": float(schedules["entropy"][0]),
     }
 
 

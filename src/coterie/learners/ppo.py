@@ -17,7 +17,7 @@ def minibatches(settings: ProximalSettings) -> int:
 
 def ratio_diagnostics(
     log_probs: Float[Array, "T B N"],
-    behaviour: Float[Array, "T B N"],
+    behaviour_log_probs: Float[Array, "T B N"],
     alive: Bool[Array, "T B N"],
     clip: float | int,
 ) -> dict[str, Float[Array, ""]]:
@@ -26,7 +26,7 @@ def ratio_diagnostics(
     ``kl`` estimates KL(π_β ‖ π) by the mean of ρ − 1 − log ρ ≥ 0 (Schulman 2020);
     ``clip_fraction`` is the share of steps whose ratio ρ is outside 1 ± ε.
     """
-    log_ratio = log_probs - behaviour
+    log_ratio = log_probs - behaviour_log_probs
     change = jnp.expm1(log_ratio)  # ρ − 1, exact where ρ is close to 1
     return {
         "kl": masked_mean(change - log_ratio, alive),

@@ -180,7 +180,7 @@ class ValueBased(ValueSettings, Algorithm):
     def updates(self, iterations: int) -> int:
         return max(iterations - self._first(), 0) * self._updates_per_rollout()
 
-    def clock(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
+    def schedules(self, iterations: np.ndarray) -> dict[str, np.ndarray]:
         steps, environments = self.rollout_shape()
         each = steps * environments
         due = self._updates_per_rollout()
@@ -198,11 +198,11 @@ class ValueBased(ValueSettings, Algorithm):
             "since_copy": (done % self._interval).astype(np.int32),
         }
 
-    def scheduled(self, iteration: int) -> dict[str, float]:
-        clock = self.clock(np.array([iteration]))
+    def logged_schedules(self, iteration: int) -> dict[str, float]:
+        schedules = self.schedules(np.array([iteration]))
         return {
-            "learning_rate": self.lr * float(clock["rate"][0]),
-            "epsilon": float(clock["epsilon"][0]),
+            "learning_rate": self.lr * float(schedules["rate"][0]),
+            "epsilon": float(schedules["epsilon"][0]),
         }
 
     # The learner -----------------------------------------------------------------------------
@@ -226,20 +226,22 @@ class ValueBased(ValueSettings, Algorithm):
             values=values,
             target=values,
             optimiser=self._optimiser().init(eqx.filter(values, eqx.is_array)),
-            replay=replay.init(self._item(game, utility.memory_size), self._capacity()),
+            replay=replay.init(self._item(game, utility.hidden_size), self._capacity()),
             moments=Moments.empty(distinct_rewards(game)),
         )
 
-    def _item(self, game: Game, memory: int) -> Experience:
+    def _item(self, game: Game, hidden_state: int) -> Experience:
         """Zeros of the shape of one item of replay."""
 
         def blank() -> Experience:
-            rollout = blank_rollout(game, self._length, memory)
+            rollout = blank_rollout(game, self._length, hidden_state)
             outputs = jnp.zeros(rollout.action_mask.shape)
-            clock = {k: jnp.asarray(x[0]) for k, x in self.clock(np.zeros(1, np.int64)).items()}
-            acting = self.distribution(outputs, rollout.action_mask, clock)
-            behaviour = self.extras(acting, rollout.actions)
-            rollout = dataclasses.replace(rollout, behaviour=behaviour)
+            schedules = {
+                k: jnp.asarray(x[0]) for k, x in self.schedules(np.zeros(1, np.int64)).items()
+            }
+            acting = self.distribution(outputs, rollout.action_mask, schedules)
+            extras = self.extras(acting, rollout.actions)
+            rollout = dataclasses.replace(rollout, extras=extras)
             return self._sequences(rollout, self.learning_steps(game, rollout))
 
         return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), jax.eval_shape(blank))
@@ -256,9 +258,12 @@ class ValueBased(ValueSettings, Algorithm):
 
     @replaceable
     def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], clock: dict[str, Array]
+        self,
+        outputs: Float[Array, "*S N A"],
+        mask: Bool[Array, "*S N A"],
+        schedules: dict[str, Array],
     ) -> Distribution:
-        return EpsilonGreedy(outputs, mask, clock["epsilon"])
+        return EpsilonGreedy(outputs, mask, schedules["epsilon"])
 
     # Learning ---------------------------------------------------------------------------------
 
@@ -273,32 +278,34 @@ class ValueBased(ValueSettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[Learner, dict[str, Array]]:
         steps = self.learning_steps(game, rollout)
         moments = learner.moments.update(steps.rewards, steps.counts)
         experience = self._sequences(rollout, steps)
-        ring = replay.add(learner.replay, experience, clock["slot"])
+        ring = replay.add(learner.replay, experience, schedules["slot"])
         shape = (self._updates_per_rollout(), self.batch_size)
         if self.own_minibatch:
             shape = (*shape, game.spec.n_agents)
-        index = jax.random.randint(key, shape, 0, clock["stored"])
+        index = jax.random.randint(key, shape, 0, schedules["stored"])
 
         def update(u: Array, carry: Any) -> Any:
             values, target, optimiser, totals = carry
             batch = minibatch(ring, index[u], each_its_own=self.own_minibatch)
             rewards = moments.apply(self.reward_scaling, batch.rewards)
             batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
-            values, optimiser, metrics = self.update(values, target, optimiser, batch, clock)
-            count = clock["since_copy"] + u + 1
+            values, optimiser, metrics = self.update(values, target, optimiser, batch, schedules)
+            count = schedules["since_copy"] + u + 1
             target = follow(target, values, count, self._interval, self.target_tau)
             return values, target, optimiser, jax.tree.map(jnp.add, totals, metrics)
 
         totals = {name: jnp.zeros(()) for name in self.metrics + self.diagnostics}
         totals.pop("updates")
         carry = (learner.values, learner.target, learner.optimiser, totals)
-        values, target, optimiser, totals = jax.lax.fori_loop(0, clock["updates"], update, carry)
-        metrics = totals | {"updates": clock["updates"].astype(jnp.float32)}
+        values, target, optimiser, totals = jax.lax.fori_loop(
+            0, schedules["updates"], update, carry
+        )
+        metrics = totals | {"updates": schedules["updates"].astype(jnp.float32)}
         return Learner(values, target, optimiser, ring, moments), metrics
 
     @replaceable
@@ -308,7 +315,7 @@ class ValueBased(ValueSettings, Algorithm):
         target: Values,
         optimiser: PyTree,
         batch: Experience,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
     ) -> tuple[Values, PyTree, dict[str, Array]]:
         """One step down the loss: parameters, the optimiser's state, what the log says of it."""
         value_and_grad = eqx.filter_value_and_grad(self.loss, has_aux=True)
@@ -318,7 +325,7 @@ class ValueBased(ValueSettings, Algorithm):
         metrics = metrics | {"loss": loss, "gradient_norm": jnp.mean(each(norm)(grads))}
         clipped = each(lambda g: clip_norm(g, self.max_grad_norm))(grads)
         step, optimiser = self._optimiser().update(clipped, optimiser)
-        step = jax.tree.map(lambda x: clock["rate"] * x, step)
+        step = jax.tree.map(lambda x: schedules["rate"] * x, step)
         return eqx.apply_updates(values, step), optimiser, metrics
 
     @replaceable
@@ -346,16 +353,18 @@ class ValueBased(ValueSettings, Algorithm):
         self, values: Values, target: Values, batch: Experience
     ) -> tuple[Float[Array, "L B N"], Float[Array, "L B N"]]:
         """Q(h_i, a_i; θ_i) of the actions taken, and max_a' Q(h_i', a'; θ̄_i) over legal actions."""
-        memory = batch.memory[0]
-        q, memories = values.utility.unroll(memory, batch.observations, batch.start)
+        hidden_state = batch.hidden_state[0]
+        q, hidden_states = values.utility.unroll(hidden_state, batch.observations, batch.start)
         chosen = of_action(q, batch.actions)
 
-        _, target_memories = target.utility.unroll(memory, batch.observations, batch.start)
+        _, target_hidden_states = target.utility.unroll(
+            hidden_state, batch.observations, batch.start
+        )
         fresh = jnp.zeros_like(batch.start)
-        next_q, _ = target.utility.step(target_memories, batch.next_observations, fresh)
+        next_q, _ = target.utility.step(target_hidden_states, batch.next_observations, fresh)
         best = masked_max(next_q, batch.next_action_mask)
         if self.double_q:
-            online, _ = values.utility.step(memories, batch.next_observations, fresh)
+            online, _ = values.utility.step(hidden_states, batch.next_observations, fresh)
             selected = greedy(online, batch.next_action_mask)
             best = of_action(next_q, selected)
 

@@ -97,7 +97,7 @@ class LevelBasedForaging(Item):
 
 def _random_play(run: Run) -> float:
     """The team return of uniformly random play."""
-    even = jax.tree.map(lambda x: np.zeros_like(x[:1]), run.policies["last"])  # all scores alike
+    even = jax.tree.map(lambda x: np.zeros_like(x[:1]), run.policies["last"])  # all logits equal
     played = evaluate_native(run.game, even, RANDOM_EPISODES, run.config["seed"], stochastic=True)
     return float(played["eval_sampled"][0].sum(-1).mean())
 

@@ -110,9 +110,9 @@ def _row(cls: type[Algorithm]) -> dict[str, Any]:
 
 
 def _dependence(algorithm: Algorithm, game: Game) -> tuple[bool, bool]:
-    """Whether the first agent's update, and its action scores, change with what others see."""
-    time = algorithm.clock(np.zeros(1, np.int64))
-    clock = {name: jnp.asarray(values)[0] for name, values in time.items()}
+    """Whether the first agent's update, and its Q-values or logits, change with what others see."""
+    time = algorithm.schedules(np.zeros(1, np.int64))
+    schedules = {name: jnp.asarray(values)[0] for name, values in time.items()}
 
     def probe(key: Array) -> tuple[Array, Array]:
         init_key, env_key, act_key, learn_key, noise_key = jax.random.split(key, 5)
@@ -120,17 +120,21 @@ def _dependence(algorithm: Algorithm, game: Game) -> tuple[bool, bool]:
         policy = algorithm.policy(learner)
         steps, environments = algorithm.rollout_shape()
         vector = init_vector(game, env_key, environments, steps + 1)
-        memory = policy.initial_memory(environments)
-        _, _, rollout, _ = scan_rollout(algorithm, game, policy, vector, memory, act_key, clock)
+        hidden_state = policy.initial_hidden_state(environments)
+        _, _, rollout, _ = scan_rollout(
+            algorithm, game, policy, vector, hidden_state, act_key, schedules
+        )
         disturbed = _disturb(game, rollout, noise_key)
 
         def first_after(seen: Transition) -> PyTree:
-            learnt, _ = algorithm.learn(game, learner, seen, learn_key, clock)
+            learnt, _ = algorithm.learn(game, learner, seen, learn_key, schedules)
             return jax.tree.map(lambda x: x[0], algorithm.policy(learnt))
 
         def first_scores(seen: Transition) -> Array:
             observed = seen.observations[0], seen.action_mask[0]
-            return act(policy, memory, *observed, extras=lambda chosen, _: chosen.outputs)[2][:, 0]
+            return act(policy, hidden_state, *observed, extras=lambda chosen, _: chosen.outputs)[2][
+                :, 0
+            ]
 
         return (
             _differ(first_after(rollout), first_after(disturbed)),

@@ -104,15 +104,15 @@ class GRU(eqx.Module):
 
 
 class History(eqx.Module):
-    """Maps an agent's observation history to outputs: o^t and memory in, outputs and memory out.
+    """Maps an agent's observation history to outputs; takes and returns the hidden state.
 
-    Feed-forward: the history is the last observation and memory is empty (H = 0).
+    Feed-forward: the history is the last observation and the hidden state is empty (H = 0).
     Recurrent: a GRU stands before the last layer.
     """
 
     body: MLP
     gru: GRU | None
-    memory_size: int = eqx.field(static=True)
+    hidden_size: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -126,20 +126,20 @@ class History(eqx.Module):
         gain: int | float | None = None,
     ):
         body_key, gru_key = jax.random.split(key)
-        self.memory_size = hidden[-1] if recurrent else 0
+        self.hidden_size = hidden[-1] if recurrent else 0
         self.body = MLP([inputs, *hidden, outputs], body_key, activation, last, gain)
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
 
     def unroll(
         self,
-        memory: Float[Array, "*M H"],
+        hidden_state: Float[Array, "*M H"],
         inputs: Float[Array, "T *M I"],
         start: Bool[Array, "T *M"],
     ) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
-        """Outputs at every step, and the memory after every step.
+        """Outputs at every step, and the hidden state after every step.
 
-        ``memory`` is that before the first step; where ``start`` is set the episode begins and
-        memory is the initial one (zeros).
+        ``hidden_state`` is that before the first step; where ``start`` is set the episode begins
+        with the initial one (zeros).
         """
         if self.gru is None:
             return self.body(inputs), jnp.zeros((*inputs.shape[:-1], 0), inputs.dtype)
@@ -150,5 +150,7 @@ class History(eqx.Module):
             h = gru.step(jnp.where(first[..., None], 0.0, h), gates)
             return h, h
 
-        _, memories = jax.lax.scan(step, memory, (gru.inputs(self.body.trunk(inputs)), start))
-        return self.body.layers[-1](memories), memories
+        _, hidden_states = jax.lax.scan(
+            step, hidden_state, (gru.inputs(self.body.trunk(inputs)), start)
+        )
+        return self.body.layers[-1](hidden_states), hidden_states

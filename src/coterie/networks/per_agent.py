@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
+from coterie.former import former_attribute
 from coterie.networks.layers import History
 from coterie.spec import EnvSpec
 from coterie.types import PRNGKey
@@ -55,8 +56,8 @@ class PerAgent(eqx.Module):
         )(jax.random.split(key, max(index) + 1))
 
     @property
-    def memory_size(self) -> int:
-        return self.networks.memory_size
+    def hidden_size(self) -> int:
+        return self.networks.hidden_size
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -67,37 +68,39 @@ class PerAgent(eqx.Module):
     def activation(self) -> str:
         return self.networks.body.activation
 
-    def initial_memory(self, *batch: int) -> Float[Array, "*B N H"]:
-        return jnp.zeros((*batch, len(self.index), self.memory_size))
+    def initial_hidden_state(self, *batch: int) -> Float[Array, "*B N H"]:
+        return jnp.zeros((*batch, len(self.index), self.hidden_size))
+
+    initial_memory = former_attribute("initial_memory", "initial_hidden_state")
 
     def unroll(
         self,
-        memory: Float[Array, "*M N H"],
+        hidden_state: Float[Array, "*M N H"],
         observations: Float[Array, "T *M N O"],
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
-        """Each agent's outputs and memories along a sequence (see ``History.unroll``)."""
+        """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
         inputs = self._with_id(observations)
         n_networks = max(self.index) + 1
         if n_networks == 1:
             one = jax.tree.map(lambda p: p[0], self.networks)
-            return one.unroll(memory, inputs, start)
+            return one.unroll(hidden_state, inputs, start)
         networks = self.networks
         if self.index != tuple(range(n_networks)):
             routing = jnp.asarray(self.index)
             networks = jax.tree.map(lambda p: p[routing], networks)
         per_agent = eqx.filter_vmap(History.unroll, in_axes=(0, -2, -2, -1), out_axes=(-2, -2))
-        return per_agent(networks, memory, inputs, start)
+        return per_agent(networks, hidden_state, inputs, start)
 
     def step(
         self,
-        memory: Float[Array, "*M N H"],
+        hidden_state: Float[Array, "*M N H"],
         observations: Float[Array, "*M N O"],
         start: Bool[Array, "*M N"],
     ) -> tuple[Float[Array, "*M N J"], Float[Array, "*M N H"]]:
         """One step of ``unroll``."""
-        outputs, memories = self.unroll(memory, observations[None], start[None])
-        return outputs[0], memories[0]
+        outputs, hidden_states = self.unroll(hidden_state, observations[None], start[None])
+        return outputs[0], hidden_states[0]
 
     def _with_id(self, observations: Float[Array, "*S N O"]) -> Float[Array, "*S N I"]:
         if not any(self.identify):

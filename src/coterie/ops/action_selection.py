@@ -10,20 +10,20 @@ ILLEGAL = -1e30
 """Stands in for -∞ where an action is illegal: arithmetic on it stays finite."""
 
 
-def mask_scores(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S A"]:
-    """Scores with illegal actions at -1e30; a row without any legal action is left as it is."""
+def mask_illegal(values: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S A"]:
+    """Logits or Q-values, illegal ones at -1e30; a row without a legal action is left as it is."""
     usable = mask | ~jnp.any(mask, axis=-1, keepdims=True)
-    return jnp.where(usable, scores, ILLEGAL)
+    return jnp.where(usable, values, ILLEGAL)
 
 
-def greedy(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Int[Array, "*S"]:
+def greedy(values: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Int[Array, "*S"]:
     """arg max over the legal actions; the first of equals, action 0 where none is legal."""
-    return jnp.argmax(jnp.where(mask, scores, -jnp.inf), axis=-1).astype(jnp.int32)
+    return jnp.argmax(jnp.where(mask, values, -jnp.inf), axis=-1).astype(jnp.int32)
 
 
-def masked_max(scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S"]:
+def masked_max(values: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S"]:
     """max over the legal actions; 0 where none is legal (a dead agent's value)."""
-    best = jnp.max(jnp.where(mask, scores, ILLEGAL), axis=-1)
+    best = jnp.max(jnp.where(mask, values, ILLEGAL), axis=-1)
     return jnp.where(jnp.any(mask, axis=-1), best, 0.0)
 
 
@@ -40,7 +40,7 @@ def random_action(u: Float[Array, "*S"], mask: Bool[Array, "*S A"]) -> Int[Array
 
 
 def epsilon_greedy(
-    scores: Float[Array, "*S N A"],
+    q: Float[Array, "*S N A"],
     mask: Bool[Array, "*S N A"],
     epsilon: Float[Array, ""],
     coin: Float[Array, "*S N"],
@@ -51,19 +51,19 @@ def epsilon_greedy(
     Args:
         coin, draw: independent uniforms in [0, 1): whether to explore, and which action then.
     """
-    return jnp.where(coin < epsilon, random_action(draw, mask), greedy(scores, mask))
+    return jnp.where(coin < epsilon, random_action(draw, mask), greedy(q, mask))
 
 
 def sample(
-    scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"], u: Float[Array, "*S"]
+    logits: Float[Array, "*S A"], mask: Bool[Array, "*S A"], u: Float[Array, "*S"]
 ) -> Int[Array, "*S"]:
-    """a ~ softmax(scores) over the legal actions, from a uniform u in [0, 1); 0 if none is legal.
+    """a ~ softmax(logits) over the legal actions, from a uniform u in [0, 1); 0 if none is legal.
 
-    Inverts the distribution function: one random number a draw instead of one an action. Long
+    Inverts the distribution function: one random number a sample instead of one an action. Long
     sums are rounded in an order that varies along them, so that even an illegal action, which
     adds 0, could be the first to exceed u: its sum is left out.
     """
-    weights = jnp.where(mask, jax.nn.softmax(mask_scores(scores, mask), axis=-1), 0.0)
+    weights = jnp.where(mask, jax.nn.softmax(mask_illegal(logits, mask), axis=-1), 0.0)
     cumulative = jnp.where(mask, jnp.cumsum(weights, axis=-1), 0.0)
     target = u[..., None] * jnp.max(cumulative, axis=-1, keepdims=True)
     return jnp.argmax(cumulative > target, axis=-1).astype(jnp.int32)

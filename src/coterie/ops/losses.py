@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from coterie.ops.action_selection import mask_scores
+from coterie.ops.action_selection import mask_illegal
 from coterie.types import PyTree
 
 
@@ -69,10 +69,10 @@ def explained_variance(
 
 
 def log_probabilities(
-    scores: Float[Array, "*S A"], mask: Bool[Array, "*S A"]
+    logits: Float[Array, "*S A"], mask: Bool[Array, "*S A"]
 ) -> Float[Array, "*S A"]:
     """log π(· | h) of a softmax over the legal actions; about -10³⁰ where illegal, never NaN."""
-    return jax.nn.log_softmax(mask_scores(scores, mask), axis=-1)
+    return jax.nn.log_softmax(mask_illegal(logits, mask), axis=-1)
 
 
 def entropy(log_probs: Float[Array, "*S A"], mask: Bool[Array, "*S A"]) -> Float[Array, "*S"]:
@@ -92,18 +92,18 @@ def policy_gradient(
 
 def clipped_surrogate(
     log_probs: Float[Array, "*S"],
-    behaviour: Float[Array, "*S"],
+    behaviour_log_probs: Float[Array, "*S"],
     advantages: Float[Array, "*S"],
     clip: float | int,
 ) -> Float[Array, "*S"]:
     """−min(ρ Adv, clip(ρ, 1 − ε, 1 + ε) Adv), ρ = π(a | h)/π_β(a | h) (Schulman et al. 2017).
 
     Args:
-        behaviour: log π_β(a | h), stored when the action was taken.
+        behaviour_log_probs: log π_β(a | h), stored when the action was taken.
         clip: ε.
     """
     advantages = jax.lax.stop_gradient(advantages)
-    ratio = jnp.exp(log_probs - behaviour)
+    ratio = jnp.exp(log_probs - behaviour_log_probs)
     clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
 

@@ -14,7 +14,7 @@ from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act
 from coterie.python_envs.bookkeeping import JUDGEMENT, Restarts, episode_seed
 from coterie.python_envs.settings import Hosting
-from coterie.python_envs.workers.pool import Fleet, make_fleet
+from coterie.python_envs.workers.pool import VectorEnv, make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits
 from coterie.spec import Hosted, Observation
 from coterie.training.evaluate import NO_LIMIT_STEPS
@@ -30,13 +30,13 @@ Starts = Sequence[tuple[int, ...]]
 def make_choose(game: Game) -> Callable[..., Any]:
     """Compiles the choice of actions of all seeds' teams [S], [V, S, ...] environments at once.
 
-    (policies, memory, observations, masks, alive, starts [V, S], sampled [V, S], key, step) ->
-    actions of the environment's own agents, memory.
+    (policies, hidden state, observations, masks, alive, starts [V, S], sampled [V, S], key, step)
+    -> actions of the environment's own agents, hidden state.
     """
 
     def choose(
         policy: PerAgent,
-        memory: Array,
+        hidden_state: Array,
         observations: Array,
         mask: Array,
         alive: Array,
@@ -48,31 +48,33 @@ def make_choose(game: Game) -> Callable[..., Any]:
         state = jnp.zeros((*observations.shape[:-2], game.players.central_size))
         seen = game.see(observations, mask, alive, state)
         noise = jax.random.uniform(jax.random.fold_in(key, t), seen.alive.shape)
-        actions, memory, _ = act(policy, memory, *seen[:2], noise, start=starts, sampled=sampled)
-        return game.own_actions(actions), memory
+        actions, hidden_state, _ = act(
+            policy, hidden_state, *seen[:2], noise, start=starts, sampled=sampled
+        )
+        return game.own_actions(actions), hidden_state
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 1, 1, 1, 1, 1, 1, 0, None), out_axes=1))
 
 
-class Arena:
+class Evaluator:
     """V environments of each seed, in which teams play a given number of episodes.
 
     Args:
-        group: the fleet's group, rows ``first`` .. ``first + V·S - 1``; row v·S + s of it is
-            environment v of seed s.
+        group: of the vectorised environment, rows ``first`` .. ``first + V·S - 1``; its row
+            v·S + s is environment v of seed s.
         choose: as ``make_choose`` gives it.
     """
 
     def __init__(
         self,
-        fleet: Fleet,
+        vector_env: VectorEnv,
         group: int,
         first: int,
         shape: tuple[int, int],
         choose: Callable[..., Any],
         restarts: Restarts,
     ) -> None:
-        self.fleet, self.group, self.shape = fleet, group, shape
+        self.vector_env, self.group, self.shape = vector_env, group, shape
         self.part = slice(first, first + shape[0] * shape[1])
         self.choose, self.restarts = choose, restarts
 
@@ -94,12 +96,12 @@ class Arena:
             starts: [S], the words that with its own number give an episode's seed.
         """
         v, s = self.shape
-        tally = _Tally(s, episodes, 1 + stochastic, self.fleet.rows.rewards.shape[-1])
+        tally = _Tally(s, episodes, 1 + stochastic, self.vector_env.rows.rewards.shape[-1])
         number = np.full(v * s, -1)
         tries = np.zeros(v * s, np.int64)
         lengths = np.zeros(v * s, np.int64)
-        memory = jax.vmap(lambda p: p.initial_memory(v), out_axes=1)(policies)
-        rows, part = self.fleet.rows, self.part
+        hidden_state = jax.vmap(lambda p: p.initial_hidden_state(v), out_axes=1)(policies)
+        rows, part = self.vector_env.rows, self.part
         seen = Observation(*(np.zeros_like(x[part]) for x in rows.start))
         new = np.arange(v * s)
         t = 0
@@ -110,9 +112,9 @@ class Arena:
             going = number >= 0
             if not going.any():
                 return tally.played()
-            actions, memory = self.choose(
+            actions, hidden_state = self.choose(
                 policies,
-                memory,
+                hidden_state,
                 *(x.reshape(v, s, *x.shape[1:]) for x in seen[:3]),
                 (lengths == 0).reshape(v, s),
                 (number >= episodes).reshape(v, s),
@@ -122,8 +124,8 @@ class Arena:
             rows.actions[part] = np.asarray(actions).reshape(v * s, -1)
             rows.command[part] = np.where(going, STEP, SKIP)
             dropped = self._move(starts, number, tries)
-            for x, led in zip(seen, rows.led, strict=True):
-                x[...] = led[part]
+            for x, next_observation in zip(seen, rows.next_observation, strict=True):
+                x[...] = next_observation[part]
             lengths = lengths + 1
             tally.count(going & ~dropped, number, rows.rewards[part])
             over = rows.terminated[part] | rows.truncated[part] | (lengths >= NO_LIMIT_STEPS)
@@ -140,7 +142,7 @@ class Arena:
         self, which: np.ndarray, number: Any, tries: Any, starts: Starts, seen: Observation
     ) -> None:
         """Starts these environments' episodes, and others where a start fails."""
-        rows, first = self.fleet.rows, self.part.start
+        rows, first = self.vector_env.rows, self.part.start
         left = which
         while left.size:
             rows.command[self.part] = SKIP
@@ -157,9 +159,9 @@ class Arena:
     def _move(self, starts: Starts, number: Any, tries: Any) -> np.ndarray:
         """Carries out the commands; True where that failed."""
         s = self.shape[1]
-        self.fleet.start(self.group)
+        self.vector_env.start(self.group)
         dropped = np.zeros(len(number), bool)
-        for fault in self.fleet.wait(self.group):
+        for fault in self.vector_env.wait(self.group):
             row = fault.row - self.part.start
             whose = f"evaluation environment {row // s} of team {row % s}"
             self.restarts.charge(fault, whose, self._seed(row, number, tries, starts))
@@ -179,7 +181,7 @@ def play_hosted(
     stochastic: bool,
     hosting: Hosting,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every seed's team [S] plays in environments opened for it; see ``Arena.play``.
+    """Every seed's team [S] plays in environments opened for it; see ``Evaluator.play``.
 
     Raises:
         EnvironmentFault: more environments failed than ``hosting`` allows.
@@ -188,16 +190,18 @@ def play_hosted(
     count = jax.tree.leaves(policies)[0].shape[0]
     side_by_side = min(episodes * (1 + stochastic), SIDE_BY_SIDE)
     limits = Limits(hosting.step_timeout)
-    fleet = make_fleet(game.env, [range(side_by_side * count)], limits, hosting.processes())
+    vector_env = make_vector_env(
+        game.env, [range(side_by_side * count)], limits, hosting.processes()
+    )
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x5A), count)
     starts = [(JUDGEMENT, seed, k) for k in range(count)]
     restarts = Restarts(game.env.name, hosting.restarts)
-    arena = Arena(fleet, 0, 0, (side_by_side, count), make_choose(game), restarts)
+    evaluator = Evaluator(vector_env, 0, 0, (side_by_side, count), make_choose(game), restarts)
     try:
-        return arena.play(policies, keys, starts, episodes, stochastic)
+        return evaluator.play(policies, keys, starts, episodes, stochastic)
     finally:
-        fleet.close()
+        vector_env.close()
 
 
 class _Tally:

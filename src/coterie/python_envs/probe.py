@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Integer
 
 from coterie.errors import EnvironmentFault
 from coterie.python_envs.settings import Hosting
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, STEP, Limits
 from coterie.spec import Hosted
 
@@ -63,14 +63,14 @@ def _random_play(
     rng, steps = np.random.default_rng(0), 0
     limits = Limits(hosting.step_timeout)
     with contextlib.closing(
-        make_fleet(hosted, [[0]], limits, min(1, hosting.processes()))
-    ) as fleet:
-        rows = fleet.rows
+        make_vector_env(hosted, [[0]], limits, min(1, hosting.processes()))
+    ) as vector_env:
+        rows = vector_env.rows
 
         def move(command: int) -> None:
             rows.command[0] = command
-            fleet.start(0)
-            for _, step, agent, what, original, _ in fleet.wait(0):
+            vector_env.start(0)
+            for _, step, agent, what, original, _ in vector_env.wait(0):
                 raise EnvironmentFault(what, hosted.name, agent, step, episode, original)
 
         for episode in range(episodes):
@@ -82,7 +82,10 @@ def _random_play(
                 rows.actions[0] = random_actions(masks, rng)
                 move(STEP)
                 steps += 1
-                masks, over = rows.led.action_mask[0], bool(rows.terminated[0] | rows.truncated[0])
+                masks, over = (
+                    rows.next_observation.action_mask[0],
+                    bool(rows.terminated[0] | rows.truncated[0]),
+                )
                 yield rows.rewards[0].copy(), over
 
 

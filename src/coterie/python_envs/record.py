@@ -48,29 +48,29 @@ def empty_vector(spec: EnvSpec, rows: int) -> HostedVector:
 class Record(NamedTuple):
     """A rollout as the host keeps it, [T, B, S, ...]; ``Transition`` says what each means.
 
-    ``seen`` and ``led`` are what the environment's own agents observe, R of them where central
-    learning has one.
+    ``observation`` and ``next_observation`` are those of the environment's own agents, R of them
+    where central learning has one.
     """
 
-    seen: Observation
+    observation: Observation
     start: Any
-    memory: Any
+    hidden_state: Any
     actions: Any
-    behaviour: PyTree
+    extras: PyTree
     rewards: Any
     terminated: Any
     truncated: Any
     truncated_alone: Any
     valid: Any
-    led: Observation
+    next_observation: Observation
 
 
 def transitions(game: Game, record: Record) -> Transition:
     """One seed's record [T, B, ...] as a learner sees it; compiled."""
     facts = record._asdict()
-    seen, led = facts.pop("seen"), facts.pop("led")
+    observation, next_observation = facts.pop("observation"), facts.pop("next_observation")
     if game.truncates_alone:
-        after = game.final(*led, truncated_alone=record.truncated_alone)
+        after = game.final(*next_observation, truncated_alone=record.truncated_alone)
     else:
-        after, facts["truncated_alone"] = game.see(*led), None
-    return transition(game.see(*seen), after, **facts)
+        after, facts["truncated_alone"] = game.see(*next_observation), None
+    return transition(game.see(*observation), after, **facts)

@@ -1,6 +1,6 @@
 """Collecting transitions in Python environments: the same as ``training/rollout.py`` collects.
 
-Environments are stepped by a ``Fleet``, actions are chosen by one compiled call for all seeds.
+Environments are stepped by a ``VectorEnv``, actions are chosen by one compiled call for all seeds.
 The K environments of every seed are split into two halves: while the device chooses for one, the
 workers step the other. Row b·S + s of every array is environment b of seed s.
 """
@@ -17,21 +17,21 @@ import numpy as np
 
 from coterie.python_envs.bookkeeping import TRAINING, Restarts, Seconds, Totals, episode_seed
 from coterie.python_envs.record import HostedVector, Record, empty_vector
-from coterie.python_envs.workers.pool import Fleet
+from coterie.python_envs.workers.pool import VectorEnv
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Fault
 from coterie.spec import EnvSpec, Observation
 from coterie.types import PyTree
 
 Act = Callable[[int, int, Observation, np.ndarray, Any], tuple[Any, Any, PyTree, Any]]
-"""(step, first environment, what is seen [b, S, ...], starts [b, S], memory) -> the environment's
-own agents' actions, the learners', their behaviour, memory."""
+"""(step, first environment, observations [b, S, ...], starts [b, S], hidden state) ->
+actions of the environment's own agents, those of the learners, their extras, hidden state."""
 
 
-class Stage:
+class Collector:
     """The running episodes of K environments of each seed.
 
     Args:
-        fleet: its groups 0 and, where K > 1, 1 are the halves.
+        vector_env: its groups 0 and, where K > 1, 1 are the halves.
         seed: the first seed's number.
         whole_episodes: every rollout begins with a new episode in every environment, and its first
             episodes alone count (``training.rollout.Episodes``).
@@ -39,7 +39,7 @@ class Stage:
 
     def __init__(
         self,
-        fleet: Fleet,
+        vector_env: VectorEnv,
         spec: EnvSpec,
         seeds: int,
         environments: int,
@@ -47,11 +47,11 @@ class Stage:
         restarts: Restarts,
         whole_episodes: bool = False,
     ) -> None:
-        self.fleet, self.spec, self.seeds, self.seed = fleet, spec, seeds, seed
+        self.vector_env, self.spec, self.seeds, self.seed = vector_env, spec, seeds, seed
         self.restarts, self.whole_episodes = restarts, whole_episodes
         self.count = environments * seeds
         self.halves = [slice(h[0], h[-1] + 1) for h in halves(seeds, environments)]
-        self.seen = Observation(*(np.zeros_like(x[: self.count]) for x in fleet.rows.start))
+        self.seen = Observation(*(np.zeros_like(x[: self.count]) for x in vector_env.rows.start))
         self.vector = empty_vector(spec, self.count)
         self.counting = np.ones(self.count, bool)
         self.totals = self._no_totals()
@@ -72,7 +72,7 @@ class Stage:
         self.vector = now = jax.tree.map(np.copy, vector)
         now.episode[:] -= 1
         self._reset(np.arange(self.count))
-        rows, part = self.fleet.rows, slice(0, self.count)
+        rows, part = self.vector_env.rows, slice(0, self.count)
         rows.seed[part] = NO_SEED
         over = np.zeros(self.count, bool)
         for t in range(int(kept.max(initial=0))):
@@ -85,8 +85,8 @@ class Stage:
             over |= going & (rows.terminated[part] | rows.truncated[part])
         same = ~over & (kept == vector.lengths) & (rows.digest[part] == vector.digest)
         going = np.flatnonzero(same & (kept > 0))
-        for seen, led in zip(self.seen, rows.led, strict=True):
-            seen[going] = led[going]
+        for seen, next_observation in zip(self.seen, rows.next_observation, strict=True):
+            seen[going] = next_observation[going]
         for word in ("lengths", "returns", "digest"):
             getattr(now, word)[going] = getattr(vector, word)[going]
         self._prepare(np.arange(self.count))
@@ -107,18 +107,24 @@ class Stage:
 
     # A rollout ---------------------------------------------------------------------------------
 
-    def collect(self, steps: int, memory: Any, act: Act, seconds: Seconds) -> tuple[Record, Any]:
+    def collect(
+        self, steps: int, hidden_state: Any, act: Act, seconds: Seconds
+    ) -> tuple[Record, Any]:
         """Acts for T steps in all environments.
 
         Args:
-            memory: [B, S, N, H] of acting.
+            hidden_state: [B, S, N, H] of acting.
 
         Returns:
-            the record, and the memory to go on from.
+            the record, and the hidden state to go on from.
         """
         record = self._blank(steps)
         first = [half.start // self.seeds for half in self.halves]
-        memories = list(np.split(np.asarray(memory), first[1:])) if len(first) > 1 else [memory]
+        hidden_states = (
+            list(np.split(np.asarray(hidden_state), first[1:]))
+            if len(first) > 1
+            else [hidden_state]
+        )
         noted: list[list[tuple[Any, ...]]] = [[] for _ in self.halves]
         for t in range(steps):
             for h, half in enumerate(self.halves):
@@ -126,38 +132,40 @@ class Stage:
                     self._land(h, t - 1, record, seconds)
                 sights = self._look(t, half, record)
                 starts = record.start[t, half].reshape(-1, self.seeds)
-                own, actions, behaviour, after = act(t, first[h], sights, starts, memories[h])
-                self.fleet.rows.actions[half] = np.asarray(own).reshape(-1, self.spec.n_agents)
-                self.fleet.rows.command[half] = STEP
-                self.fleet.start(h)
-                noted[h].append((memories[h], actions, behaviour))
-                memories[h] = after
+                own, actions, extras, after = act(t, first[h], sights, starts, hidden_states[h])
+                self.vector_env.rows.actions[half] = np.asarray(own).reshape(-1, self.spec.n_agents)
+                self.vector_env.rows.command[half] = STEP
+                self.vector_env.start(h)
+                noted[h].append((hidden_states[h], actions, extras))
+                hidden_states[h] = after
                 seconds.spent("acting")
         for h in range(len(self.halves)):
             self._land(h, steps - 1, record, seconds)
         if self.whole_episodes:
             self._count(np.flatnonzero(self.counting))
         kept = jax.tree.map(lambda *x: _joined(x, steps), *(y for n in noted for y in n))
-        self.vector.digest[:] = self.fleet.rows.digest[: self.count]
-        record = record._replace(memory=kept[0], actions=kept[1], behaviour=kept[2])
-        return self._shaped(record), _concatenated(memories)
+        self.vector.digest[:] = self.vector_env.rows.digest[: self.count]
+        record = record._replace(hidden_state=kept[0], actions=kept[1], extras=kept[2])
+        return self._shaped(record), _concatenated(hidden_states)
 
     def _look(self, t: int, half: slice, record: Record) -> Observation:
         """Notes what is acted on, and gives it as [b, S, ...]."""
-        for kept, seen in zip(record.seen, self.seen, strict=True):
+        for kept, seen in zip(record.observation, self.seen, strict=True):
             kept[t, half] = seen[half]
         record.start[t, half] = self.vector.lengths[half] == 0
         shape = ((half.stop - half.start) // self.seeds, self.seeds)
-        return Observation(*(x[t, half].reshape(*shape, *x.shape[2:]) for x in record.seen))
+        return Observation(*(x[t, half].reshape(*shape, *x.shape[2:]) for x in record.observation))
 
     def _land(self, h: int, t: int, record: Record, seconds: Seconds) -> None:
         """Waits for a half and notes where its step led."""
         seconds.spent("acting")
-        faults = self.fleet.wait(h)
+        faults = self.vector_env.wait(h)
         seconds.spent("environment")
-        half, rows, vector = self.halves[h], self.fleet.rows, self.vector
-        for kept, seen, led in zip(record.led, self.seen, rows.led, strict=True):
-            kept[t, half] = seen[half] = led[half]
+        half, rows, vector = self.halves[h], self.vector_env.rows, self.vector
+        for kept, seen, next_observation in zip(
+            record.next_observation, self.seen, rows.next_observation, strict=True
+        ):
+            kept[t, half] = seen[half] = next_observation[half]
         for word in ("rewards", "terminated", "truncated", "truncated_alone"):
             getattr(record, word)[t, half] = getattr(rows, word)[half]
         record.valid[t, half] = True
@@ -204,9 +212,11 @@ class Stage:
             self.counting[row] = not self.whole_episodes
             if t and self.vector.lengths[row]:
                 record.truncated[t - 1, row] = True
-            for led, seen in zip(record.led, record.seen, strict=True):
-                led[t, row] = seen[t, row]
-            record.seen.alive[t, row] = record.led.alive[t, row] = False
+            for next_observation, seen in zip(
+                record.next_observation, record.observation, strict=True
+            ):
+                next_observation[t, row] = seen[t, row]
+            record.observation.alive[t, row] = record.next_observation.alive[t, row] = False
             record.valid[t, row] = record.truncated_alone[t, row] = False
             record.rewards[t, row] = 0.0
             record.terminated[t, row], record.truncated[t, row] = False, True
@@ -216,7 +226,7 @@ class Stage:
 
         Only the halves that they are in move, as the other may be on its way.
         """
-        rows = self.fleet.rows
+        rows = self.vector_env.rows
         self._prepare(which)
         left = which
         while left.size:
@@ -238,7 +248,7 @@ class Stage:
 
     def _begun(self, which: np.ndarray) -> None:
         """Takes note of episodes that have just begun."""
-        vector, rows = self.vector, self.fleet.rows
+        vector, rows = self.vector, self.vector_env.rows
         for seen, start in zip(self.seen, rows.start, strict=True):
             seen[which] = start[which]
         vector.episode[which] += 1
@@ -250,7 +260,7 @@ class Stage:
     def _prepare(self, which: np.ndarray) -> None:
         """Tells environments the seeds of their next episodes."""
         for row in which.tolist():
-            self.fleet.rows.seed[row] = self._seed_of(row, 1)
+            self.vector_env.rows.seed[row] = self._seed_of(row, 1)
 
     def _seed_of(self, row: int, ahead: int = 0) -> int:
         b, s = divmod(int(row), self.seeds)
@@ -264,8 +274,8 @@ class Stage:
     def _move(self, moving: Iterable[int]) -> list[Fault]:
         """These halves at once."""
         for h in moving:
-            self.fleet.start(h)
-        return [fault for h in moving for fault in self.fleet.wait(h)]
+            self.vector_env.start(h)
+        return [fault for h in moving for fault in self.vector_env.wait(h)]
 
     def _blank(self, steps: int) -> Record:
         """Room for a rollout: new each time, as the device may still read the last one's."""
@@ -273,21 +283,21 @@ class Stage:
         def room(like: np.ndarray) -> np.ndarray:
             return np.empty((steps, self.count, *like.shape[1:]), like.dtype)
 
-        rows = self.fleet.rows
-        sights = [Observation(*map(room, rows.led)) for _ in range(2)]
+        rows = self.vector_env.rows
+        sights = [Observation(*map(room, rows.next_observation)) for _ in range(2)]
         start, terminated, truncated, valid = (room(rows.terminated) for _ in range(4))
         return Record(
-            seen=sights[0],
+            observation=sights[0],
             start=start,
-            memory=(),
+            hidden_state=(),
             actions=(),
-            behaviour=(),
+            extras=(),
             rewards=room(rows.rewards),
             terminated=terminated,
             truncated=truncated,
             truncated_alone=room(rows.truncated_alone),
             valid=valid,
-            led=sights[1],
+            next_observation=sights[1],
         )
 
     def _shaped(self, record: Record) -> Record:
@@ -305,7 +315,8 @@ class Stage:
 
 
 _BY_ROW = (
-    "seen", "start", "rewards", "terminated", "truncated", "truncated_alone", "valid", "led",
+    "observation", "start", "rewards", "terminated", "truncated", "truncated_alone", "valid",
+    "next_observation",
 )  # fmt: skip
 
 

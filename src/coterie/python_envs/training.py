@@ -1,4 +1,4 @@
-"""Training on hosted environments, as the run's loop drives it: the counterpart of ``Lanes``."""
+"""Training on hosted environments, as the run's loop drives it: the counterpart of ``Devices``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxtyping import Array
 
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.bookkeeping import EVALUATION, WORDS, Restarts, Seconds
-from coterie.python_envs.evaluate import Arena, make_choose
+from coterie.python_envs.evaluate import Evaluator, make_choose
 from coterie.python_envs.record import Record, empty_vector, transitions
-from coterie.python_envs.rollout import Stage, halves
+from coterie.python_envs.rollout import Collector, halves
 from coterie.python_envs.settings import Hosting
-from coterie.python_envs.workers.pool import make_fleet
+from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits, rows_bytes
 from coterie.spec import Hosted, Observation
 from coterie.training.devices import stack
-from coterie.training.finite import Health, diagnose, examine, ill, without_replay
+from coterie.training.finite import FiniteChecks, any_failed, check_finite, failure, without_replay
 from coterie.training.loop import Paced
 from coterie.training.state import (
     TrainState,
@@ -88,13 +88,13 @@ class HostedProgram(Paced):
     def _act(
         self,
         policy: PyTree,
-        memory: Array,
+        hidden_state: Array,
         observations: Array,
         mask: Array,
         alive: Array,
         starts: Array,
         noise: PyTree,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
         at: Array,
     ) -> tuple[Any, Any, PyTree, Any]:
         """Chooses for b environments of one seed; ``at`` is (iteration, step, the first of b)."""
@@ -104,15 +104,17 @@ class HostedProgram(Paced):
         own = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x[at[0], at[1]], at[2], count), noise
         )
-        now = {name: value[at[0]] for name, value in clock.items()}
-        actions, memory, behaviour = self.algorithm.explore(policy, memory, seen, starts, own, now)
-        return game.own_actions(actions), actions, behaviour, memory
+        now = {name: value[at[0]] for name, value in schedules.items()}
+        actions, hidden_state, extras = self.algorithm.explore(
+            policy, hidden_state, seen, starts, own, now
+        )
+        return game.own_actions(actions), actions, extras, hidden_state
 
-    def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], Health, Array]:
+    def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], FiniteChecks, Array]:
         """All seeds' learners and losses, what was met, whether anything is not finite."""
         each = jax.vmap(self._learn, in_axes=(0, 0, 2, 1, None, None))
-        learner, losses, health = each(*given)
-        return learner, losses, health, ill(health)
+        learner, losses, checks = each(*given)
+        return learner, losses, checks, any_failed(checks)
 
     def _learn(
         self,
@@ -120,21 +122,21 @@ class HostedProgram(Paced):
         losses: dict[str, Array],
         record: Record,
         keys: Array,
-        clock: dict[str, Array],
+        schedules: dict[str, Array],
         i: Array,
-    ) -> tuple[PyTree, dict[str, Array], Health]:
-        now = {name: value[i] for name, value in clock.items()}
+    ) -> tuple[PyTree, dict[str, Array], FiniteChecks]:
+        now = {name: value[i] for name, value in schedules.items()}
         rollout = transitions(self.game, record)
         learner, more = self.algorithm.learn(self.game, learner, rollout, keys[i], now)
-        health = examine(self.algorithm, rollout, more, without_replay(learner))
-        return learner, add(losses, more), health
+        checks = check_finite(self.algorithm, rollout, more, without_replay(learner))
+        return learner, add(losses, more), checks
 
 
-class HostedLanes:
-    """A run's seeds as one lane whose environments are processes, not arrays.
+class HostedDevice:
+    """A run's seeds on one device, whose environments are processes, not arrays.
 
     The states' ``vector`` says where the environments are; ``init`` and ``place`` bring them
-    there, ``advance`` moves both. Methods are those of ``Lanes``.
+    there, ``advance`` moves both. Methods are those of ``Devices``.
 
     Args:
         seed: the first seed's number.
@@ -158,16 +160,20 @@ class HostedLanes:
         self.seconds = Seconds()
         self.restarts = Restarts(game.env.name, hosting.restarts)
         k = program.environments
-        self._judges = min(k, episodes * (1 + algorithm.stochastic))
+        self._evaluators = min(k, episodes * (1 + algorithm.stochastic))
         parts = halves(seeds, k)
         first = seeds * k
-        groups = [*parts, range(first, first + seeds * self._judges)]
-        self.fleet = make_fleet(game.env, groups, Limits(hosting.step_timeout), hosting.processes())
+        groups = [*parts, range(first, first + seeds * self._evaluators)]
+        self.vector_env = make_vector_env(
+            game.env, groups, Limits(hosting.step_timeout), hosting.processes()
+        )
         spec = game.players
         whole = algorithm.whole_episodes
-        self.stage = Stage(self.fleet, spec, seeds, k, seed, self.restarts, whole)
-        shape = (self._judges, seeds)
-        self.arena = Arena(self.fleet, len(parts), first, shape, program.choose, self.restarts)
+        self.collector = Collector(self.vector_env, spec, seeds, k, seed, self.restarts, whole)
+        shape = (self._evaluators, seeds)
+        self.evaluator = Evaluator(
+            self.vector_env, len(parts), first, shape, program.choose, self.restarts
+        )
 
     def template(self) -> States:
         return (self.program.template(),)
@@ -180,20 +186,20 @@ class HostedLanes:
     def init(self, seed: int) -> States:
         """The state before the first step; every environment begins its first episode."""
         state = self.program.init(seed)
-        self.stage.begin()
-        return (_with(state, vector=self.stage.vector),)
+        self.collector.begin()
+        return (_with(state, vector=self.collector.vector),)
 
     def place(self, states: States) -> States:
         """Replays the running episodes, so that environments are where the state says."""
         (state,) = states
-        if different := self.stage.replay(state.vector):
+        if different := self.collector.replay(state.vector):
             self.warn(
-                f"{different} of {self.stage.count} running episodes did not go the same way "
+                f"{different} of {self.collector.count} running episodes did not go the same way "
                 "again from their seed and actions: they start anew, so the resumed run is not "
                 "exactly the uninterrupted one"
             )
         device = jax.device_put(_with(state, vector=None))
-        return (_with(device, vector=self.stage.vector),)
+        return (_with(device, vector=self.collector.vector),)
 
     def advance(self, states: States, iteration: int, count: int) -> States:
         """``count`` rollouts, each followed by learning; at most the program's ``chunk``.
@@ -206,38 +212,46 @@ class HostedLanes:
         algorithm = program.algorithm
         self.seconds.start()
         iterations = iteration + np.arange(program.chunk, dtype=np.int64)
-        clock = jax.device_put(algorithm.clock(iterations))
+        schedules = jax.device_put(algorithm.schedules(iterations))
         keys, noise, learn_keys = program.draw(state.key)
         learner, losses = state.learner, state.losses
-        memory = np.moveaxis(np.asarray(state.memory), 0, 1)
+        hidden_state = np.moveaxis(np.asarray(state.hidden_state), 0, 1)
         for i in range(count):
             if algorithm.whole_episodes:
-                self.stage.restart()
+                self.collector.restart()
             policy = algorithm.policy(learner)
 
             def act(
-                t: int, first: int, seen: Observation, starts: Any, memory: Any, i=i, policy=policy
+                t: int,
+                first: int,
+                seen: Observation,
+                starts: Any,
+                hidden_state: Any,
+                i=i,
+                policy=policy,
             ):
                 at = np.array([i, t, first], np.int32)
-                return program.act(policy, memory, *seen[:3], starts, noise, clock, at)
+                return program.act(policy, hidden_state, *seen[:3], starts, noise, schedules, at)
 
-            record, memory = self.stage.collect(program.rollout_steps, memory, act, self.seconds)
-            learner, losses, health, wrong = program.learn(
-                learner, losses, record, learn_keys, clock, np.int32(i)
+            record, hidden_state = self.collector.collect(
+                program.rollout_steps, hidden_state, act, self.seconds
+            )
+            learner, losses, checks, wrong = program.learn(
+                learner, losses, record, learn_keys, schedules, np.int32(i)
             )
             if wrong:
                 step = (iteration + i + 1) * program.steps_per_iteration
-                raise diagnose(algorithm, program.game, health, learner, step)
+                raise failure(algorithm, program.game, checks, learner, step)
             self.seconds.spent("learning")
         state = _with(
             state,
             learner=learner,
             losses=losses,
-            memory=jnp.moveaxis(jnp.asarray(memory), 0, 1),
+            hidden_state=jnp.moveaxis(jnp.asarray(hidden_state), 0, 1),
             key=keys[count - 1],
-            vector=self.stage.vector,
+            vector=self.collector.vector,
         )
-        return (_with_totals(state, self.stage),)
+        return (_with_totals(state, self.collector),)
 
     def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
         """Plays the policies of all seeds; keeps those that are the best so far."""
@@ -246,7 +260,7 @@ class HostedLanes:
         policies = algorithm.policy(state.learner)
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(state.judge_key, point % 2**32)
         starts = [(EVALUATION, self.seed + k, point) for k in range(program.seeds)]
-        played = self.arena.play(policies, keys, starts, self.episodes, algorithm.stochastic)
+        played = self.evaluator.play(policies, keys, starts, self.episodes, algorithm.stochastic)
         score = jnp.asarray(chosen_score(played, algorithm.stochastic), jnp.float32)
         best = program.better_of(policies, score, words(point), state.best)
         return (_with(state, best=best),), played
@@ -269,7 +283,7 @@ class HostedLanes:
         self.restarts.used = int(tallies.get("restarts", 0))
 
     def close(self) -> None:
-        self.fleet.close()
+        self.vector_env.close()
 
 
 def _with(state: TrainState, **parts: Any) -> TrainState:
@@ -278,8 +292,8 @@ def _with(state: TrainState, **parts: Any) -> TrainState:
     return eqx.tree_at(old, state, list(parts.values()), is_leaf=lambda x: x is None)
 
 
-def _with_totals(state: TrainState, stage: Stage) -> TrainState:
+def _with_totals(state: TrainState, collector: Collector) -> TrainState:
     """The state, the episodes that ended added to its totals."""
-    more = [jnp.asarray(x, jnp.float32) for x in stage.clear_totals()]
+    more = [jnp.asarray(x, jnp.float32) for x in collector.clear_totals()]
     episodes = jax.tree.map(jnp.add, jax.tree.leaves(state.episodes), more)
     return eqx.tree_at(lambda s: jax.tree.leaves(s.episodes), state, episodes)

@@ -27,15 +27,15 @@ from coterie.settings import StepCount, fitted
 from coterie.spec import Reward
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import ABSENT_ONCE, identity, readable
-from coterie.storage.formats import check_resumable
+from coterie.storage.formats import FORMAT, check_resumable
 from coterie.storage.run_directory import RunDirectory
-from coterie.training.devices import Lanes
+from coterie.training.devices import Devices
 from coterie.training.loop import Paced
 from coterie.training.state import read_state
 from coterie.views.game import Game
 
 if TYPE_CHECKING:
-    from coterie.python_envs.training import HostedLanes
+    from coterie.python_envs.training import HostedDevice
 
 
 def train(
@@ -114,10 +114,10 @@ def train(
 def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -> Run:
     """Trains from the start, in a new run directory if there is to be one."""
     algorithm, game = plan.algorithm, plan.game
-    with make_lanes(algorithm, game, plan.config, report) as lanes:
+    with make_devices(algorithm, game, plan.config, report) as devices:
         note_session(plan.config, 0, here := place())
-        config = readable(plan.config | {"lanes": lanes.count})
-        check_memory(needed := lanes.bytes(), "lower --buffer-size, --hidden or --seeds")
+        config = readable(plan.config | {"lanes": devices.count})
+        check_memory(needed := devices.bytes(), "lower --buffer-size, --hidden or --seeds")
         check_episodes(game, config, algorithm.stochastic)
         if path is not None:
             check_restorable(config, algorithm)
@@ -128,8 +128,8 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -
             report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
-            loop = Loop(lanes, config, directory, environment, here, report)
-            return loop.run(lambda: lanes.init(config["seed"]), 0)
+            loop = Loop(devices, config, directory, environment, here, report)
+            return loop.run(lambda: devices.init(config["seed"]), 0)
 
 
 def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: Report) -> Run:
@@ -149,8 +149,8 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
         check_resumable(directory.path, config, directory.steps_done())
         if "hosting" in plan.config:
             config["hosting"]["workers"] = plan.config["hosting"]["workers"]
-        with make_lanes(algorithm, game, config, report) as lanes:
-            return _go_on(lanes, config, directory, environment, report, extended=False)
+        with make_devices(algorithm, game, config, report) as devices:
+            return _go_on(devices, config, directory, environment, report, extended=False)
 
 
 def _finished(
@@ -170,23 +170,23 @@ def _finished(
 
 
 @contextlib.contextmanager
-def make_lanes(
+def make_devices(
     algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
-) -> Iterator[Lanes | HostedLanes]:
+) -> Iterator[Devices | HostedDevice]:
     """What steps and learns, closed in the end: compiled, or with environments in processes."""
     hosting, seeds = hosting_of(config), config["seeds"]
     episodes = (ABSENT_ONCE | config)["evaluation_episodes"]
     if hosting:
-        from coterie.python_envs.training import HostedLanes
+        from coterie.python_envs.training import HostedDevice
 
         warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
-        lanes = HostedLanes(algorithm, game, seeds, config["seed"], episodes, hosting, warn)
+        devices = HostedDevice(algorithm, game, seeds, config["seed"], episodes, hosting, warn)
     else:
-        lanes = Lanes(algorithm, game, seeds, episodes, config.get("lanes"))
+        devices = Devices(algorithm, game, seeds, episodes, config.get("lanes"))
     try:
-        yield lanes
+        yield devices
     finally:
-        lanes.close()
+        devices.close()
 
 
 def resume(
@@ -238,12 +238,12 @@ def _resume(
     algorithm, game = restore(config, environment)
     if steps is not None:
         config["steps"] = steps
-    with make_lanes(algorithm, game, config, report) as lanes:
-        return _go_on(lanes, config, directory, environment, report, steps is not None)
+    with make_devices(algorithm, game, config, report) as devices:
+        return _go_on(devices, config, directory, environment, report, steps is not None)
 
 
 def _go_on(
-    lanes: Lanes | HostedLanes,
+    devices: Devices | HostedDevice,
     config: dict[str, Any],
     directory: RunDirectory,
     environment: Opened | None,
@@ -251,24 +251,25 @@ def _go_on(
     extended: bool,
 ) -> Run:
     """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
-    game, mode = lanes.program.game, lanes.program.algorithm.mode
-    check_memory(needed := lanes.bytes(), "free some, or resume on a larger machine")
+    game, mode = devices.program.game, devices.program.algorithm.mode
+    config["format"] = FORMAT  # of all that is written from now on
+    check_memory(needed := devices.bytes(), "free some, or resume on a larger machine")
     warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
     start, here = config | {"game": game, "mode": mode, "bytes": needed}, place()
     if directory.is_untrained():
         report("start", start)
         note_session(config, 0, here)
         directory.write_config(config)
-        loop = Loop(lanes, config, directory, environment, here, report)
-        return loop.run(lambda: lanes.init(config["seed"]), 0)
+        loop = Loop(devices, config, directory, environment, here, report)
+        return loop.run(lambda: devices.init(config["seed"]), 0)
     _, states, meta = checkpoints.latest(
         directory.path,
-        lanes.template(),
+        devices.template(),
         warn,
-        lambda step, meta: _misplaced(step, meta, lanes.program, identity(config)),
-        read_state(lanes.program.algorithm),
+        lambda step, meta: _misplaced(step, meta, devices.program, identity(config)),
+        read_state(devices.program.algorithm),
     )
-    made = lanes.program.iterations(config["steps"]) <= meta["iteration"]
+    made = devices.program.iterations(config["steps"]) <= meta["iteration"]
     # Asked in any case: what is damaged is named before it is written anew.
     evaluated = not config["final_episodes"] or directory.is_judged(warn)
     if made and (extended or evaluated):
@@ -283,9 +284,9 @@ def _go_on(
     directory.write_config(config)
     if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
         warn(problem)
-    loop = Loop(lanes, config, directory, environment, here, report, meta)
+    loop = Loop(devices, config, directory, environment, here, report, meta)
     # Read and placed states together would be twice the replay.
-    placed = lanes.place(states)
+    placed = devices.place(states)
     del states
     return loop.run(lambda: placed, meta["iteration"])
 

@@ -15,9 +15,9 @@ from coterie.runs.config import restore
 from coterie.runs.run import Run
 from coterie.storage import checkpoint, tree_files
 from coterie.storage.config_file import identity
-from coterie.storage.formats import FORMAT, format_of
+from coterie.storage.formats import RESUMED_BY, format_of, former_leaf
 from coterie.storage.run_directory import RunDirectory
-from coterie.training.devices import Lanes, stack
+from coterie.training.devices import Devices, stack
 from coterie.training.finite import without_replay
 from coterie.training.state import read_state
 from coterie.types import PyTree
@@ -63,9 +63,9 @@ def _learners(run: Run) -> PyTree:
     if run.learner is None:
         assert run.path is not None
         seeds, kept = run.config["seeds"], RunDirectory(run.path).learner
-        lanes = 1 if kept.is_file() else run.config["lanes"]
-        like = Lanes(algorithm_of(run), run.game, seeds, count=lanes).template()
-        former = format_of(run.config) < FORMAT
+        devices = 1 if kept.is_file() else run.config["lanes"]
+        like = Devices(algorithm_of(run), run.game, seeds, count=devices).template()
+        former = format_of(run.config) in RESUMED_BY
         if kept.is_file():
             read = read_former if former else tree_files.read_tree
             learner, meta = read(kept, without_replay(like[0].learner))
@@ -109,11 +109,11 @@ def read_former(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     def leaf(key_path: Any, wanted: Any) -> Any:
         if not hasattr(wanted, "shape"):
             return wanted
-        found = arrays.get(tree_files.leaf_name(key_path))
+        name = tree_files.leaf_name(key_path)
+        found = arrays.get(name, arrays.get(former_leaf(name)))
         if found is None or found.shape != wanted.shape[: found.ndim]:
             raise tree_files.CheckpointMismatch(
-                f"{path} is of a former version, and {tree_files.leaf_name(key_path)} cannot be "
-                "read from it"
+                f"{path} is of a former version, and {name} cannot be read from it"
             )
         more = wanted.shape[found.ndim :]
         return np.broadcast_to(found.reshape(found.shape + (1,) * len(more)), wanted.shape)

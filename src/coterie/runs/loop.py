@@ -22,13 +22,13 @@ from coterie.storage.config_file import identity
 from coterie.storage.evaluations import EvaluationFile
 from coterie.storage.files import seal
 from coterie.storage.run_directory import RunDirectory
-from coterie.training.devices import Lanes, States
+from coterie.training.devices import Devices, States
 from coterie.training.evaluate import return_metrics
 from coterie.training.finite import check_returns, without_replay
 from coterie.types import PyTree, tree_bytes
 
 if TYPE_CHECKING:
-    from coterie.python_envs.training import HostedLanes
+    from coterie.python_envs.training import HostedDevice
 
 
 LOG_POINTS, CHECKPOINTS = 100, 4
@@ -47,7 +47,7 @@ class Loop:
 
     def __init__(
         self,
-        lanes: Lanes | HostedLanes,
+        devices: Devices | HostedDevice,
         config: dict[str, Any],
         directory: RunDirectory | None,
         environment: Opened | None,
@@ -56,15 +56,15 @@ class Loop:
         meta: dict[str, Any] | None = None,
     ):
         self.environment, self.here = environment, here
-        self.lanes, self.program = lanes, lanes.program
+        self.devices, self.program = devices, devices.program
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
         self.seconds_before = self.clock = meta.get("seconds", 0.0)
-        lanes.go_on_from(meta.get("tallies", {}))
+        devices.go_on_from(meta.get("tallies", {}))
         self.evaluations = EvaluationFile(
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
-        self.total = lanes.program.iterations(config["steps"])
+        self.total = devices.program.iterations(config["steps"])
         self.stop = False
         self.patience = 1
         self.saved_at = self.seconds_before
@@ -105,7 +105,7 @@ class Loop:
             count = min(self.program.chunk, self.patience, until - iteration)
             begun = time.perf_counter()
             try:
-                state = self.lanes.advance(state, iteration, count)
+                state = self.devices.advance(state, iteration, count)
             except NotFinite as bad:
                 raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
             iteration += count
@@ -115,7 +115,7 @@ class Loop:
                 {
                     "env_steps": self._steps(iteration),
                     "seconds": self._seconds(),
-                    **self.lanes.tallies(),
+                    **self.devices.tallies(),
                     **self.last,
                 },
             )
@@ -138,10 +138,10 @@ class Loop:
 
     def _log(self, state: States, iteration: int) -> States:
         agents = self.program.game.players.agents
-        episodes, losses = self.lanes.gather(state, lambda s: (s.episodes, s.losses))
+        episodes, losses = self.devices.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / max(seconds, 1e-9)
-        scheduled, lines = self.program.algorithm.scheduled(max(iteration - 1, 0)), []
+        scheduled, lines = self.program.algorithm.logged_schedules(max(iteration - 1, 0)), []
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
             if (count := float(episodes.count[k])) > 0:
@@ -157,17 +157,17 @@ class Loop:
                 "seconds": seconds,
                 "steps_per_second": rate,
                 "steps_per_second_total": rate * self.config["seeds"],
-                **self.lanes.tallies(),
+                **self.devices.tallies(),
             }
             lines.append(line)
         if self.directory:
             self.directory.log(lines)
         self._note("train", lines)
-        return self.lanes.clear_totals(state)
+        return self.devices.clear_totals(state)
 
     def _evaluate(self, state: States, iteration: int) -> States:
         agents = self.program.game.players.agents
-        state, played = self.lanes.evaluate(state, iteration)
+        state, played = self.devices.evaluate(state, iteration)
         steps, lines = self._steps(iteration), []
         returns, lengths = played[self._prefix]
         for k in range(self.config["seeds"]):
@@ -205,7 +205,7 @@ class Loop:
     ) -> tuple[dict[str, PyTree], dict[str, list[int]]]:
         """Best and last policies [S, ...], and [S] the environment steps each was trained for."""
         algorithm = self.program.algorithm
-        last, best = self.lanes.gather(state, lambda s: (algorithm.policy(s.learner), s.best))
+        last, best = self.devices.gather(state, lambda s: (algorithm.policy(s.learner), s.best))
         low, high = best.iteration.astype(np.int64).T
         found = low + (high << 32)
         none = found == 0  # nothing trained was evaluated yet
@@ -243,7 +243,7 @@ class Loop:
             "log_digest": digest,
             "log_lines": self.directory.logged,
             "evaluations": self.evaluations.content,
-            "tallies": self.lanes.tallies(),
+            "tallies": self.devices.tallies(),
             **self.here,
         }
         self.report("saving", meta)
@@ -261,7 +261,7 @@ class Loop:
             raise self._interrupted(state, iteration)
         algorithm = self.program.algorithm
         policies, steps = self._policies(state, iteration)
-        learner = self.lanes.gather(state, lambda s: without_replay(s.learner))
+        learner = self.devices.gather(state, lambda s: without_replay(s.learner))
         path = self.directory.path if self.directory else None
         run = Run(
             self.config, self.program.game, policies, path, self._steps(iteration),

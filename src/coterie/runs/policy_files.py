@@ -46,7 +46,7 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
         "action_counts": list(spec.action_counts),
         "network_of_agent": list(policy.index),
         "hidden": list(policy.hidden),
-        "recurrent": policy.memory_size > 0,
+        "recurrent": policy.hidden_size > 0,
         "activation": policy.activation,
         "joint": game.joint,
         "stochastic": algorithm.stochastic,

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from coterie.errors import UsageError
+from coterie.former import former_arguments, former_attribute
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act
 from coterie.runs.policy_files import default_policy, load_policy
@@ -50,14 +51,17 @@ class Team:
         self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
         self._act = jax.jit(self._choose)
 
-    def initial_memory(self) -> Float[Array, "N H"]:
-        """Memory before the first observation; give it anew at every episode's start."""
-        return self.policy.initial_memory()
+    def initial_hidden_state(self) -> Float[Array, "N H"]:
+        """Hidden state before the first observation; give it anew at every episode's start."""
+        return self.policy.initial_hidden_state()
 
+    initial_memory = former_attribute("initial_memory", "initial_hidden_state")
+
+    @former_arguments(memory="hidden_state")
     def act(
         self,
         observations: Any,
-        memory: Any,
+        hidden_state: Any,
         action_masks: Any = None,
         key: PRNGKey | None = None,
     ) -> tuple[Any, Any]:
@@ -68,12 +72,13 @@ class Team:
 
         Args:
             observations: one vector per agent, as a list or as a dict by agent name.
-            memory: what the last call returned, or ``initial_memory()``.
+            hidden_state: what the last call returned, or ``initial_hidden_state()``.
             action_masks: legal actions per agent in the same form; all are legal without it.
             key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
-            the actions in the form of the observations (list of int, or dict), and the memory.
+            the actions in the form of the observations (list of int, or dict), and the hidden
+            state after them.
         """
         named = isinstance(observations, Mapping)
         rows = self._rows(observations, "observations")
@@ -94,9 +99,9 @@ class Team:
                 masks[i, : len(row)] = row
         if key is not None and not self.stochastic:
             raise UsageError("this team acts by values, there is nothing to draw from: no key")
-        actions, memory = self._act(memory, padded, masks, key)
+        actions, hidden_state = self._act(hidden_state, padded, masks, key)
         chosen = np.asarray(actions).tolist()
-        return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), memory
+        return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state
 
     def _rows(self, given: Any, word: str) -> list[np.ndarray]:
         if isinstance(given, Mapping):
@@ -110,14 +115,16 @@ class Team:
             raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
         return [np.asarray(row, np.float32) for row in given]
 
-    def _choose(self, memory: Any, observations: Any, mask: Any, key: Any) -> tuple[Array, Array]:
+    def _choose(
+        self, hidden_state: Any, observations: Any, mask: Any, key: Any
+    ) -> tuple[Array, Array]:
         n = len(self.policy.index)
         team = JointView(self._spec) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)
         noise = None if key is None else jax.random.uniform(key, (n,))
-        actions, memory, _ = act(self.policy, memory, observations, mask, noise)
-        return (team.split(actions) if team else actions), memory
+        actions, hidden_state, _ = act(self.policy, hidden_state, observations, mask, noise)
+        return (team.split(actions) if team else actions), hidden_state
 
 
 def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:

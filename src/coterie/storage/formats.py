@@ -9,10 +9,18 @@ from typing import Any
 
 from coterie.errors import UsageError
 
-FORMAT = 2
+FORMAT = 3
 """The format of runs that this version writes; a run that does not name its format has 1."""
 RESUMED_BY = {1: "0.1.0"}
-"""The last version that can resume runs of a former format."""
+"""Formats whose runs this version cannot resume, and the last version that can."""
+FORMER_LEAVES = {
+    "hidden_state": "memory",
+    "extras": "behaviour",
+    "time_step": "shown",
+    "start": "fresh",
+    "sampled": "drawn",
+}
+"""Parts of the names of a checkpoint's leaves that had another name up to format 2."""
 FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {
     "standardise_rewards": ("reward_scaling", {True: "standardise", False: "none"}),
 }
@@ -31,6 +39,11 @@ def refuse_former(names: Iterable[str]) -> None:
         if replacement := FORMER_SETTINGS.get(name):
             values = ", ".join(f"{now} for {then}" for then, now in replacement[1].items())
             raise UsageError(f"{name} is now {replacement[0]}" + (f": {values}" if values else ""))
+
+
+def former_leaf(name: str) -> str:
+    """The name that a leaf had up to format 2."""
+    return "/".join(FORMER_LEAVES.get(part, part) for part in name.split("/"))
 
 
 def format_of(config: dict[str, Any]) -> int:
@@ -57,7 +70,7 @@ def check_resumable(path: Path, config: dict[str, Any], done: int) -> None:
         done: environment steps that each seed has made.
     """
     number = format_of(config)
-    if number == FORMAT:
+    if number not in RESUMED_BY:
         return
     if done >= config["steps"]:
         raise UsageError(
@@ -83,7 +96,7 @@ def present_settings(
         UsageError: the run's own format does not have such a setting.
     """
     fields = {field.name for field in dataclasses.fields(cls)}
-    former = format_of(config) < FORMAT
+    former = format_of(config) in RESUMED_BY
     present = {}
     for stored_name, stored_value in stored.items():
         name, value = _present(stored_name, stored_value) if former else (stored_name, stored_value)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coterie.storage.files import opened, replacing
+from coterie.storage.formats import former_leaf
 from coterie.types import PyTree
 
 _DTYPES = {
@@ -136,6 +137,7 @@ def read_tree(
     wanted = _array_leaves(like)
     with reading(path) as file:
         layout, start = read_layout(path, file)
+        layout = _under_present_names(layout, wanted)
         absent = {n for n in wanted if n not in layout.tensors and optional(n)}
         _match(path, layout, {n: leaf for n, leaf in wanted.items() if n not in absent})
 
@@ -151,6 +153,15 @@ def read_tree(
 
         tree = jax.tree_util.tree_map_with_path(restore, like)
     return tree, layout.meta
+
+
+def _under_present_names(layout: _Layout, wanted: Iterable[str]) -> _Layout:
+    """The layout with the present names of leaves that a former format called otherwise."""
+    present = {former_leaf(name): name for name in wanted if name not in layout.tensors}
+    return layout._replace(
+        tensors={present.get(name, name): tensor for name, tensor in layout.tensors.items()},
+        keys={present.get(name, name): impl for name, impl in layout.keys.items()},
+    )
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

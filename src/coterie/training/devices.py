@@ -45,8 +45,8 @@ def one_core_per_seed(seeds: int, hosted: bool = False) -> None:
             jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-class Lanes:
-    """A run's seeds as lanes, each a ``Program`` on its device; states are a tuple, one a lane."""
+class Devices:
+    """A run's seeds spread over devices, each with a ``Program``; states are a tuple, one each."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Lanes:
         episodes: int = 32,
         count: int | None = None,
     ):
-        self.devices = jax.local_devices()
-        self.count = count or (seeds if len(self.devices) > 1 else 1)
+        self._local = jax.local_devices()
+        self.count = count or (seeds if len(self._local) > 1 else 1)
         self.program = Program(algorithm, game, seeds // self.count, episodes)
-        self.pool = ThreadPoolExecutor(min(self.count, len(self.devices)))
+        self.pool = ThreadPoolExecutor(min(self.count, len(self._local)))
 
     def template(self) -> States:
         """Shapes and types of the states; nothing is allocated."""
@@ -72,28 +72,28 @@ class Lanes:
     def init(self, seed: int) -> States:
         """The states before the first step; seeds are ``seed``, ``seed + 1``, ..."""
 
-        def one(lane: int) -> TrainState:
-            with jax.default_device(self._device(lane)):
-                return self._placed(self.program.init(seed + lane), lane)
+        def one(index: int) -> TrainState:
+            with jax.default_device(self._device(index)):
+                return self._placed(self.program.init(seed + index), index)
 
         return tuple(self.pool.map(one, range(self.count)))
 
     def place(self, states: States) -> States:
-        """Every state on its lane's device."""
-        return tuple(self._placed(state, lane) for lane, state in enumerate(states))
+        """Every state on its device."""
+        return tuple(self._placed(state, index) for index, state in enumerate(states))
 
     def advance(self, states: States, iteration: int, count: int) -> States:
-        """``Program.advance`` in every lane at once; returns when all are done.
+        """``Program.advance`` on every device at once; returns when all are done.
 
         Raises:
-            NotFinite: a number was not, in one of the seeds, counted from 0 over all lanes.
+            NotFinite: a number was not, in one of the seeds, counted from 0 over all devices.
         """
 
-        def one(lane: int) -> TrainState:
+        def one(index: int) -> TrainState:
             try:
-                state = self.program.advance(states[lane], iteration, count)
+                state = self.program.advance(states[index], iteration, count)
             except NotFinite as bad:
-                seed = lane * self.program.seeds + bad.seed
+                seed = index * self.program.seeds + bad.seed
                 raise NotFinite(bad.what, seed, bad.step) from None
             jax.block_until_ready(state.episodes)
             return state
@@ -101,7 +101,7 @@ class Lanes:
         return tuple(self.pool.map(one, range(self.count)))
 
     def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
-        """``Program.evaluate`` in every lane: the states, and what was played in all seeds."""
+        """``Program.evaluate`` on every device: the states, and what was played in all seeds."""
         done = list(self.pool.map(lambda s: self.program.evaluate(s, point), states))
         return tuple(state for state, _ in done), stack([played for _, played in done])
 
@@ -124,13 +124,13 @@ class Lanes:
         """Ends the threads."""
         self.pool.shutdown()
 
-    def _device(self, lane: int) -> Any:
-        return self.devices[lane % len(self.devices)]
+    def _device(self, index: int) -> Any:
+        return self._local[index % len(self._local)]
 
-    def _placed(self, state: TrainState, lane: int) -> TrainState:
-        return jax.device_put(state, self._device(lane))
+    def _placed(self, state: TrainState, index: int) -> TrainState:
+        return jax.device_put(state, self._device(index))
 
 
 def stack(parts: list[PyTree]) -> PyTree:
-    """Trees with a leading axis of seeds, one a lane, joined along it as NumPy arrays."""
+    """Trees with a leading axis of seeds, one a device, joined along it as NumPy arrays."""
     return jax.tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x]), *parts)

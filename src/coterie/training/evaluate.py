@@ -66,12 +66,12 @@ def play_watched(
         return (t < limit) & ~jnp.all(over)
 
     def step(carry: Any) -> Any:
-        t, state, shown, memory, over, returns, lengths, notes = carry
+        t, state, shown, hidden_state, over, returns, lengths, notes = carry
         noise = None
         if sampled is not None:
             noise = jax.random.uniform(jax.random.fold_in(draw_key, t), (episodes, n))
-        actions, memory, _ = act(
-            policy, memory, shown.observations, shown.action_mask, noise, sampled=sampled
+        actions, hidden_state, _ = act(
+            policy, hidden_state, shown.observations, shown.action_mask, noise, sampled=sampled
         )
         if watch is not None:
             actions, notes = watch(t, state, actions, ~over, notes)
@@ -80,14 +80,14 @@ def play_watched(
         live = ~over
         returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
         over = over | shown.terminated | shown.truncated
-        return t + 1, state, shown.onward(), memory, over, returns, lengths + live, notes
+        return t + 1, state, shown.onward(), hidden_state, over, returns, lengths + live, notes
 
-    memory = policy.initial_memory(episodes)
+    hidden_state = policy.initial_hidden_state(episodes)
     start = (
         0,
         state,
         shown,
-        memory,
+        hidden_state,
         jnp.zeros(episodes, bool),
         jnp.zeros((episodes, game.players.n_agents)),
         jnp.zeros(episodes),

@@ -16,7 +16,7 @@ from coterie.types import PyTree, Transition
 from coterie.views.game import Game
 
 
-class Health(eqx.Module):
+class FiniteChecks(eqx.Module):
     """Where one iteration of one seed met a number that is not finite.
 
     Attributes:
@@ -32,10 +32,10 @@ class Health(eqx.Module):
     parameters: Bool[Array, "*S"]
 
 
-def good(algorithm: Algorithm, game: Game) -> Health:
-    """What ``examine`` says where all is well."""
+def passed(algorithm: Algorithm, game: Game) -> FiniteChecks:
+    """What ``check_finite`` says where every check passes."""
     no = jnp.zeros((), bool)
-    return Health(
+    return FiniteChecks(
         observations=jnp.zeros(game.spec.n_agents, bool),
         central=no,
         rewards=jnp.zeros(game.players.n_agents, bool),
@@ -44,16 +44,16 @@ def good(algorithm: Algorithm, game: Game) -> Health:
     )
 
 
-def examine(
+def check_finite(
     algorithm: Algorithm, rollout: Transition, losses: dict[str, Array], parameters: PyTree
-) -> Health:
+) -> FiniteChecks:
     """Looks at all that an iteration saw, and at what it learned.
 
     A gradient that is not finite makes a parameter that is not, in the same update; biases stand
     for all of them. What a dead agent sees or is paid has been made finite before (``views.game``).
     """
     seen = rollout.observations + rollout.next_observations
-    return Health(
+    return FiniteChecks(
         observations=jnp.any(~jnp.isfinite(seen), axis=(0, 1, -1)),
         central=~(finite(rollout.central) & finite(rollout.next_central)),
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
@@ -83,9 +83,9 @@ def finite(tree: PyTree) -> Bool[Array, ""]:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
-def ill(health: Health) -> Bool[Array, ""]:
-    """Whether anything is wrong, in any seed."""
-    return jnp.any(jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(health)]))
+def any_failed(checks: FiniteChecks) -> Bool[Array, ""]:
+    """Whether any check failed, in any seed."""
+    return jnp.any(jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(checks)]))
 
 
 def without_replay(learner: PyTree) -> PyTree:
@@ -95,19 +95,19 @@ def without_replay(learner: PyTree) -> PyTree:
     return eqx.tree_at(lambda part: part.replay, learner, None)
 
 
-def diagnose(
-    algorithm: Algorithm, game: Game, health: Health, learner: PyTree, step: int
+def failure(
+    algorithm: Algorithm, game: Game, checks: FiniteChecks, learner: PyTree, step: int
 ) -> NotFinite:
     """The first thing wrong, in the order in which one follows from another.
 
     Args:
-        health, learner: of all seeds [S, ...].
+        checks, learner: of all seeds [S, ...].
         step: of every seed.
     """
-    health = jax.tree.map(np.asarray, health)
-    flags = np.stack([x.reshape(len(x), -1).any(1) for x in jax.tree.leaves(health)])
+    checks = jax.tree.map(np.asarray, checks)
+    flags = np.stack([x.reshape(len(x), -1).any(1) for x in jax.tree.leaves(checks)])
     seed = int(flags.any(0).argmax())
-    one = jax.tree.map(lambda x: x[seed], health)
+    one = jax.tree.map(lambda x: x[seed], checks)
     what = "a number"
     if one.observations.any():
         what = f"the observation of {_names(game.spec.agents, one.observations)}"

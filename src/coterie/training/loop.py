@@ -2,7 +2,7 @@
 
 ``iterate`` is the whole of training: act for a rollout, learn from it. Everything that changes is
 in ``TrainState``; everything that depends on time alone (ε, where replay is written, how many
-updates are due) comes in as ``clock``, made on the host for a chunk of iterations at once.
+updates are due) comes in as ``schedules``, made on the host for a chunk of iterations at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from jaxtyping import Array, Key
 
 from coterie.learners.contract import Algorithm
 from coterie.training.evaluate import play_both
-from coterie.training.finite import Health, diagnose, examine, finite, good, ill, without_replay
+from coterie.training.finite import (
+    FiniteChecks,
+    any_failed,
+    check_finite,
+    failure,
+    finite,
+    passed,
+    without_replay,
+)
 from coterie.training.rollout import scan_rollout
 from coterie.training.state import TrainState, add, better_of, chosen_score, init, words
 from coterie.types import tree_bytes
@@ -31,25 +39,31 @@ CHUNK_STEPS = 16_384
 
 
 def iterate(
-    algorithm: Algorithm, game: Game, state: TrainState, clock: dict[str, Array]
-) -> tuple[TrainState, Health]:
+    algorithm: Algorithm, game: Game, state: TrainState, schedules: dict[str, Array]
+) -> tuple[TrainState, FiniteChecks]:
     """Acts for one rollout and learns from it; says whether all numbers were finite."""
     next_key, act_key, learn_key = jax.random.split(state.key, 3)
-    vector, memory, rollout, episodes = scan_rollout(
-        algorithm, game, algorithm.policy(state.learner), state.vector, state.memory, act_key, clock
+    vector, hidden_state, rollout, episodes = scan_rollout(
+        algorithm,
+        game,
+        algorithm.policy(state.learner),
+        state.vector,
+        state.hidden_state,
+        act_key,
+        schedules,
     )
-    learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, clock)
-    health = examine(algorithm, rollout, losses, algorithm.parameters(learner))
+    learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, schedules)
+    checks = check_finite(algorithm, rollout, losses, algorithm.parameters(learner))
     state = dataclasses.replace(
         state,
         learner=learner,
         vector=vector,
-        memory=memory,
+        hidden_state=hidden_state,
         key=next_key,
         episodes=add(state.episodes, episodes),
         losses=add(state.losses, losses),
     )
-    return state, health
+    return state, checks
 
 
 class Paced(abc.ABC):
@@ -82,7 +96,7 @@ class Paced(abc.ABC):
         """Shapes and types of the state; little or nothing is allocated."""
 
     def bytes(self) -> int:
-        """Memory of the whole state, known before it is allocated."""
+        """Hidden state of the whole state, known before it is allocated."""
         return tree_bytes(self.template())
 
 
@@ -117,16 +131,16 @@ class Program(Paced):
         Raises:
             NotFinite: a number was not; nothing was learned after that, and the state is gone.
         """
-        clock = self.algorithm.clock(iteration + np.arange(self.chunk, dtype=np.int64))
-        state, done, health, wrong = self._advance(state, clock, np.int32(count))
+        schedules = self.algorithm.schedules(iteration + np.arange(self.chunk, dtype=np.int64))
+        state, done, checks, wrong = self._advance(state, schedules, np.int32(count))
         if wrong:
             step = (iteration + int(done)) * self.steps_per_iteration
-            raise diagnose(self.algorithm, self.game, health, state.learner, step)
+            raise failure(self.algorithm, self.game, checks, state.learner, step)
         return state
 
     def _run_chunk(
-        self, state: TrainState, clock: dict[str, Array], count: Array
-    ) -> tuple[TrainState, Array, Health, Array]:
+        self, state: TrainState, schedules: dict[str, Array], count: Array
+    ) -> tuple[TrainState, Array, FiniteChecks, Array]:
         """Iterates until the count is reached or a number is not finite.
 
         Returns: the states, iterations made, what the last one met, whether anything is wrong.
@@ -136,23 +150,23 @@ class Program(Paced):
             in_axes=(0, None),
             axis_name=SEED_AXIS,
         )
-        well = jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (self.seeds, *x.shape)), good(self.algorithm, self.game)
+        passing = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (self.seeds, *x.shape)), passed(self.algorithm, self.game)
         )
 
         def going(carry: Any) -> Array:
-            i, _, health = carry
-            return (i < count) & ~ill(health)
+            i, _, checks = carry
+            return (i < count) & ~any_failed(checks)
 
         def one(carry: Any) -> Any:
             i, state, _ = carry
-            return i + 1, *step(state, {k: v[i] for k, v in clock.items()})
+            return i + 1, *step(state, {k: v[i] for k, v in schedules.items()})
 
-        done, state, health = jax.lax.while_loop(going, one, (jnp.int32(0), state, well))
+        done, state, checks = jax.lax.while_loop(going, one, (jnp.int32(0), state, passing))
         # Whatever else a learner holds shows at the latest here.
         rest = ~jax.vmap(finite)(without_replay(state.learner))
-        health = eqx.tree_at(lambda h: h.parameters, health, health.parameters | rest)
-        return state, done, health, ill(health)
+        checks = eqx.tree_at(lambda h: h.parameters, checks, checks.parameters | rest)
+        return state, done, checks, any_failed(checks)
 
     def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
         """Plays the policy after iteration ``point``; keeps it where it is the best so far.

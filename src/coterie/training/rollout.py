@@ -31,14 +31,14 @@ def scan_rollout(
     game: Game,
     policy: PerAgent,
     vector: VectorState,
-    memory: Float[Array, "B N H"],
+    hidden_state: Float[Array, "B N H"],
     key: PRNGKey,
-    clock: dict[str, Array],
+    schedules: dict[str, Array],
 ) -> tuple[VectorState, Float[Array, "B N H"], Transition, Episodes]:
     """Acts for T steps in all K environments, exploring.
 
     Returns:
-        the environments and the memory to go on from, the transitions [T, B, ...], and the
+        the environments and the hidden state to go on from, the transitions [T, B, ...], and the
         totals of the episodes that ended on the way.
     """
     steps, environments = algorithm.rollout_shape()
@@ -53,35 +53,39 @@ def scan_rollout(
         vector = restart(game, vector, pool)
 
     def advance(carry, xs):
-        vector, memory, counting = carry
+        vector, hidden_state, counting = carry
         noise, keys = xs
-        seen, fresh = vector.shown.observation, vector.fresh
-        actions, after, behaviour = algorithm.explore(policy, memory, seen, fresh, noise, clock)
-        vector, led_to = step_vector(game, vector, pool, keys, actions)
+        seen, start = vector.time_step.observation, vector.start
+        actions, after, extras = algorithm.explore(
+            policy, hidden_state, seen, start, noise, schedules
+        )
+        vector, next_step = step_vector(game, vector, pool, keys, actions)
         step = transition(
             seen,
-            led_to.led_to,
-            memory=memory,
-            start=fresh,
+            next_step.next_observation,
+            hidden_state=hidden_state,
+            start=start,
             actions=actions,
-            behaviour=behaviour,
-            rewards=led_to.rewards,
-            terminated=led_to.terminated,
-            truncated=led_to.truncated,
-            truncated_alone=led_to.truncated_alone,
+            extras=extras,
+            rewards=next_step.rewards,
+            terminated=next_step.terminated,
+            truncated=next_step.truncated,
+            truncated_alone=next_step.truncated_alone,
         )
-        totals = totals_of(vector, vector.fresh & counting)
+        totals = totals_of(vector, vector.start & counting)
         if algorithm.whole_episodes:
-            counting = counting & ~vector.fresh
+            counting = counting & ~vector.start
         return (vector, after, counting), (step, totals)
 
-    carry = (vector, memory, jnp.ones(environments, bool))
-    (vector, memory, counting), (rollout, each) = jax.lax.scan(advance, carry, (noise, step_keys))
+    carry = (vector, hidden_state, jnp.ones(environments, bool))
+    (vector, hidden_state, counting), (rollout, each) = jax.lax.scan(
+        advance, carry, (noise, step_keys)
+    )
     totals = jax.tree.map(lambda x: x.sum(0), each)
     if algorithm.whole_episodes:
         totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting))
     vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
-    return vector, memory, rollout, totals
+    return vector, hidden_state, rollout, totals
 
 
 def totals_of(vector: VectorState, which: Bool[Array, " B"]) -> Episodes:

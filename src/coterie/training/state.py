@@ -41,7 +41,7 @@ class TrainState(eqx.Module):
         learner: parameters, targets, optimiser, replay, normalisers.
         vector: the K environments and their prepared starts; for hosted environments what it
             takes to bring them to the same states again (``python_envs.record.HostedVector``).
-        memory: [B, N, H] recurrent memory of acting.
+        hidden_state: [B, N, H] hidden state of acting.
         key, judge_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log; diagnostics are among the losses.
         best: the best evaluated policy.
@@ -49,7 +49,7 @@ class TrainState(eqx.Module):
 
     learner: PyTree
     vector: Any
-    memory: Float[Array, "B N H"]
+    hidden_state: Float[Array, "B N H"]
     key: PRNGKey
     judge_key: PRNGKey
     episodes: Episodes
@@ -74,7 +74,7 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
     state = TrainState(
         learner=learner,
         vector=None,
-        memory=policy.initial_memory(algorithm.rollout_shape()[1]),
+        hidden_state=policy.initial_hidden_state(algorithm.rollout_shape()[1]),
         key=run_key,
         judge_key=judge_key,
         episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),

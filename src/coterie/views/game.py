@@ -160,13 +160,13 @@ class Game:
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
     ) -> tuple[GameState, TimeStep]:
         """One step; at the time limit an episode that is not over is truncated."""
-        env_state, led_to = self.native.step(key, state.env, self.own_actions(actions))
+        env_state, next_step = self.native.step(key, state.env, self.own_actions(actions))
         t = state.t + 1
         everybody = jnp.ones(self.players.n_agents, bool)
         before = everybody if state.alive is None else state.alive
-        self._check(led_to)
-        led_to = ends_of(led_to, before)
-        shown = self._complete(led_to)
+        self._check(next_step)
+        next_step = ends_of(next_step, before)
+        shown = self._complete(next_step)
         if self.players.time_limit is not None:
             cut = (t >= self.players.time_limit) | shown.truncated
             shown = dataclasses.replace(shown, truncated=cut & ~shown.terminated)
@@ -175,7 +175,7 @@ class Game:
         # What is paid to the dead counts for the team, but it need not be a number.
         counts = before | jnp.isfinite(shown.rewards)
         shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
-        return GameState(env_state, t, led_to.alive), shown
+        return GameState(env_state, t, next_step.alive), shown
 
     def trace(self) -> None:
         """Goes through a reset and a step without computing: wrong shapes are found here."""

@@ -23,7 +23,7 @@ from coterie.python_envs.adapters.environment import HostedEnvironment
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
-from coterie.python_envs.check.observations import Held, Stray, rounded, strays
+from coterie.python_envs.check.observations import Held, OutsideSpace, outside_space, rounded
 from coterie.python_envs.probe import random_actions
 from coterie.python_envs.process import undisturbed
 from coterie.spec import EnvSpec, TimeStep
@@ -299,13 +299,13 @@ class _Session:
         for i in np.flatnonzero(shown.alive).tolist():
             if raw.observations[i] is not None:
                 inner, _ = env.sights[i].split(raw.observations[i])
-                for stray in strays(env.sights[i].space, inner):
-                    self._add_stray(stray, step, env.spec.agents[i])
-        for stray in rounded(np.asarray(env.stated), "the state"):
-            self._add_stray(stray, step)
+                for outside in outside_space(env.sights[i].space, inner):
+                    self._add_outside(outside, step, env.spec.agents[i])
+        for outside in rounded(np.asarray(env.stated), "the state"):
+            self._add_outside(outside, step)
 
-    def _add_stray(self, stray: Stray, step: int, agent: str | None = None) -> None:
-        self.add(stray.sentence, agent, step, stray.violation, stray.field)
+    def _add_outside(self, outside: OutsideSpace, step: int, agent: str | None = None) -> None:
+        self.add(outside.sentence, agent, step, outside.violation, outside.field)
 
 
 def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How observations stray from what was promised, though they fit into vectors."""
+"""Observations outside their declared space, though they fit into vectors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _arrays(seen: Any) -> Iterator[np.ndarray]:
             yield from _arrays(part)
 
 
-class Stray(NamedTuple):
-    """How an observation strays from its space.
+class OutsideSpace(NamedTuple):
+    """Where an observation lies outside its space.
 
     Attributes:
         sentence: what is wrong and what to change.
@@ -48,29 +48,29 @@ class Stray(NamedTuple):
     field: str = ""
 
 
-def strays(space: Any, seen: Any, word: str = "the observation") -> Iterator[Stray]:
-    """How an observation strays from its space.
+def outside_space(space: Any, seen: Any, word: str = "the observation") -> Iterator[OutsideSpace]:
+    """Where an observation lies outside its space.
 
     What has no place in a vector at all is found when it is written into one.
     """
     spaces = gymnasium().spaces
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
-            yield from strays(part, seen[key], f"{word}'s {key!r}")
+            yield from outside_space(part, seen[key], f"{word}'s {key!r}")
     elif isinstance(space, spaces.Tuple):
         for k, (part, own) in enumerate(zip(space.spaces, seen, strict=False)):
-            yield from strays(part, own, f"{word}, part {k},")
+            yield from outside_space(part, own, f"{word}, part {k},")
     elif isinstance(space, spaces.Box):
-        yield from _strays_from_box(space, np.asarray(seen), word)
+        yield from _outside_box(space, np.asarray(seen), word)
 
 
-def _strays_from_box(space: Any, given: np.ndarray, word: str) -> Iterator[Stray]:
+def _outside_box(space: Any, given: np.ndarray, word: str) -> Iterator[OutsideSpace]:
     if given.dtype != space.dtype:
         harmless = np.can_cast(given.dtype, space.dtype, "same_kind")
         sentence = f"{word} is {given.dtype} where its space is {space.dtype}; make them agree"
         if harmless:
             sentence += " (Coterie casts it, others may not)"
-        yield Stray(sentence, not harmless, word)
+        yield OutsideSpace(sentence, not harmless, word)
     outside = (given < space.low) | (given > space.high)
     if outside.any():
         where = _first(outside)
@@ -79,11 +79,11 @@ def _strays_from_box(space: Any, given: np.ndarray, word: str) -> Iterator[Stray
             f"{word} holds {value:g} at index {list(where)}, outside its space, which "
             f"goes from {low:g} to {high:g} there; clip it, or widen the space"
         )
-        yield Stray(sentence, True, word)
+        yield OutsideSpace(sentence, True, word)
     yield from rounded(given, word)
 
 
-def rounded(given: np.ndarray, word: str) -> Iterator[Stray]:
+def rounded(given: np.ndarray, word: str) -> Iterator[OutsideSpace]:
     """Numbers that become others as 32-bit floats, which is what is learned from.
 
     A violation where they are integers: such numbers mean something each. Of larger floats only
@@ -106,7 +106,7 @@ def rounded(given: np.ndarray, word: str) -> Iterator[Stray]:
             "floats that are learned from; scale it, count it from a nearer zero, or give it "
             "in parts"
         )
-        yield Stray(sentence, given.dtype.kind in "iu", word)
+        yield OutsideSpace(sentence, given.dtype.kind in "iu", word)
 
 
 _WHOLE = 2**24

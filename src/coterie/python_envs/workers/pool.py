@@ -1,8 +1,8 @@
 """Many Python environments stepped together, in this process or spread over worker processes.
 
-Environments are rows of arrays (``Rows``); a fleet divides them into groups. ``start(group)`` has
-the environments of a group carry out their commands, ``wait(group)`` returns when they have: in
-between the caller is free, and other groups can be started. Which process an environment is in
+Environments are rows of arrays (``Rows``), divided into groups. ``start(group)`` has a group's
+environments carry out their commands, ``wait(group)`` returns when they have: in between the caller
+is free, and other groups can be started. Which process an environment is in
 changes nothing of what it does.
 
 No line here imports JAX: worker processes read this file and should start at once.
@@ -46,7 +46,7 @@ from coterie.python_envs.workers.worker import (
     make_rows,
     obey,
     rows_bytes,
-    seats_at,
+    slots_at,
 )
 from coterie.spec import Hosted
 
@@ -59,7 +59,7 @@ Groups = Sequence[Sequence[int]]
 """The rows of each group; no row is in two."""
 
 
-class Fleet(abc.ABC):
+class VectorEnv(abc.ABC):
     """Environments by row, divided into groups, of which any can be on the move.
 
     Attributes:
@@ -81,27 +81,27 @@ class Fleet(abc.ABC):
         """Closes all environments and ends all processes."""
 
 
-class SerialFleet(Fleet):
+class SerialVectorEnv(VectorEnv):
     """All environments in this process, one after the other."""
 
     def __init__(self, hosted: Hosted, groups: Groups, limits: Limits) -> None:
         spec = hosted.promise
         self.rows = make_rows(spec, sum(map(len, groups)))
         self._limits = limits
-        self._seats = [seats_at(hosted.make, spec, self.rows, group, limits) for group in groups]
+        self._slots = [slots_at(hosted.make, spec, self.rows, group, limits) for group in groups]
 
     def start(self, group: int) -> None:
         """Nothing: they move while they are waited for."""
 
     def wait(self, group: int) -> list[Fault]:
-        return obey(self._seats[group])
+        return obey(self._slots[group])
 
     def close(self) -> None:
-        for seats in self._seats:
-            close(seats, self._limits.step)
+        for slots in self._slots:
+            close(slots, self._limits.step)
 
 
-class WorkerFleet(Fleet):
+class WorkerVectorEnv(VectorEnv):
     """Every group's environments spread over worker processes, results in shared memory.
 
     Workers are spawned, never forked: JAX has threads. They end with this process, however that
@@ -124,17 +124,17 @@ class WorkerFleet(Fleet):
             for g, group in enumerate(groups)
         ]
         self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
-        self._crew: list[_Worker | None] = [None] * workers
+        self._workers: list[_Worker | None] = [None] * workers
         self._pending: list[list[int]] = [[] for _ in range(workers)]
         self._answered: dict[tuple[int, int], list[Fault]] = {}
         # Before multiprocessing joins its children, which would wait for us to let them go.
-        self._end = util.Finalize(self, _dismiss, (self._crew,), exitpriority=10)
+        self._end = util.Finalize(self, _dismiss, (self._workers,), exitpriority=10)
 
     def start(self, group: int) -> None:
         for w, rows in enumerate(self._rows_of):
             if not rows[group]:
                 continue
-            worker = self._crew[w] or self._spawn(w)
+            worker = self._workers[w] or self._spawn(w)
             self._pending[w].append(group)
             with contextlib.suppress(OSError):  # waiting for it will tell
                 worker.connection.send_bytes(bytes([group]))
@@ -155,28 +155,28 @@ class WorkerFleet(Fleet):
 
     def processes(self) -> list[int]:
         """The workers' process ids."""
-        return [worker.process.pid for worker in self._crew if worker]
+        return [worker.process.pid for worker in self._workers if worker]
 
     def _spawn(self, w: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        duty = _Duty(self._hosted, self._limits, self._rows_of[w], self._count, w)
+        task = _Task(self._hosted, self._limits, self._rows_of[w], self._count, w)
         process = self._context.Process(
             target=_work,
-            args=(theirs, self._buffer, self._beats, self._allowed, duty),
+            args=(theirs, self._buffer, self._beats, self._allowed, task),
             daemon=True,
         )
         self._beats[2 * w] = self._beats[2 * w + 1] = -1
         self._allowed[w] = self._limits.step + self._limits.opening
         with interrupts_held_back():
             process.start()
-            # Before an interrupt is heard again: whoever closes the fleet must know of it.
-            self._crew[w] = worker = _Worker(process, ours)
+            # Before an interrupt is heard again: ``close`` must know of it.
+            self._workers[w] = worker = _Worker(process, ours)
         theirs.close()
         return worker
 
     def _hear(self, w: int) -> None:
         """Takes a worker's next answer; if none comes, the worker is given up."""
-        worker = self._crew[w]
+        worker = self._workers[w]
         assert worker is not None
         try:
             if (silent := self._wait_for(worker, w)) is not None:
@@ -231,7 +231,7 @@ class WorkerFleet(Fleet):
 
     def _give_up(self, w: int, sentence: str) -> None:
         """Ends a worker; of all that was to answer one environment is at fault, others lost."""
-        worker, self._crew[w] = self._crew[w], None
+        worker, self._workers[w] = self._workers[w], None
         assert worker is not None
         _end_process(worker)
         waiting = {
@@ -259,7 +259,7 @@ class _Worker:
 
 
 @dataclass(frozen=True)
-class _Duty:
+class _Task:
     """What a worker is told when it starts; ``rows`` by group."""
 
     hosted: Hosted
@@ -269,44 +269,44 @@ class _Duty:
     number: int
 
 
-def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
     """The life of a worker process."""
     become_worker()
     try:
-        _serve(connection, buffer, beats, allowed, duty)
+        _serve(connection, buffer, beats, allowed, task)
     finally:
         end_within(LINGER, 0)
 
 
-def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, duty: _Duty) -> None:
+def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
     """Groups' numbers in, the same numbers out, followed by any faults, until all is closed."""
-    spec = duty.hosted.promise
-    rows = make_rows(spec, duty.count, buffer)
-    seats = [seats_at(duty.hosted.make, spec, rows, part, duty.limits) for part in duty.rows]
-    group_at, seat_at = 2 * duty.number, 2 * duty.number + 1
+    spec = task.hosted.promise
+    rows = make_rows(spec, task.count, buffer)
+    slots = [slots_at(task.hosted.make, spec, rows, part, task.limits) for part in task.rows]
+    group_at, slot_at = 2 * task.number, 2 * task.number + 1
     process = os.getpid()
 
     def beat(number: int) -> None:
-        beats[seat_at] = number
+        beats[slot_at] = number
 
     def allow(seconds: float) -> None:
-        allowed[duty.number] = seconds
+        allowed[task.number] = seconds
 
     allow(0.0)
     with contextlib.suppress(EOFError, OSError):
         while message := connection.recv_bytes():
             beats[group_at] = message[0]
-            faults = obey(seats[message[0]], beat, allow)
+            faults = obey(slots[message[0]], beat, allow)
             if os.getpid() != process:
                 os._exit(0)  # a copy that an environment made of this process, and did not end
             connection.send_bytes(message + (json.dumps(faults).encode() if faults else b""))
-    for part in seats:
-        close(part, duty.limits.step)
+    for part in slots:
+        close(part, task.limits.step)
 
 
-def _dismiss(crew: list[_Worker | None]) -> None:
+def _dismiss(all_workers: list[_Worker | None]) -> None:
     """Lets workers close their environments, and ends those that do not."""
-    workers = [worker for worker in crew if worker]
+    workers = [worker for worker in all_workers if worker]
     try:
         for worker in workers:
             with contextlib.suppress(OSError):
@@ -315,7 +315,7 @@ def _dismiss(crew: list[_Worker | None]) -> None:
         for worker in workers:
             has_ended(worker.process, deadline - time.monotonic())
     finally:
-        crew[:] = [None] * len(crew)
+        all_workers[:] = [None] * len(all_workers)
         for worker in workers:
             _end_process(worker)
 
@@ -326,17 +326,17 @@ def _end_process(worker: _Worker) -> None:
     worker.connection.close()
 
 
-def make_fleet(hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> Fleet:
+def make_vector_env(hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> VectorEnv:
     """Environments in so many worker processes, never more than they are; 0: in this process."""
     workers = min(workers, max(map(len, groups)))
     if workers == 0:
-        return SerialFleet(hosted, groups, limits)
+        return SerialVectorEnv(hosted, groups, limits)
     if not can_be_sent(hosted.make):
         raise UsageError(
             f"{hosted.name} cannot be sent to worker processes: make it in a function of a module, "
             "or step it in this process with workers 0"
         )
-    return WorkerFleet(hosted, groups, limits, workers)
+    return WorkerVectorEnv(hosted, groups, limits, workers)
 
 
 def can_be_sent(make: Callable[[], Any]) -> bool:

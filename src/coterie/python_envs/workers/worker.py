@@ -39,7 +39,7 @@ class Rows(NamedTuple):
         command: ``SKIP``, ``STEP`` or ``RESET``, written before the environments are started.
         seed: of the next episode, which begins at ``RESET`` and where the running one ends.
         actions: the joint action of ``STEP``.
-        led: what the step led to, the final observation where the episode ended.
+        next_observation: what the step led to, the final observation where the episode ended.
         rewards, terminated, truncated, truncated_alone: of that step.
         start: the first observation of the episode that began last.
         steps: steps of the running episode so far.
@@ -50,7 +50,7 @@ class Rows(NamedTuple):
     command: UInt8[np.ndarray, " E"]
     seed: Int64[np.ndarray, " E"]
     actions: Int32[np.ndarray, "E N"]
-    led: Observation
+    next_observation: Observation
     rewards: Float32[np.ndarray, "E N"]
     terminated: Bool[np.ndarray, " E"]
     truncated: Bool[np.ndarray, " E"]
@@ -85,7 +85,7 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
         command=take(np.uint8),
         seed=take(np.int64),
         actions=take(np.int32, n),
-        led=observation(),
+        next_observation=observation(),
         rewards=take(np.float32, n),
         terminated=take(bool),
         truncated=take(bool),
@@ -130,7 +130,7 @@ class Limits:
     opening: float = OPENING
 
 
-class Seat:
+class Slot:
     """One environment, made at its first reset and again at the first reset after a fault."""
 
     def __init__(
@@ -221,7 +221,7 @@ class Seat:
         rows, row = self._rows, self._row
         assert self._env is not None
         shown = self._env.step(rows.actions[row])
-        digest = self._show(rows.led, shown, int(rows.digest[row]))
+        digest = self._show(rows.next_observation, shown, int(rows.digest[row]))
         rows.rewards[row] = shown.rewards
         rows.terminated[row], rows.truncated[row] = shown.terminated, shown.truncated
         rows.truncated_alone[row] = shown.truncated_alone
@@ -261,16 +261,16 @@ def _is_ctrl_c(error: BaseException) -> bool:
 
 
 def obey(
-    seats: Iterable[Seat],
+    slots: Iterable[Slot],
     beat: Callable[[int], None] | None = None,
     allow: Callable[[float], None] | None = None,
 ) -> list[Fault]:
-    """Has every seat carry out its command, each within its limit; the faults, in that order.
+    """Has every slot carry out its command, each within its limit; the faults, in that order.
 
     The limit is kept by an alarm where signals reach Python code: in the main thread, on POSIX.
 
     Args:
-        beat: told the number of a seat before it moves, and -1 after the last one.
+        beat: told the number of a slot before it moves, and -1 after the last one.
         allow: told how many seconds may pass from now on, 0 between two environments.
     """
     faults = []
@@ -281,32 +281,32 @@ def obey(
                 allow(seconds)
             ring(seconds)
 
-        for number, seat in enumerate(seats):
+        for number, slot in enumerate(slots):
             if beat:
                 beat(number)
-            if fault := seat.obey(arm):
+            if fault := slot.obey(arm):
                 faults.append(fault)
     if beat:
         beat(-1)
     return faults
 
 
-def close(seats: Iterable[Seat], seconds: float) -> None:
+def close(slots: Iterable[Slot], seconds: float) -> None:
     """Closes environments, each of which may take so long, where alarms can ring."""
     with alarm() as arm:
-        for seat in seats:
+        for slot in slots:
             with contextlib.suppress(OutOfTime):
                 arm(seconds)
-                seat.close()
+                slot.close()
                 arm(0.0)
 
 
-def seats_at(
+def slots_at(
     make: Callable[[], HostedEnvironment],
     spec: EnvSpec,
     rows: Rows,
     numbers: Sequence[int],
     limits: Limits,
-) -> list[Seat]:
-    """A seat for each of these rows."""
-    return [Seat(make, spec, rows, int(row), limits) for row in numbers]
+) -> list[Slot]:
+    """A slot for each of these rows."""
+    return [Slot(make, spec, rows, int(row), limits) for row in numbers]

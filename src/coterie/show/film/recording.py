@@ -173,26 +173,28 @@ class _Player:
         self._advance = jax.jit(self._step)
         self._reset = jax.jit(run.game.reset)
 
-    def _step(self, state: Any, shown: Any, memory: Array, key: PRNGKey) -> tuple[Any, ...]:
-        """One step: state, view, memory, and the actions of the environment's own agents."""
+    def _step(self, state: Any, shown: Any, hidden_state: Array, key: PRNGKey) -> tuple[Any, ...]:
+        """One step: state, view, hidden state, and the actions of the environment's own agents."""
         act_key, step_key = jax.random.split(key)
         n = self.game.spec.n_agents
         noise = None if self.greedy else jax.random.uniform(act_key, (n,))
-        actions, memory, _ = act(self.policy, memory, shown.observations, shown.action_mask, noise)
+        actions, hidden_state, _ = act(
+            self.policy, hidden_state, shown.observations, shown.action_mask, noise
+        )
         state, shown = self.game.step(step_key, state, actions)
-        return state, shown, memory, self.game.own_actions(actions)
+        return state, shown, hidden_state, self.game.own_actions(actions)
 
     def episode(self, key: PRNGKey) -> Iterator[Frame]:
         """The frames of one episode; the last one is its final state."""
         reset_key, play_key = jax.random.split(key)
         state, shown = self._reset(reset_key)
-        memory = self.policy.initial_memory()
+        hidden_state = self.policy.initial_hidden_state()
         returns = np.zeros(len(self.names))
         nothing = (0.0,) * len(returns)
         yield Frame(self._draw(state, None), (), nothing, nothing)
         for t in range(MAX_STEPS):
-            state, shown, memory, actions = self._advance(
-                state, shown, memory, jax.random.fold_in(play_key, t)
+            state, shown, hidden_state, actions = self._advance(
+                state, shown, hidden_state, jax.random.fold_in(play_key, t)
             )
             chosen = np.asarray(actions).tolist()
             rewards = np.asarray(shown.rewards, np.float64)
