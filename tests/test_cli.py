@@ -20,8 +20,9 @@ from coterie.algorithms import algorithms
 from coterie.cli import table
 from coterie.cli.commands import listing
 from coterie.cli.entry import HELP, main
-from coterie.cli.parsing import whole_number
+from coterie.cli.parsing import parse, whole_number
 from coterie.cli.table import COMMANDS
+from coterie.errors import UsageError
 from coterie.flags import flags
 from coterie.show.numbers import clock, plural, short, size
 from coterie.show.terminal.progress import TrainDisplay
@@ -140,14 +141,66 @@ class Kinds:
 
 def test_fields_become_flags():
     assert [tuple(flag) for flag in flags(Kinds, "env.")] == [
-        ("--env.size", "X", "a number", "how big, in metres (0.5)"),
-        ("--env.n", "N", "a whole number", "(1_000_000)"),
-        ("--no-env.on", "", "a switch, which takes no value", "Do not switch it on"),
-        ("--env.off", "", "a switch, which takes no value", ""),
-        ("--env.path", "PATH", "a path or None", ""),
-        ("--env.layers", "N ...", "whole numbers", "(8 16)"),
-        ("--env.word", "a|b|c", "a, b or c", "Which one (b)"),
+        ("--env.size", "X", "how big, in metres (0.5)"),
+        ("--env.n", "N", "(1_000_000)"),
+        ("--no-env.on", "", "Do not switch it on"),
+        ("--env.off", "", ""),
+        ("--env.path", "PATH", ""),
+        ("--env.layers", "N ...", "(8 16)"),
+        ("--env.word", "a|b|c", "Which one (b)"),
     ]
+
+
+def parsed(line: str) -> Kinds:
+    return parse([("run", Kinds)], line.split(), "coterie x").run
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", Kinds()),
+        ("--size -2 --n -1e3", Kinds(size=-2.0, n=-1000)),
+        ("--size=1e-3 --n=1_000", Kinds(size=0.001, n=1000)),
+        ("--n 1 --n 2", Kinds(n=2)),
+        ("--no-on --off", Kinds(on=False, off=True)),
+        ("--no-on --on --off --no-off", Kinds()),
+        ("--layers 4 --size 1", Kinds(layers=(4,), size=1.0)),
+        ("--layers", Kinds(layers=())),
+        ("--layers 1 2 3", Kinds(layers=(1, 2, 3))),
+        ("--layers=5", Kinds(layers=(5,))),
+        ("--path a=b --word c", Kinds(path=Path("a=b"), word="c")),
+        ("--path None", Kinds()),
+        ("--path=", Kinds(path=Path())),
+    ],
+)
+def test_flags_become_fields(line, expected):
+    assert parsed(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--size", "--size must be a number from -1e15 to 1e15; got nothing"),
+        ("--size nan", "--size must be a number from -1e15 to 1e15; got nan"),
+        ("--size None", "--size must be a number from -1e15 to 1e15; got None"),
+        ("--n 1.5", "--n must be a whole number from -1e15 to 1e15; got 1.5"),
+        ("--n 1e16", "--n must be a whole number from -1e15 to 1e15; got 1e16"),
+        ("--n 1 2", "unexpected argument 2"),
+        ("--on yes", "unexpected argument yes"),
+        ("--no-on=no", "--no-on must be a switch, which takes no value; got no"),
+        ("--layers 1 x", "--layers must be 0 to 1000 values, each a whole number"),
+        ("--word d", "--word must be a, b or c; got d"),
+        ("--wrod a", "unknown option --wrod; did you mean --word?"),
+        ("--no-word", "unknown option --no-word"),
+        ("-n 1", "unexpected argument -n"),
+        ("--", "unknown option --"),
+    ],
+)
+def test_flags_that_are_none_are_answered(line, sentence):
+    with pytest.raises(UsageError) as caught:
+        parsed(line)
+    assert str(caught.value).startswith(sentence)
+    assert str(caught.value).endswith(" (see coterie x --help)")
 
 
 @pytest.mark.parametrize(

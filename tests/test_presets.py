@@ -401,7 +401,7 @@ MISTAKES = {
     ),
     "ippo matrix/climbing --preset epymarl --gamma 2": "gamma must be a number from 0 to 1; got 2",
     "ippo matrix/climbing --preset epymarl --gae-lambda .9": "n_steps 5 and gae_lambda 0.9",
-    "ippo matrix/climbing --preset": "--preset must be a name or None; got nothing",
+    "ippo matrix/climbing --preset": "--preset must be a name of at most 1000 characters",
 }
 
 

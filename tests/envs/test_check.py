@@ -393,7 +393,7 @@ def test_the_command_prints_sentences_and_nothing_of_the_environments(capfd):
 def test_mistakes_of_the_command_line_are_one_sentence(capfd):
     for args, words in [
         (["faulty:slo"], "did you mean slow?"),
-        (["faulty:none", "--step-timeout", "0"], "step_timeout must be a number above 0"),
+        (["faulty:none", "--step-timeout", "0"], "--step-timeout must be a number above 0"),
         (["nosuch/thing"], "there is no environment 'nosuch/thing'"),
     ]:
         assert main(["check", *args]) == 2

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.flags import Flag, flags
@@ -113,7 +113,7 @@ def _value(name: str, words: list[str], option: Option) -> Any:
     switch = option.hint is bool
     if switch and not words:
         return not name.startswith("--no-")
-    with contextlib.suppress(ValueError, IndexError):
+    with contextlib.suppress(ValueError, OverflowError):
         return fitted(name, _read(words, option.hint), option.hint)
     wanted = "a switch, which takes no value" if switch else what(option.hint)
     got = shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in words)
@@ -121,7 +121,7 @@ def _value(name: str, words: list[str], option: Option) -> Any:
 
 
 def _read(words: list[str], hint: Any) -> Any:
-    """The words as a value of one kind; ValueError where they are none."""
+    """The words as a value of one kind, its range aside; ValueError where they are none."""
     hint = _kind(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         if words == ["None"]:
@@ -131,8 +131,6 @@ def _read(words: list[str], hint: Any) -> Any:
         return tuple(_read([word], typing.get_args(hint)[0]) for word in words)
     if len(words) != 1 or hint is bool:
         raise ValueError
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)[typing.get_args(hint).index(words[0])]
     return {int: whole_number, float: float, Path: Path}.get(hint, str)(words[0])
 
 
