@@ -73,7 +73,7 @@ def command(options: argparse.Namespace, settings: dict, out: Path) -> list[str]
     plain = make(options.algorithm)
     given = {name: x for name, x in settings.items() if x != getattr(plain, name)}
     return [
-        sys.executable, "-m", "coterie.cli", "train", options.algorithm, options.environment,
+        sys.executable, "-m", "coterie", "train", options.algorithm, options.environment,
         "--steps", str(options.steps), "--seeds", str(options.seeds), "--out", str(out),
         "--final-episodes", str(options.episodes), "--resume", "--json", *arguments(given),
     ]  # fmt: skip

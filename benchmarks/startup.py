@@ -24,7 +24,7 @@ def first_update(names: list[str]) -> float:
     """Runs until metrics.jsonl has a line with updates; it is written right after them."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "coterie.cli", "train", *names, "--out", str(out)]
+        command = [sys.executable, "-m", "coterie", "train", *names, "--out", str(out)]
         command += ["--learning-starts", "16", "--steps", "3200", "--final-episodes", "0"]
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

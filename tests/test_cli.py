@@ -307,8 +307,9 @@ def test_what_training_shows(call, tmp_path):
     assert reward == "reward: common, the mean over agents"
     assert returns == "returns: per agent, the mean"
     assert len(points) == 4
-    assert re.fullmatch(r" +0 steps  return −?[\d.]+", points[0])
-    pattern = r" +400 steps  return \S+  exploring \S+(  \S+ steps/s  0:00 left)?"
+    spread = r"\(\S+ to \S+ over seeds\)"
+    assert re.fullmatch(rf" +0 steps  return −?[\d.]+ {spread}", points[0])
+    pattern = rf" +400 steps  return \S+ {spread}  exploring \S+(  \S+ steps/s  0:00 left)?"
     assert re.fullmatch(pattern, points[-1])
     assert re.fullmatch(r"done: 400 steps in 0:\d\d", done)
     steps = coterie.open_run(tmp_path / "run").policy_steps
@@ -554,7 +555,7 @@ def coterie_process(*args: str, cwd: Path, **more) -> subprocess.Popen:
         "XLA_FLAGS": FLAGS,
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "coterie.cli", *args]
+    command = [sys.executable, "-m", "coterie", *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **(pipes | more))
 

@@ -31,7 +31,7 @@ class CentralQ(ValueBased):
     sharing: ClassVar[Literal["own"]] = "own"  # pyright: ignore[reportIncompatibleVariableOverride]
     groups: ClassVar[tuple[()]] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
     max_joint_actions: JointActions = 4096
-    """Refuse games with more joint actions than this."""
+    """Largest number of joint actions; games with more are refused."""
 
     def remarks(self, game: Game) -> list[str]:
         joint = joint_actions_remark(game.team.count, self.max_joint_actions)

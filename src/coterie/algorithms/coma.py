@@ -34,7 +34,7 @@ class COMA(ActorCritic):
     central: ClassVar[bool] = True
 
     gae_lambda: Share | None = 0.8
-    """λ of the critic's TD(λ) targets; None for n-step targets."""
+    """λ of the TD(λ) targets of the critic; None for n-step targets."""
     target_interval: Count | None = 200
 
     def critic_inputs(

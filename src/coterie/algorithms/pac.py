@@ -42,9 +42,9 @@ class PAC(ActorCritic):
     entropy: Weight = 1.0
     entropy_end: float | None = 0.01
     joint_optimum: bool = False
-    """Break ties between optima: the others play their parts of one arg max common to all."""
+    """Break ties between optima: all agents assume the same best joint action."""
     max_others: JointActions = 1024
-    """Refuse games where the other agents have more joint actions than this."""
+    """Largest number of joint actions of the other agents; games with more are refused."""
 
     def remarks(self, game: Game) -> list[str]:
         counts = game.spec.action_counts

@@ -63,7 +63,7 @@ class REINFORCE(PolicySettings, Algorithm):
     diagnostics: ClassVar[tuple[str, ...]] = ("actor_gradient_norm",)
 
     episode_steps: TimeLimit | None = None
-    """The longest episode; the environment's time limit unless given."""
+    """Steps of the longest episode; by default the time limit of the environment."""
 
     def contradictions(self) -> list[str]:
         return contradictory_sharing(self)

@@ -7,6 +7,7 @@ Answers go to standard output, progress and log lines to standard error. Exit st
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import shlex
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from coterie.cli.completion import ASK, complete
 from coterie.cli.parsing import flags_of, parse
 from coterie.cli.printing import INTERRUPTED, answer, answers, keep_standard_output, say
 from coterie.cli.table import COMMANDS, Command, groups_of
@@ -36,8 +38,9 @@ Multi-agent deep reinforcement learning, compiled end to end.
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page
   game ENVIRONMENT|RUN           a matrix game's equilibria; what a run learned of it
   check ENVIRONMENT              what is wrong with an environment of yours, in sentences
+  completion bash|zsh|fish       a script that completes commands and flags in your shell
 
-Every command explains itself with --help. An example:
+coterie COMMAND --help explains a command; coterie --version names this version. An example:
 
   coterie train vdn lbf/5x5-2p-1f --steps 300000 --out runs/first
 """
@@ -131,6 +134,10 @@ def _dispatch(args: list[str]) -> int:
 
         answer(f"coterie {__version__}")
         return 0
+    if args[:2] == ["completion", ASK]:
+        for word in complete(args[2:]):
+            answer(word)
+        return 0
     if args[0] not in COMMANDS:
         hint = did_you_mean(args[0], COMMANDS)
         raise UsageError(f"there is no command {args[0]!r}{hint} (coterie --help shows all)")
@@ -158,6 +165,6 @@ def _print_help(command: Command, names: list[str], args: list[str]) -> None:
     titles = {"run": "flags"} if len(groups) == 1 else {}
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]
-    about = (command.options.__doc__ or "").strip()
+    about = inspect.getdoc(command.options) or ""
     more = command.more if len(names) < max(command.names[0], 1) else ""
-    say(render_help(command.usage, about, shown, more), width=100)
+    say(render_help(command.usage, about, shown, more), width=80)

@@ -26,6 +26,7 @@ from coterie.cli.commands.train import (
     command_train,
     train_groups,
 )
+from coterie.cli.completion import CompletionArgs, command_completion
 from coterie.cli.parsing import Groups
 
 
@@ -73,4 +74,5 @@ COMMANDS = {
     ),
     "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]"),
     "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),
+    "completion": Command(command_completion, CompletionArgs, "coterie completion bash|zsh|fish"),
 }  # fmt: skip

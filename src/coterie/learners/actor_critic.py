@@ -62,19 +62,19 @@ class ActorCritic(PolicySettings, Algorithm):
     )  # fmt: skip
 
     rollout_steps: Count = 10
-    """Steps T of every environment between two updates."""
+    """Length T of a rollout: steps of each environment between two updates."""
     n_steps: Count = 1
-    """Rewards in a target before it bootstraps, at most T; 1 is the lecture's."""
+    """Rewards n in an n-step target before it bootstraps, at most T; the lecture has 1."""
     gae_lambda: Share | None = None
-    """Use λ-returns instead: generalised advantage estimation."""
+    """λ of generalised advantage estimation; without it targets are n-step returns."""
     normalise_advantages: bool = False
-    """Standardise each agent's advantages over the rollout."""
+    """Standardise the advantages of each agent over the rollout."""
     critic_lr: Rate | None = None
-    """Learning rate of the critics, which moves as that of the actors does; the same if None."""
+    """Learning rate of the critics, with the same schedule; by default that of the actors."""
     target_interval: Count | None = None
-    """Bootstrap from target critics θ̄, copied from θ whenever so many updates were made."""
+    """Bootstrap from target critics θ̄, which are copied from θ after every so many updates."""
     target_tau: Part | None = None
-    """Bootstrap from target critics θ̄ that move by this share towards θ at every update instead."""
+    """Bootstrap from target critics θ̄, which move by this share towards θ at every update."""
 
     # What each algorithm says -----------------------------------------------------------------
 

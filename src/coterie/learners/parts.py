@@ -37,15 +37,17 @@ class LearnerSettings:
     lr: Rate = 5e-4
     """Learning rate of Adam."""
     lr_end: EndRate | None = None
-    """The learning rate moves linearly to this one; constant if None."""
+    """Learning rate at the end of a linear schedule; without it the learning rate is constant."""
     lr_steps: StepCount | None = None
-    """Environment steps over which the learning rate moves; the whole run unless given."""
+    """Environment steps over which the learning rate moves to lr_end; by default the whole run."""
     recurrent: bool = False
-    """Put a GRU before the last layer: networks see histories instead of observations."""
+    """Put a GRU before the last layer, so that networks see observation histories."""
     sharing: Literal["own", "shared"] = "own"
-    """Each agent its own parameters, or one set with the agent's id appended."""
+    """Whether each agent has its own parameters, or all share one set and observe their agent
+    id."""
     groups: Groups = ()
-    """Groups that share parameters, each ``agent,agent`` by name; others keep their own."""
+    """Agents that share parameters, by name: one group is agent_0,agent_1; the rest have their
+    own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,38 +56,41 @@ class ValueSettings(LearnerSettings):
 
     gamma: Share = 0.95
     batch_size: Count = 128
-    """Sequences in a minibatch, B; a sequence is one transition unless recurrent."""
+    """Minibatch size B: transitions, or sequences of transitions with --recurrent."""
     buffer_size: Count = 500_000
-    """Transitions kept in replay D, over all environments."""
+    """Capacity of the replay memory D, in transitions of all environments together."""
     environments: Count = 16
-    """Parallel environments K that fill replay."""
+    """Number K of environments that are stepped in parallel and fill the replay memory."""
     update_ratio: Ratio = 1 / 16
-    """Gradient updates per environment step, whatever K is."""
+    """Gradient updates for each environment step; it does not depend on the number of
+    environments."""
     learning_starts: Start | None = None
-    """Environment steps collected before the first update; 10,000, and at most a tenth of the run,
-    unless given."""
+    """Environment steps before the first update; by default 10,000, and at most a tenth of the
+    run."""
     epsilon_start: Share = 1.0
-    """Exploration probability ε at the start."""
+    """Probability ε of a random action, at the start."""
     epsilon_end: Share = 0.05
-    """ε from ``epsilon_steps`` on."""
+    """Probability ε of a random action after epsilon_steps environment steps."""
     epsilon_steps: StepCount | None = None
-    """Environment steps over which ε falls linearly; a quarter of the run unless given."""
+    """Environment steps over which ε moves linearly to epsilon_end; by default a quarter of the
+    run."""
     target_interval: Count | None = None
-    """Updates between two copies of θ to the target θ̄; 200, and at most a fifth of the run's,
-    unless given."""
+    """Updates between two copies of the network θ to the target network θ̄; by default 200, and at
+    most a fifth of all updates."""
     target_tau: Part | None = None
-    """If given, θ̄ moves by this share towards θ at every update instead of being copied."""
+    """Instead of copies, move the target network θ̄ by this share towards θ at every update."""
     double_q: bool = False
-    """Select the target's action with θ and value it with θ̄ (double Q-learning)."""
+    """Double Q-learning: θ selects the action of the target, θ̄ evaluates it."""
     reward_scaling: RewardScaling = "scale"
-    """Learn from rewards divided by their root mean square so far (scale), as they are (none), or
-    (r - mean)/std (standardise), which changes the task where an episode's length is a choice."""
+    """Rewards for learning: divided by their root mean square so far (scale), unchanged (none), or
+    (r - mean)/std (standardise). Subtracting the mean changes the task where agents can choose how
+    long an episode lasts."""
     max_grad_norm: Positive | None = 10.0
-    """Clip gradients to this norm, each independent loss by itself; None for no clipping."""
+    """Largest norm of a gradient, for each independent loss; None for no clipping."""
     hidden: Layers = (64, 64)
-    """Hidden layer sizes of the utility networks (ReLU)."""
+    """Sizes of the hidden layers of the utility networks, which use ReLU."""
     sequence_length: Count = 16
-    """Steps L of a replayed sequence when recurrent."""
+    """Length L of a replayed sequence with --recurrent, in steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +98,26 @@ class PolicySettings(LearnerSettings):
     """Settings of REINFORCE and the actor-critics."""
 
     environments: Count = 16
-    """Parallel synchronous environments K."""
+    """Number K of environments that are stepped in parallel."""
     entropy: Weight = 0.01
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = None
-    """The weight of the entropy bonus moves linearly to this one, below 0 to reward certainty;
-    constant if None."""
+    """Weight of the entropy bonus at the end of a linear schedule, possibly negative; without it
+    the weight is constant."""
     entropy_steps: StepCount | None = None
-    """Environment steps over which that weight moves; the whole run unless given."""
+    """Environment steps over which that weight moves to entropy_end; by default the whole run."""
     reward_scaling: RewardScaling = "scale"
-    """Learn from rewards divided by the root mean square of their discounted sums so far (scale),
-    as they are (none), or (r - mean)/std (standardise), which changes the task where an episode's
-    length is a choice."""
+    """Rewards for learning: divided by the root mean square of their discounted sums so far
+    (scale), unchanged (none), or (r - mean)/std (standardise). Subtracting the mean changes the task where
+    agents can choose how long an episode lasts."""
     max_grad_norm: Positive | None = 0.5
-    """Clip every network's gradient to this norm, each by itself; None for no clipping."""
+    """Largest norm of a gradient, for each network; None for no clipping."""
     hidden: Layers = (64, 64)
-    """Hidden layer sizes of actors and critics."""
+    """Sizes of the hidden layers of actors and critics."""
     activation: Literal["relu", "tanh"] = "tanh"
-    """Between hidden layers."""
+    """Activation function between layers."""
     gain: Positive = 1.414
-    """Initial weights of hidden layers have standard deviation gain/√inputs; biases are 0."""
+    """Initial weights of hidden layers have a standard deviation of gain/√inputs; biases are 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +129,12 @@ class ProximalSettings:
     gae_lambda: Share | None = 0.95
     normalise_advantages: bool = True
     clip: Positive = 0.2
-    """ε: how far the probability ratio may move from 1 before its gradient is cut."""
+    """PPO's ε: the probability ratio is clipped to 1 - ε and 1 + ε."""
     epochs: Count = 4
-    """Passes over every rollout."""
+    """Number of passes over each rollout."""
     minibatches: Count | None = None
-    """Parts a rollout is split into in a pass, by environment; 4, or the most below that divide
-    the environments, unless given."""
+    """Minibatches of a pass, each of whole environments; by default 4, or the next smaller number
+    that divides the number of environments."""
 
 
 def contradictory_sharing(settings: LearnerSettings) -> list[str]:

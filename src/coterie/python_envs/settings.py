@@ -15,17 +15,19 @@ from coterie.spec import Hosted
 
 @dataclass(frozen=True)
 class Hosting:
-    """Settings of hosted (Python) environments."""
+    """Settings of Python environments."""
 
     workers: Workers | None = None
-    """Processes the environments are spread over, one a core unless given; 0 for none but this."""
+    """Worker processes that step the environments; by default one for each core; 0 steps them in
+    this process."""
     time_limit: TimeLimit | None = None
-    """The longest episode: an episode that ends at this step is truncated, whatever it reports."""
+    """Steps of the longest episode: an episode that ends at this step counts as truncated, whatever
+    the environment reports."""
     step_timeout: Timeout = 60.0
-    """Seconds an environment may take for one step or reset before it counts as stuck."""
+    """Seconds after which a step or reset that has not returned counts as failed."""
     restarts: Restarts = 0
-    """How many faulty environments training replaces, their episodes dropped, before it gives up;
-    the evaluation at the end may replace as many."""
+    """How many environments that failed training replaces before it ends; the evaluation at the end
+    may replace as many. Their episodes are dropped."""
 
     def __post_init__(self) -> None:
         check(self)

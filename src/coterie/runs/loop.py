@@ -199,6 +199,7 @@ class Loop:
         values = [line[name] for line in lines if name in line]
         if values:
             self.last[name] = float(np.mean(values))
+            self.last["per_seed"] = self.last.get("per_seed", {}) | {name: values}
 
     def _policies(
         self, state: States, iteration: int

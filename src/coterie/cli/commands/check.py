@@ -11,19 +11,20 @@ from coterie.settings import Count, Seed, TimeLimit, Timeout
 
 @dataclass(frozen=True)
 class CheckArgs:
-    """Plays random legal episodes, and says what is wrong with an environment and what to change.
+    """Plays episodes of random legal actions and lists what is wrong with an environment.
 
-    It is played in a process of its own. Exit status: 0 if no promise was broken, 1 if one was.
+    The environment runs in a process of its own. Exit status: 0 if it keeps its interface, 1 if
+    it does not.
     """
 
     episodes: Count = 5
-    """How many episodes."""
+    """Number of episodes."""
     seed: Seed = 0
-    """Seed of the first episode; the others count on from it."""
+    """Random seed of the first episode; the others count up from it."""
     time_limit: TimeLimit | None = None
-    """Steps after which an episode is cut, for one that has no end or reports it wrongly."""
+    """Steps of the longest episode, for an environment that does not report truncation itself."""
     step_timeout: Timeout = 60.0
-    """Seconds after which a call that has not returned is given up."""
+    """Seconds after which a call that has not returned counts as failed."""
     json: bool = False
     """Print one JSON document."""
 

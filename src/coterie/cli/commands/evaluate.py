@@ -13,24 +13,27 @@ from coterie.settings import Episodes, Seed, Workers
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Returns of every seed's team: the best and the last policies, sampled if they are stochastic,
-    and greedy."""
+    """Evaluates the teams of all seeds: returns of the best and of the last policies.
+
+    Stochastic policies are evaluated twice: sampled, as they act in training, and greedy.
+    """
 
     episodes: Episodes = 320
-    """Episodes of each seed's team."""
+    """Episodes of the team of each seed."""
     which: Literal["best", "last"] | None = None
-    """Only the policies that evaluated best, or only the last ones; both unless given."""
+    """Evaluate only the policies with the best evaluation in training, or only the last ones; by
+    default both."""
     greedy: bool = False
-    """Show greedy play only, also of stochastic policies."""
+    """Show greedy returns only."""
     metric: str | None = None
-    """Show this metric only, such as eval/length; the environment's returns unless given."""
+    """Show this metric, such as eval/length; by default returns and lengths of episodes."""
     environment: str | None = None
-    """Play elsewhere, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3; also needed to
-    evaluate a run on a Python environment or on an environment defined in your own code."""
+    """Evaluate in another environment, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3. Required
+    if the environment of the run is a Python environment or defined in your own code."""
     seed: Seed = 0
-    """Seed of the episodes' starts."""
+    """Random seed of the episodes."""
     workers: Workers | None = None
-    """Worker processes for Python environments; as many as in training unless given."""
+    """Worker processes for Python environments; by default as many as in training."""
     json: bool = False
     """Print one JSON document."""
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GameArgs:
-    """A matrix game's payoffs, equilibria and optima; of a run, also what its teams learned."""
+    """Shows payoffs, equilibria and optima of a matrix game; for a run, also what its teams
+    learned."""
 
     json: bool = False
     """Print one JSON document."""

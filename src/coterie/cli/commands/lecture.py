@@ -13,19 +13,21 @@ from coterie.settings import Seed, Seeds
 
 @dataclass(frozen=True)
 class LectureArgs:
-    """Reproduces figures and tables of the lecture and judges them; all of them without names.
+    """Reproduces figures and tables of the lecture and compares them with its claims.
 
-    Items that are done already in --out are kept; an interrupted lecture goes on where it was.
+    Without names it runs all experiments: about an hour on two cores, ten minutes with --quick.
+    Experiments that are complete in --out are kept, so the same command continues after an
+    interruption.
     """
 
     out: Path = Path("lecture")
-    """The folder of runs, results and report.html."""
+    """Folder for runs, results and report.html."""
     quick: bool = False
-    """Fewer seeds and steps; labelled so."""
+    """Use fewer seeds and steps; the report says so."""
     seeds: Seeds | None = None
-    """Seeds of every training; the item's own number unless given."""
+    """Number of seeds of every training; by default the number that the experiment names."""
     seed: Seed = 0
-    """The first seed."""
+    """First random seed; the others count up from it."""
     json: bool = False
     """Print the outcomes as one JSON document."""
 

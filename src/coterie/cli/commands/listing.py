@@ -10,7 +10,8 @@ from coterie.cli.printing import answer_json, say
 
 @dataclass(frozen=True)
 class ListArgs:
-    """Algorithms with their mode of training and execution, native environments, lecture items."""
+    """Lists algorithms with their mode of training and execution, environments, and experiments of
+    the lecture."""
 
     json: bool = False
     """One JSON document instead of tables."""
@@ -57,7 +58,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     homes.add_column()
     for name, module in families().items():
         homes.add_row(bold(f"{name}/", "cyan"), "  ".join(module.EXAMPLES))
-    where = ("(native or Python; docs/your-environment.md)", "dim")
+    where = ("(a JAX or a Python environment; docs/your-environment.md)", "dim")
     homes.add_row(bold("yours"), line("package.module:callable ", where))
     homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
@@ -66,6 +67,6 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
         lessons.add_row(bold(name, "cyan"), line(item.title, style="dim"))
     say(
         table, line(legend, style="dim"), "", bold("environments"), homes,
-        "", bold("lecture items"), lessons,
+        "", bold("experiments of the lecture"), lessons,
     )  # fmt: skip
     return None

@@ -15,25 +15,25 @@ from coterie.text import visible
 
 @dataclass(frozen=True)
 class WatchArgs:
-    """Shows a trained team playing: an animated picture, a video, or a page with a player."""
+    """Records a trained team: an animated picture, a video, or a page with a player."""
 
     out: Path = Path("episode.gif")
-    """The film: .gif, .mp4 (extra video) or .html."""
+    """File to write: .gif, .html, or .mp4 (which needs the extra coterie[video])."""
     seed: Seed = 0
-    """Which team, counted from 0."""
+    """Number of the team, counted from 0."""
     which: Literal["best", "last"] | None = None
-    """The policy that evaluated best, or the last one; the best unless given, or the last where
-    the agents' interests conflict."""
+    """Policies with the best evaluation during training, or the last ones; by default the best, and
+    the last in games where the interests of agents conflict."""
     episodes: Count = 1
-    """How many episodes, one after the other."""
+    """Number of episodes, one after the other."""
     greedy: bool = False
-    """Take the likeliest actions of a stochastic policy instead of sampling them."""
+    """Take the most probable action of a stochastic policy instead of sampling one."""
     episode_seed: Seed = 0
-    """Seed of the episodes' starts."""
+    """Random seed of the episodes."""
     fps: float = 4.0
-    """Steps shown in a second."""
+    """Environment steps shown in a second."""
     environment: str | None = None
-    """Environment of the run; needed for one defined in your own code."""
+    """Environment of the run; required if it is defined in your own code."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -60,15 +60,15 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class PlotArgs:
-    """Draws learning curves: one line a run, one panel an environment."""
+    """Draws learning curves: one line for each run, one panel for each environment."""
 
     out: Path = Path("curves.png")
-    """The picture: .png, .pdf or .svg."""
+    """File to write: .png, .pdf or .svg."""
     metric: str | None = None
-    """Any metric of metrics.jsonl; each environment's own return unless given, of policies sampled
-    if they are stochastic."""
+    """Any metric of metrics.jsonl; by default the return that is usual for the environment, sampled
+    for stochastic policies."""
     greedy: bool = False
-    """Show greedy play, also of stochastic policies."""
+    """Show returns of greedy actions, also of stochastic policies."""
 
 
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -81,14 +81,15 @@ def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Makes one page of runs: learning curves, final returns, an episode of each, settings."""
+    """Writes one page about runs: learning curves, final returns, an episode of each, settings."""
 
     out: Path = Path("report.html")
-    """The page, one self-contained .html file."""
+    """File to write, a self-contained .html page."""
     metric: str | None = None
-    """Show the curves of any metric of metrics.jsonl; the environment's return unless given."""
+    """Metric of metrics.jsonl whose curves are drawn; by default the return that is usual for the
+    environment."""
     greedy: bool = False
-    """Show greedy play, also of stochastic policies."""
+    """Show returns of greedy actions, also of stochastic policies."""
 
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:

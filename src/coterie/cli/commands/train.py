@@ -47,33 +47,34 @@ class TrainArgs:
     """Trains teams of an algorithm in an environment, side by side in one compiled program."""
 
     steps: StepCount = 1_000_000
-    """Environment steps of each seed; 1e6 is understood."""
+    """Environment steps of each seed, such as 1e6."""
     seeds: Seeds = 1
-    """How many teams, each from its own seed."""
+    """Number of teams, trained side by side, each with its own random seed."""
     seed: Seed = 0
-    """The first seed."""
+    """Random seed of the first team; the others count up from it."""
     out: Path | None = None
-    """New run directory; runs/ALGORITHM-ENVIRONMENT unless given."""
+    """Directory to create for the run; by default runs/ALGORITHM-ENVIRONMENT."""
     preset: str | None = None
-    """Take settings that are not given from epymarl, jaxmarl or marl-book, the libraries of these
-    names, or from lecture, the slides' exact form (docs/presets.md)."""
+    """Settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides (lecture)
+    in place of the defaults; flags still decide (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
-    """Rewards that agents learn from: their own, or a common one; the environment's default unless
-    given."""
+    """Rewards that agents learn from: each its own, or the sum or mean over agents as a common
+    reward; by default what the environment declares."""
     central: Literal["auto", "state", "joint"] | None = None
-    """Centralised information z of algorithms that use it: the environment's state, or the joint
-    observation; auto, the state where there is one, unless given."""
+    """Centralised information z, for algorithms that use it: the state of the environment, the joint
+    observation, or the state where there is one (auto); by default auto."""
     evaluations: Evaluations | None = None
-    """Evaluations along the way; 20, or fewer where episodes in Python take long."""
+    """Number of evaluations in training; by default 20, and fewer where episodes of a Python
+    environment take long."""
     evaluation_episodes: Episodes | None = None
-    """Episodes of each evaluation along the way; 32, or fewer where episodes in Python take
-    long."""
+    """Episodes of each evaluation during training; by default 32, and fewer where episodes of a
+    Python environment take long."""
     final_episodes: NoOrMoreEpisodes | None = None
-    """Episodes that evaluate the best and the last policies at the end, 0 for none; 320, or fewer
-    where episodes in Python take long."""
+    """Episodes that evaluate the best and the last policies after training, 0 for none; by default
+    320, and fewer where episodes of a Python environment take long."""
     resume: bool = False
-    """Go on with the run in --out if there is one of these settings; show its result if it is
-    complete."""
+    """Continue the run in --out, which must have the same settings, or begin it if there is none;
+    if it is complete, show its result."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -153,15 +154,15 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
 
 @dataclass(frozen=True)
 class ResumeArgs:
-    """Continues a run from its newest checkpoint, as if it had never been interrupted."""
+    """Continues a run from its newest checkpoint, with the same results as an uninterrupted run."""
 
     steps: StepCount | None = None
-    """The run's new length in environment steps: more to extend it, fewer to end it earlier."""
+    """New length of the run in environment steps: more to extend it, fewer to end it earlier."""
     environment: str | None = None
-    """Environment of the run; needed for a Python environment and for one defined in your own
-    code."""
+    """Environment of the run; required if it is a Python environment or defined in your own
+    code, which Coterie imports only if you name it."""
     workers: Workers | None = None
-    """Worker processes for Python environments; as many as before unless given."""
+    """Worker processes for Python environments; by default as many as before."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 

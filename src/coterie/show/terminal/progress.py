@@ -22,6 +22,9 @@ RETURNS = {"team_sum": "of the team, the sum over agents", "team_mean": "per age
 CENTRAL = {"state": "the environment's state", "joint": "the joint observation"}
 
 
+COMPILING = "compiling"
+
+
 class _Words(ProgressColumn):
     """One phrase of the live line, which stays on one line."""
 
@@ -30,7 +33,10 @@ class _Words(ProgressColumn):
         self.field, self.style = field, style
 
     def render(self, task: Task) -> Text:
-        return line(task.fields.get(self.field, ""), style=self.style)
+        text = task.fields.get(self.field, "")
+        if text == COMPILING:
+            text += f" {clock(task.elapsed or 0)}"
+        return line(text, style=self.style)
 
 
 class TrainDisplay:
@@ -91,7 +97,8 @@ class TrainDisplay:
         self.say(f"returns: {RETURNS[self.metric.rpartition('/')[2]]}{when}", style="dim")
         if self.live:
             self.bar.start()
-            self.task = self.bar.add_task("", total=None, steps="compiling")
+            usual = "usual: 5 to 30 seconds, once"
+            self.task = self.bar.add_task("", total=None, steps=COMPILING, rate=usual)
 
     def _note(self, facts: dict[str, Any]) -> None:
         self.say(facts["sentence"], style="dim")
@@ -126,10 +133,9 @@ class TrainDisplay:
         return words
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
-        if self.live:
-            return
         words = self._words(self.facts | facts) if self.origin else {}
-        rest = [words[w] for w in ("rate", "split", "left") if words.get(w)]
+        shown = ("rate", "split") if self.live else ("rate", "split", "left")
+        rest = [words[w] for w in shown if words.get(w)]
         steps = f"{short(facts['env_steps']):>6} steps"
         self.say("  ".join([steps, _score(facts, self.metric), *rest]))
 
@@ -147,6 +153,9 @@ def _score(facts: dict[str, Any], metric: str) -> str:
     """Returns by the run's own metric, the greedy policy's in brackets beside a sampled one's."""
     when, _, what = metric.partition("/")
     shown = f"return {number(facts[metric])}" if metric in facts else ""
+    seeds = facts.get("per_seed", {}).get(metric, [])
+    if len(seeds) > 1:
+        shown += f" ({number(min(seeds))} to {number(max(seeds))} over seeds)"
     if when == "eval_sampled" and f"eval/{what}" in facts:
         shown += f" (greedy {number(facts[f'eval/{what}'])})"
     exploring = f"train/{what}"
