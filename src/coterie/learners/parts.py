@@ -108,8 +108,8 @@ class PolicySettings(LearnerSettings):
     """Environment steps over which that weight moves to entropy_end; by default the whole run."""
     reward_scaling: RewardScaling = "scale"
     """Rewards for learning: divided by the root mean square of their discounted sums so far
-    (scale), unchanged (none), or (r - mean)/std (standardise). Subtracting the mean changes the task where
-    agents can choose how long an episode lasts."""
+    (scale), unchanged (none), or (r - mean)/std (standardise). Subtracting the mean changes the
+    task where agents can choose how long an episode lasts."""
     max_grad_norm: Positive | None = 0.5
     """Largest norm of a gradient, for each network; None for no clipping."""
     hidden: Layers = (64, 64)

@@ -55,14 +55,14 @@ class TrainArgs:
     out: Path | None = None
     """Directory to create for the run; by default runs/ALGORITHM-ENVIRONMENT."""
     preset: str | None = None
-    """Settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides (lecture)
-    in place of the defaults; flags still decide (docs/presets.md)."""
+    """Settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides
+    (lecture) in place of the defaults; flags still decide (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
     """Rewards that agents learn from: each its own, or the sum or mean over agents as a common
     reward; by default what the environment declares."""
     central: Literal["auto", "state", "joint"] | None = None
-    """Centralised information z, for algorithms that use it: the state of the environment, the joint
-    observation, or the state where there is one (auto); by default auto."""
+    """Centralised information z, for algorithms that use it: the state of the environment, the
+    joint observation, or the state where there is one (auto); by default auto."""
     evaluations: Evaluations | None = None
     """Number of evaluations in training; by default 20, and fewer where episodes of a Python
     environment take long."""
