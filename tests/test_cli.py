@@ -460,7 +460,7 @@ MISTAKES = {
     "evaluate nowhere": "nowhere is not a run directory: there is no such directory",
     "evaluate BROKEN": "config.json is damaged: not JSON",
     "evaluate BARE": "holds no policy",
-    "evaluate RUN --workers 2": "matrix/climbing is compiled: workers, time_limit, step_timeout",
+    "evaluate RUN --workers 2": "matrix/climbing is a JAX environment: workers, time_limit",
     "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024 or None; got -1",
     "evaluate RUN --episodes 0": "episodes must be a whole number from 1 to 1e9; got 0",
     "evaluate RUN --episodes 1e9": "GB of memory are free",

@@ -169,7 +169,7 @@ def test_no_checkpoint_of_another_step_passes(runs, program, tmp_path):
     shutil.copy(old, newest(run))
     step, (warning,) = found(run, program)
     assert step == 40
-    assert "is that of iteration 10, so not of step 80" in warning
+    assert "is that of iteration 10, and not of step 80" in warning
     shutil.copy(newest(runs[0]), old)
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* is good"):
         found(run, program)

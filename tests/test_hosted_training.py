@@ -433,7 +433,7 @@ def test_what_cannot_be_sent_is_stepped_here_or_refused():
     assert run.config["hosting"]["workers"] == 0
     assert run.config["reward"] == "mean"
     assert "cannot be sent to other processes" in notes[0]
-    assert "all agents were always paid alike" in notes[1]
+    assert "all agents always got the same reward" in notes[1]
     with pytest.raises(UsageError, match="cannot be sent to worker processes"):
         train("vdn", made_here, hosting=WORKERS)
 

@@ -459,7 +459,7 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(trained, tmp_path):
 
 def test_a_run_on_code_of_the_users_is_told_it_again(trained):
     run = trained("doors")
-    with pytest.raises(UsageError, match=r"code of yours: give --environment .*:Doors"):
+    with pytest.raises(UsageError, match=r"in your own code: give --environment .*:Doors"):
         open_run(run.path)
     opened = open_run(run.path, Doors)
     metrics = opened.evaluate(episodes=4)
@@ -588,7 +588,7 @@ def test_stochastic_teams_draw_actions_with_a_key(trained):
     assert legal[:, 0].min() == 1
     assert (legal[:, 1] == 2).all()
     by_value = coterie.load(trained("dilemma").path)
-    with pytest.raises(UsageError, match="nothing to draw from"):
+    with pytest.raises(UsageError, match="nothing to sample"):
         by_value.act(np.ones((2, 1)), by_value.initial_hidden_state(), key=keys[0])
 
 

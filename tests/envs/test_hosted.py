@@ -347,7 +347,7 @@ def test_factories_are_found_by_name_and_pickle():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lbf/8x8", "names no environment; a hosted one is gymnasium:id"),
+        ("lbf/8x8", "names no environment; a Python environment is gymnasium:id"),
         ("gymnasium:", "names no environment"),
         ("gymnasium:CartPol-v1", "did you mean gymnasium:CartPole-v1"),
         ("gymnasium:Qwertyuiop-v7", "not registered .*gymnasium:<package>:<id>"),

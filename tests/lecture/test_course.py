@@ -553,7 +553,7 @@ def refused(sentence: str):
 
 
 def test_an_unknown_item_is_told_the_nearest(tmp_path):
-    with refused("the lecture has no item 'trainde'; did you mean trained\\?"):
+    with refused("the lecture has no experiment 'trainde'; did you mean trained\\?"):
         give(["told", "trainde"], tmp_path)
     with refused("no item 'xyz'; it has trained, told"):
         give(["xyz"], tmp_path)
@@ -610,7 +610,7 @@ def test_a_claim_that_fails_is_the_status(call, monkeypatch, tmp_path):
     monkeypatch.setattr(Told, "truth", False)
     status, out, err = call(f"lecture told --out {tmp_path}/no")
     assert (status, "✗" in out, "failed" in out) == (1, True, True)
-    assert "1 item to run: about 2 minutes on two idle cores" in err
+    assert "1 experiment to run: about 2 minutes on two idle cores" in err
     status, out, _ = call(f"lecture told --out {tmp_path}/no --json")
     document = json.loads(out)
     assert (status, document["passed"]) == (1, False)

@@ -149,7 +149,7 @@ def test_an_endless_episode_is_followed_so_far(monkeypatch):
         ({"seed": -1}, "there is no team -1"),
         ({"which": "first"}, "which must be best or last; got 'first'"),
         ({"episodes": 0}, "episodes must be at least 1"),
-        ({"greedy": False}, "mappo acts by values: there is nothing to sample from"),
+        ({"greedy": False}, "mappo acts by Q-values, so there is nothing to sample"),
     ],
 )
 def test_what_cannot_be_recorded_is_one_sentence(asked, sentence):

@@ -33,7 +33,7 @@ class Climbing(Item):
     title = "Equilibrium selection: learning curves in the climbing game"
     source = "Lecture, “Pareto Actor-Critic for Equilibrium Selection in Climbing Game”"
     about = (
-        "Two agents are paid the same. A miscoordinated try for the best outcome (A, A) costs"
+        "Two agents get a common reward. A miscoordinated try for the best outcome (A, A) costs"
         " 30, so learners drift to a safer one. Pareto actor-critic assumes that the others "
         "play what is best for all, and goes for 11."
     )

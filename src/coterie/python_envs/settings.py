@@ -43,13 +43,13 @@ def settle(
     """The settings of a run, and sentences about them; None for a native environment.
 
     Raises:
-        UsageError: settings of hosted environments were given for a native one.
+        UsageError: settings of Python environments were given for a JAX environment.
     """
     if not isinstance(environment, Hosted):
         if hosting not in (None, Hosting()):
             raise UsageError(
-                f"{name} is compiled: workers, time_limit, step_timeout and restarts are settings "
-                "of Python environments"
+                f"{name} is a JAX environment: workers, time_limit, step_timeout and restarts are "
+                "settings of Python environments"
             )
         return None, []
     hosting = hosting or Hosting()

@@ -92,7 +92,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM ended the training.
     """
     if resume and out is None:
-        raise UsageError("resume goes on with a run directory: name it (out)")
+        raise UsageError("resume continues a run directory: name it (out)")
     path = None if out is None else Path(out)
     recorded = None
     if resume and path is not None and RunDirectory(path).holds_a_run():
@@ -304,7 +304,7 @@ def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str
         if not isinstance(meta.get(name), kind):
             return f"does not say its {name}"
     if meta["iteration"] * program.steps_per_iteration != step:
-        return f"is that of iteration {meta['iteration']}, so not of step {step}"
+        return f"is that of iteration {meta['iteration']}, and not of step {step}"
     return None
 
 

@@ -76,7 +76,9 @@ def restore(
     if ":" not in name:
         options = present_settings(envs.family(name).Options, options, config, note)
     elif environment is None:
-        raise UsageError(f"the run is on {name}, code of yours: give --environment {name} again")
+        raise UsageError(
+            f"the run is on {name}, which is defined in your own code: give --environment {name}"
+        )
     hosting = hosting_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(opened, options, hosting, state)

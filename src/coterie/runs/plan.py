@@ -85,7 +85,7 @@ def make_plan(
     undecided = reward is None and algorithm.common_reward
     if undecided and settled and isinstance(env, Hosted) and pays_in_common(env, settled):
         reward = "mean"
-        remarks.append("in random play all agents were always paid alike: a common reward")
+        remarks.append("in random play all agents always got the same reward: it is common")
     game = make_game(algorithm, env, name, reward, central)
     remarks += chosen.remarks() + algorithm.remarks(game) + algorithm.shortfalls(steps)
     remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
@@ -139,7 +139,7 @@ def _judging(
     if fewer == judged:
         return judged, []
     return fewer, [
-        f"an episode takes about {length:,} steps, so fewer are played to judge: "
+        f"an episode takes about {length:,} steps, so evaluations play fewer of them: "
         f"--evaluations {fewer['evaluations']} --evaluation-episodes "
         f"{fewer['evaluation_episodes']} --final-episodes {fewer['final_episodes']}"
     ]

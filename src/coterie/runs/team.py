@@ -98,7 +98,9 @@ class Team:
             for i, row in enumerate(rows):
                 masks[i, : len(row)] = row
         if key is not None and not self.stochastic:
-            raise UsageError("this team acts by values, there is nothing to draw from: no key")
+            raise UsageError(
+                "this team acts by Q-values, so there is nothing to sample: give no key"
+            )
         actions, hidden_state = self._act(hidden_state, padded, masks, key)
         chosen = np.asarray(actions).tolist()
         return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state

@@ -95,7 +95,7 @@ def _find(name: str) -> Item:
     if name in items():
         return items()[name]
     hint = did_you_mean(name, items(), f"; it has {', '.join(items())}", cutoff=0.4)
-    raise UsageError(f"the lecture has no item {name!r}{hint}")
+    raise UsageError(f"the lecture has no experiment {name!r}{hint}")
 
 
 def _check_place(out: Path) -> None:
@@ -203,10 +203,10 @@ def _read(out: Path, item: Item) -> Outcome | None:
         if outcome.fingerprint != _fingerprint(item, Scale(**outcome.scale)):
             return None
     except UsageError as error:
-        warn(f"{error}; what it says of {item.name} does not count")
+        warn(f"{error}; the experiment {item.name} runs again")
         return None
     except (ValueError, LookupError, TypeError, AttributeError):
-        warn(f"{path} is not of the format; what it says of {item.name} does not count")
+        warn(f"{path} is not of the format; the experiment {item.name} runs again")
         return None
     there = all(RunDirectory(out / t["run"]).holds_a_run() for t in outcome.trainings.values())
     return outcome if there else None
@@ -224,7 +224,7 @@ def write(out: Path) -> Path:
     quick = any(outcome.quick for _, outcome in given)
     subtitle = (
         "The figures and tables of the lecture Multi-Agent Deep Reinforcement Learning, Part 1 "
-        "(Albrecht, Christianos, Schäfer), run again and judged."
+        "(Albrecht, Christianos, Schäfer), run again and compared with its claims."
     ) + (" Items marked quick were run with fewer seeds and steps." if quick else "")
     facts = {"coterie": __version__}
     return write_report(out / "report.html", "The lecture, run again", sections, subtitle, facts)

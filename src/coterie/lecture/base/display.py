@@ -46,7 +46,7 @@ class LectureDisplay(TrainDisplay):
     def _expect(self, items: int, minutes: float) -> None:
         if items:
             about = plural(max(round(minutes), 1), "minute")
-            self.say(f"{plural(items, 'item')} to run: about {about} on two idle cores")
+            self.say(f"{plural(items, 'experiment')} to run: about {about} on two idle cores")
 
     def _evaluation(self, facts: dict[str, Any]) -> None:
         """Nothing: a lecture has too many of them."""
@@ -55,7 +55,7 @@ class LectureDisplay(TrainDisplay):
         """A training that was stopped goes on with its lecture, not by itself."""
         super()._end(facts | {"resume": None})
         if facts["stopped"]:
-            self.say("the same coterie lecture command goes on where it was")
+            self.say("the same coterie lecture command continues there")
 
     def summary(self, outcomes: Sequence[Outcome]) -> RenderableType:
         """Every claim of every item, with what was measured."""

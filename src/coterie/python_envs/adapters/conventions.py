@@ -195,7 +195,7 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
     """
     kind = type(environment).__name__
     if is_native(environment):
-        raise UsageError(f"{kind} is a native environment: use it as it is, without hosting")
+        raise UsageError(f"{kind} is a JAX environment: use it as it is")
     if sentence := reason(environment):
         raise UsageError(sentence)
     if hasattr(environment, "agent_iter"):

@@ -67,10 +67,10 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
     if sentence := misnamed(name):
         raise UsageError(sentence)
     if options and kind in ("gymnasium", "pettingzoo"):
-        raise UsageError(f"{name} takes no options of ours; got {', '.join(options)}")
+        raise UsageError(f"{name} takes no options from Coterie; got {', '.join(options)}")
     if not rest:
         raise UsageError(
-            f"{name!r} names no environment; a hosted one is gymnasium:id, "
+            f"{name!r} names no environment; a Python environment is gymnasium:id, "
             "gymnasium:module:id, pettingzoo:module, pettingzoo:id or package.module:callable"
         )
     if kind == "gymnasium":

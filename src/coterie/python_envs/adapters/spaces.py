@@ -138,7 +138,7 @@ def choice(agent: str, space: Any) -> Choice:
     continuous = isinstance(space, spaces.Box)
     raise UsageError(
         refused
-        + ("continuous actions have no values to compare; " if continuous else "")
+        + ("continuous actions are not supported yet; " if continuous else "")
         + "actions must be a Discrete, MultiDiscrete or MultiBinary choice for each agent"
     )
 
@@ -171,7 +171,7 @@ def gymnasium() -> Any:
         return importlib.import_module("gymnasium")
     except ModuleNotFoundError as error:
         raise UsageError(
-            "a hosted environment needs gymnasium: pip install 'coterie[hosted]'"
+            "a Python environment needs gymnasium: pip install 'coterie[hosted]'"
         ) from error
 
 

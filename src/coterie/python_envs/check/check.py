@@ -88,13 +88,13 @@ def _repeat(
     make: Callable[[], Any] | None,
 ) -> None:
     """The first episode once more: in another instance, and in the same after other episodes."""
-    same, chance = True, "draw all chance from a generator that reset(seed) seeds"
+    same, chance = True, "take all random numbers from a generator that reset(seed) seeds"
     if make is None:
         chance += ", and reset everything else"
     elif other := session.open(make):
         same = session.replay(other, first, ", in another instance,", chance)
         session.close(other)
-        chance = "reset must forget all of earlier episodes"
+        chance = "reset must forget all earlier episodes"
     if same:
         session.replay(env, first, ", after other episodes,", chance)
 
@@ -187,13 +187,13 @@ class _Session:
                 differing = [word for word in expected if expected[word] != found[word]]
                 if differing:
                     self.add(
-                        f"the same seed and actions{where} showed other {differing[0]}; {advice}",
+                        f"the same seed and actions{where} gave other {differing[0]}; {advice}",
                         step=t,
                     )
                     return False
         except EnvironmentFault as fault:
             self.add(
-                f"the same seed and actions{where} did not do the same: {fault.what}; {advice}",
+                f"the same seed and actions{where} gave another result: {fault.what}; {advice}",
                 fault.agent, fault.step,
             )  # fmt: skip
             return False
@@ -277,7 +277,7 @@ class _Session:
         """At what the environment itself showed, before any of it was padded or cast."""
         for agent in sorted(held.changed()):
             self.add(
-                "the step changed the array that the last one had shown; return a copy "
+                "the step changed the array that the last step returned; return a copy "
                 "(Coterie makes its own, others may not)",
                 agent, step, violation=False,
             )  # fmt: skip

@@ -21,7 +21,7 @@ class Compiled:
         from coterie.views.game import Game
 
         if time_limit is not None:
-            raise UsageError(f"{name} is compiled, and names its own time limit in its spec")
+            raise UsageError(f"{name} is a JAX environment: its spec names the time limit")
         self.name, self.spec = name, environment.spec()
         game = Game(environment, "state" if self.spec.central_size else "none")
         self._split, self._key, self._fetch = jax.random.split, jax.random.key, jax.device_get

@@ -144,7 +144,7 @@ def picture(recording: Recording, frame: Frame, caption: str) -> Image:
 
 def _panel(draw: ImageDraw, recording: Recording, frame: Frame, caption: str, top: Number) -> None:
     """The step, and a line an agent."""
-    end = {"terminated": ", the end", "truncated": ", time is up", "cut": ", followed no longer"}
+    end = {"terminated": ", the end", "truncated": ", time is up", "cut": ", cut off here"}
     columns = (_MARGIN, _MARGIN + 0.32 * _SIDE, _MARGIN + 0.80 * _SIDE, _MARGIN + _SIDE)
     _write(draw, columns[0], top, caption + end.get(frame.end or "", ""), 14, "ink", bold=True)
     for x, word in zip(columns[2:], ("reward", "return"), strict=True):

@@ -147,7 +147,7 @@ def record(
         raise UsageError(f"episodes must be at least 1; got {episodes}")
     if not greedy and not run.stochastic:
         raise UsageError(
-            f"{run.config['algorithm']} acts by values: there is nothing to sample from"
+            f"{run.config['algorithm']} acts by Q-values, so there is nothing to sample"
         )
     if not isinstance(run.game.env, Environment):
         raise NoPictures(python_environment(run.config["environment"]))

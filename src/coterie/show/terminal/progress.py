@@ -107,7 +107,10 @@ class TrainDisplay:
         self.say(("warning", "yellow"), f": {facts['sentence']}")
 
     def _stopping(self, facts: dict[str, Any]) -> None:
-        self.say(("stopping", "yellow"), " at the next chunk; once more to give up at once")
+        self.say(
+            ("stopping", "yellow"),
+            " after this chunk, with a checkpoint; ask once more to stop at once",
+        )
 
     def _progress(self, facts: dict[str, Any]) -> None:
         if self.origin is None:  # the first chunk holds the compilation
