@@ -1,6 +1,6 @@
 """Tries hundreds of values of every setting; prints what was accepted, and what was wrong with it.
 
-``python settings_worker.py FOLDER SHARE`` tries one value in SHARE. Whatever comes to training must
+``python settings_worker.py FOLDER``. Whatever comes to training must
 be read by what every command reads a run with, and be the same then; all else must be refused in
 one sentence that names the setting, before anything is written. Nothing is compiled. In a process
 of its own, where types are checked by Coterie alone and not by the tests' hook.
@@ -43,7 +43,6 @@ VALUES = [None, True, False, "1", "x" * 2000, float("nan"), float("inf"), 0, 1, 
           ("a" * 2000,), {}, "own", "sum", 1j, np.int8(4), (np.int64(8), 4.0), (4,) * 2000, b"1",
           "shared", "state", "tanh", "v2", object()]  # fmt: skip
 """As Python's and NumPy's objects; 10**400 is too long to be a float, 10**5000 to be printed."""
-SHARE = int(sys.argv[2])
 OTHERS = ("batch_size", "buffer_size", "minibatches", "environments", "gae_lambda", "target_tau")
 """What a setting may be refused for contradicting; the sentence then names those."""
 
@@ -98,7 +97,7 @@ class Tally:
         else:
             sentence = said.getvalue().strip()
         self.refused += 1
-        words = (setting, setting.replace("_", "-"), "hidden_state", *OTHERS)
+        words = (setting, setting.replace("_", "-"), "memory", *OTHERS)
         if status != 2 or "\n" in sentence or len(sentence) > 400:
             self.wrong.append(f"{what} ends in {status}: {sentence[:300]}")
         elif not any(word in sentence for word in words):
@@ -129,12 +128,7 @@ def drawn(options: list, pool: list, count: int, seed: int) -> list:
     """So many different pairs of a setting and a value."""
     chance = random.Random(seed)
     pairs = [(option, value) for option in options for value in pool]
-    return chance.sample(pairs, min(count, len(pairs)) // SHARE)
-
-
-def tried(name: str) -> list:
-    """One value in ``SHARE``, others for another name."""
-    return random.Random(name).sample(VALUES, len(VALUES) // SHARE)
+    return chance.sample(pairs, min(count, len(pairs)))
 
 
 def commands(home: Path, tally: Tally) -> None:
@@ -183,7 +177,7 @@ def arguments(home: Path, tally: Tally) -> None:
     own = ("steps", "seeds", "seed", "evaluations", "evaluation_episodes", "final_episodes",
            "reward", "central")  # fmt: skip
     for name in own:
-        for k, value in enumerate(tried(name)):
+        for k, value in enumerate(VALUES):
             out, given = home / f"{name}-{k}", {"steps": 100, name: value}
             work = lambda out=out, given=given: coterie.train(  # noqa: E731
                 coterie.IA2C(), "matrix/climbing", out=out, **given
@@ -209,7 +203,7 @@ def environments(home: Path, tally: Tally) -> None:
 def hosting(home: Path, tally: Tally) -> None:
     """Settings of Python environments."""
     for field in dataclasses.fields(Hosting):
-        for value in tried(field.name):
+        for value in VALUES:
             work = lambda field=field, value=value: begin(Hosting(**{field.name: value}))  # noqa: E731
             if tally.attempt(home / "none", field.name, value, work):
                 found = dataclasses.asdict(Hosting(**{field.name: value}))
@@ -229,7 +223,7 @@ def resumed(home: Path, tally: Tally) -> None:
     with contextlib.suppress(Begun):
         coterie.train(coterie.IA2C(), "matrix/climbing", 100, out=out)
     before = (out / "config.json").read_bytes()
-    for value in tried("resume"):
+    for value in VALUES:
         (out / "config.json").write_bytes(before)
         work = lambda value=value: api.resume(out, steps=value)  # noqa: E731
         if tally.attempt(home / "none", "steps", value, work):
@@ -244,7 +238,7 @@ def evaluated(home: Path, tally: Tally) -> None:
     game = Game(coterie.make("matrix/climbing"))
     run = opened_runs.Run({}, game, {"best": None, "last": None}, None, 0)
     for name in ("episodes", "seed"):
-        for value in tried(name):
+        for value in VALUES:
             work = lambda name=name, value=value: run.evaluate(**{name: value})  # noqa: E731
             tally.attempt(home / "none", name, value, work)
 

@@ -569,7 +569,9 @@ def test_ctrl_c_keeps_everything_and_resume_goes_on(call, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
-    assert re.search(r"^stopping at the next chunk; once more to give up at once$", err, re.M)
+    assert re.search(
+        r"^stopping after this chunk, with a checkpoint; ask once more to stop at once$", err, re.M
+    )
     assert re.search(
         r"^stopped after [\d,]+ steps in \S+; continue with: coterie resume run$", err, re.M
     )

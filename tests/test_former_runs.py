@@ -246,4 +246,4 @@ def test_new_runs_say_their_format(tmp_path):
         coterie.IDQN(hidden=(4,), environments=2, buffer_size=64, batch_size=8),
         "matrix/climbing", 8, out=tmp_path / "run", evaluations=1, final_episodes=0, reward="sum",
     )  # fmt: skip
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["format"] == formats.FORMAT

@@ -384,7 +384,7 @@ def test_the_last_step_stands_where_the_next_episode_cannot_begin(
     assert (record.terminated[1::2]).all()
     assert not record.terminated[::2].any()
     assert not record.truncated.any()
-    assert record.seen.alive.all()
+    assert record.observation.alive.all()
     totals, count = stage.clear_totals(), environments * episodes
     assert totals.episodes.tolist() == [count]
     assert totals.returns.tolist() == [[2 * count, 2 * count]]

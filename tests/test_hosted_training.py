@@ -442,5 +442,5 @@ def test_settings_that_make_no_sense_are_refused():
     for settings in ({"workers": -1}, {"restarts": -1}, {"time_limit": 0}, {"step_timeout": 0.0}):
         with pytest.raises(UsageError, match=next(iter(settings))):
             Hosting(**settings)
-    with pytest.raises(UsageError, match="is compiled: workers"):
+    with pytest.raises(UsageError, match="is a JAX environment: workers"):
         coterie.train(coterie.VDN(), "matrix/climbing", 10, hosting=Hosting(workers=3))

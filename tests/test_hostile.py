@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE.parent / "src", HERE)))
 

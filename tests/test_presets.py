@@ -425,7 +425,7 @@ def test_episodes_of_no_known_length_are_refused():
 
 @pytest.mark.parametrize("more", [{"preset": "epymarl"}, {"settings": {"lr": 1e-3}}])
 def test_an_algorithm_that_is_made_already_takes_no_settings(more):
-    with pytest.raises(UsageError, match="an algorithm that is named"):
+    with pytest.raises(UsageError, match="for the name or the class of an algorithm"):
         coterie.train(coterie.VDN(), "matrix/climbing", 100, **more)
 
 
@@ -434,7 +434,7 @@ def test_what_is_no_algorithm_preset_or_settings_is_refused():
     code = """
 import coterie
 for algorithm, more in [
-    (coterie.IA2C, {}), (None, {}), ("ia2c", {"preset": 3}), ("ia2c", {"preset": ""}),
+    (coterie.Run, {}), (None, {}), ("ia2c", {"preset": 3}), ("ia2c", {"preset": ""}),
     ("ia2c", {"settings": [("lr", 1.0)]}), ("ia2c", {"settings": {"lr": "fast"}}),
     ("ia2c", {"preset": "epymarl", "settings": {"lr": "fast"}}),
 ]:
@@ -444,9 +444,12 @@ for algorithm, more in [
         print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    made = "an algorithm is one that is made, such as coterie.IA2C(), or named, such as 'ia2c'; got"
+    made = (
+        "algorithm must be an algorithm, such as coterie.IA2C(gamma=0.95), its class or its name, "
+    )
+    made += "such as 'ia2c'; got"
     assert done.stdout.splitlines() == [
-        f"{made} <class 'coterie.algorithms.ia2c.IA2C'>",
+        f"{made} <class 'coterie.runs.run.Run'>",
         f"{made} None",
         "preset must be a name of at most 1000 characters or None; got 3",
         "preset must be a name of at most 1000 characters or None; got ''",

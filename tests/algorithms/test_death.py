@@ -594,7 +594,7 @@ def test_a_step_that_failed_is_marked():
     _, record, restarts = recorded(guests.Raises, 12)
     assert restarts.used > 0
     assert (~record.valid).sum() == restarts.used
-    assert not record.seen.alive[~record.valid].any()
+    assert not record.observation.alive[~record.valid].any()
     assert record.truncated[~record.valid].all()
 
 

@@ -40,7 +40,7 @@ NAMED = {
     "out_of_space": RIGHT + r"the observation holds 7.\d+ at index \[0\], outside its space",
     "wrong_dtype": RIGHT + "the observation is float64 where its space is int64",
     "text_observation": RIGHT + "the observation is 'nothing', not an array of numbers",
-    "stale_observation": "step 1, agent left: the step changed the array that the last one",
+    "stale_observation": "step 1, agent left: the step changed the array that the last step",
     "infinite_reward": RIGHT + "reward is inf",
     "missing_reward": RIGHT + "no reward was given",
     "text_reward": RIGHT + "reward is '1', not a number",
@@ -129,7 +129,7 @@ def test_a_sound_environment_has_no_findings():
 
 def test_of_one_object_only_the_same_object_can_be_asked_again():
     (finding,) = check_env(Faulty("nondeterministic")).findings
-    assert "after other episodes, showed" in finding.sentence
+    assert "after other episodes, gave" in finding.sentence
     assert "reset(seed) seeds, and reset everything else" in finding.sentence
 
 
@@ -356,7 +356,7 @@ def test_compiled_environments_by_name():
     report = check_env("matrix/climbing", episodes=2)
     assert (report.findings, report.lengths) == ((), (1, 1))
     (finding,) = check_env(Broken, time_limit=5).findings
-    assert "names its own time limit" in finding.sentence
+    assert "its spec names the time limit" in finding.sentence
 
 
 # The command ------------------------------------------------------------------------------------

@@ -555,7 +555,7 @@ def refused(sentence: str):
 def test_an_unknown_item_is_told_the_nearest(tmp_path):
     with refused("the lecture has no experiment 'trainde'; did you mean trained\\?"):
         give(["told", "trainde"], tmp_path)
-    with refused("no item 'xyz'; it has trained, told"):
+    with refused("no experiment 'xyz'; it has trained, told"):
         give(["xyz"], tmp_path)
     assert not list(tmp_path.iterdir())
     assert Told.times == 0

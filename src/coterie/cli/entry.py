@@ -28,7 +28,7 @@ usage: coterie COMMAND ...
 
 Multi-agent deep reinforcement learning, compiled end to end.
 
-  list                           algorithms (with mode), environments, lecture items
+  list                           algorithms (with mode), environments, experiments
   lecture [ITEM ...]             reproduce the lecture's figures and tables, and check its claims
   train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps

@@ -34,7 +34,7 @@ def render_help(
                 head = ""
             table.add_row(line(head), line(flag.help))
             parts.append(Padding(table, (0, 0, 0, 2)))
-    return Group(*parts, *([line(), line(more)] if more else []))
+    return Group(*parts, *([line(), paragraphs(more)] if more else []))
 
 
 def _head(flag: Flag) -> str:

@@ -39,7 +39,7 @@ class Command:
         options: its flags, a dataclass whose docstring says what the command does.
         usage: how it is called.
         names: the fewest and the most names before the flags.
-        more: a last word of its help.
+        more: the end of its help.
     """
 
     run: Callable[[list[str], Any, list[str]], int | None]
@@ -59,11 +59,12 @@ COMMANDS = {
     "list": Command(command_list, ListArgs, "coterie list [--json]", (0, 0)),
     "lecture": Command(
         command_lecture, LectureArgs, "coterie lecture [ITEM ...] [FLAG ...]", (0, 99),
-        "Items: coterie list.",
+        "coterie list shows the names of the experiments.",
     ),
     "train": Command(
         command_train, TrainArgs, "coterie train ALGORITHM ENVIRONMENT [FLAG ...]", (2, 2),
-        "Named ones add their settings: coterie train vdn lbf/8x8-2p-3f --help (coterie list).",
+        "With the names of an algorithm and an environment, --help explains their settings:\n"
+        "  coterie train vdn lbf/8x8-2p-3f --help\ncoterie list shows what there is.",
     ),
     "resume": Command(command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]"),
     "evaluate": Command(command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]"),

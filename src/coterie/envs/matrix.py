@@ -127,6 +127,10 @@ class MatrixGame(Environment):
         self._rows = self.payoffs.reshape(-1, n).astype(np.float32)
         self._strides = np.cumprod((1, *counts[:0:-1]))[::-1].astype(np.int32)
 
+    def __repr__(self) -> str:
+        counts = " x ".join(map(str, self.payoffs.shape[:-1]))
+        return f"MatrixGame({self.name}, {counts} actions, rounds={self.rounds})"
+
     def spec(self) -> EnvSpec:
         return self._spec
 

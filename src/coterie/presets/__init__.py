@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from coterie.algorithms import algorithms, make
 from coterie.algorithms import find as find_algorithm
-from coterie.algorithms import make
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.settings import Name, fitted, hints, shown
@@ -110,31 +110,46 @@ class Preset:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The algorithm of a training as it was asked for: made already, or named.
+    """The algorithm of a training as the caller gave it: with its settings, or by name.
 
     Attributes:
-        preset: the preset of a named one that has the settings that are not given.
-        given: settings of a named one.
+        preset: for one by name, the preset that its other settings are taken from.
+        given: for one by name, the settings that the caller passed.
+
+    A class counts as its name, or, outside this package, is made with the settings passed.
     """
 
-    algorithm: Algorithm | str
+    algorithm: Algorithm | type[Algorithm] | str
     preset: str | None = None
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.algorithm, str | Algorithm):
+        if not _is_one(self.algorithm):
             raise UsageError(
-                "an algorithm is one that is made, such as coterie.IA2C(), or named, such as "
-                f"'ia2c'; got {shown(self.algorithm)}"
+                "algorithm must be an algorithm, such as coterie.IA2C(gamma=0.95), its class or "
+                f"its name, such as 'ia2c'; got {shown(self.algorithm)}"
             )
         fitted("preset", self.preset, Name | None)
         if not isinstance(self.given, Mapping):
             raise UsageError(f"settings must be values by name; got {shown(self.given)}")
-        if isinstance(self.algorithm, Algorithm) and (self.preset is not None or self.given):
+        if isinstance(self.algorithm, type):
+            object.__setattr__(self, "algorithm", self._of_class(self.algorithm))
+        elif isinstance(self.algorithm, Algorithm) and (self.preset is not None or self.given):
             raise UsageError(
-                "a preset and settings are for an algorithm that is named, such as 'ia2c': one "
-                "that is made already has its settings"
+                "a preset and settings are for the name or the class of an algorithm, such as "
+                f"'ia2c': {type(self.algorithm).__name__}(...) has its settings already"
             )
+
+    def _of_class(self, kind: type[Algorithm]) -> Algorithm | str:
+        """The name of a class of this package; another class with the settings that are given."""
+        name = kind.__module__.rpartition(".")[2]
+        if algorithms().get(name) is kind:
+            return name
+        if self.preset is not None:
+            raise UsageError(f"a preset has settings of Coterie's algorithms; got {kind.__name__}")
+        made = kind(**self.given)
+        object.__setattr__(self, "given", {})
+        return made
 
     @property
     def kind(self) -> type[Algorithm]:
@@ -179,6 +194,13 @@ class Chosen:
         if self.preset is None or not isinstance(self.algorithm, str):
             return {}
         return find(self.preset).tables.get(self.algorithm, {})
+
+
+def _is_one(algorithm: Any) -> bool:
+    """Whether it is an algorithm, the class of one, or perhaps its name."""
+    if isinstance(algorithm, type):
+        return issubclass(algorithm, Algorithm)
+    return isinstance(algorithm, str | Algorithm)
 
 
 def names() -> list[str]:

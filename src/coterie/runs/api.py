@@ -64,13 +64,15 @@ def train(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
-        algorithm: one with its settings, or its name.
-        environment: a name, an environment, or a callable that makes one; native, PettingZoo, or
-            Gymnasium with one space per agent.
-        preset: the preset of a named algorithm that its settings, ``reward`` and ``central`` are
-            taken from unless they are given (``coterie.presets``).
-        settings: those of a named algorithm that are given.
-        seed: the first seed; the others follow it.
+        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name.
+        environment: a name, an environment, or a callable that makes one: a JAX environment, or a
+            Python environment of PettingZoo, or of Gymnasium with one space per agent.
+        steps: environment steps of each seed.
+        preset: settings of another library or of the lecture, by the name of the preset
+            (docs/presets.md), in place of defaults; for an algorithm's class or name.
+        settings: settings by name, for an algorithm's class or name.
+        seeds: number of teams, each with its own random seed.
+        seed: random seed of the first team; the others count up from it.
         out: a new run directory; without it nothing is written.
         reward: rewards that agents learn from, their own or a common one; the environment's
             default unless given.
@@ -85,7 +87,8 @@ def train(
             more steps than training.
         resume: goes on with the run in ``out`` if there is one, which must have these settings;
             one that is complete is returned as it is, with its result in ``metrics``.
-        report: called with an event's name and its facts, for a progress display.
+        report: called with the name of an event and a dict of facts, for a progress display.
+        command: what ``config.json`` records as the command line of this run.
 
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.

@@ -1,0 +1,53 @@
+"""Names of the last version still work, and say which name has taken their place."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coterie
+from coterie.learners.experience import blank_rollout
+from coterie.runs.team import Team
+from coterie.views.game import Game
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory) -> Team:
+    folder = tmp_path_factory.mktemp("run")
+    coterie.train(
+        coterie.VDN(recurrent=True, hidden=(4,), environments=2, sequence_length=4),
+        "matrix/climbing", steps=40, evaluations=1, final_episodes=0, out=folder / "run",
+    )  # fmt: skip
+    return coterie.load(folder / "run")
+
+
+def test_a_teams_memory_is_its_hidden_state(team):
+    with pytest.warns(DeprecationWarning, match="Team.initial_memory is now initial_hidden_state"):
+        before = team.initial_memory()
+    np.testing.assert_array_equal(before, team.initial_hidden_state())
+    seen = [np.ones(1)] * 2
+    with pytest.warns(DeprecationWarning, match="the argument memory is now hidden_state"):
+        actions, after = team.act(seen, memory=before)
+    expected, hidden_state = team.act(seen, before)
+    assert actions == expected
+    np.testing.assert_array_equal(after, hidden_state)
+
+
+def test_fields_of_transitions():
+    rollout = blank_rollout(Game(coterie.make("matrix/climbing")), 2, 3)
+    rollout = dataclasses.replace(rollout, extras=jnp.ones(2))
+    with pytest.warns(DeprecationWarning, match="Transition.memory is now hidden_state"):
+        assert rollout.memory is rollout.hidden_state
+    with pytest.warns(DeprecationWarning, match="Transition.behaviour is now extras"):
+        assert rollout.behaviour is rollout.extras
+
+
+def test_an_algorithms_clock_is_its_schedules():
+    with pytest.warns(DeprecationWarning, match="Mine.clock is now schedules"):
+
+        class Mine(coterie.VDN):
+            def clock(self, iterations):
+                return {"asked": iterations}
+
+    assert Mine().schedules(np.arange(2)).keys() == {"asked"}
