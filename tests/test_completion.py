@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from coterie.algorithms import algorithms
-from coterie.cli.completion import SCRIPTS, complete
+from coterie.cli.commands.completion import SCRIPTS
+from coterie.cli.completion import complete
 from coterie.cli.entry import main
 
 

@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from coterie.cli.printing import answer
+from coterie.cli.commands.completion import SCRIPTS
+from coterie.cli.parsing import flags_of
+from coterie.cli.table import COMMANDS, groups_of
 from coterie.errors import UsageError
 
 ASK = "--words"
 """``coterie completion --words WORD ...``: what the last word may become, a line each."""
-
-_BASH = """\
-_coterie() {
-  local IFS=$'\\n'
-  COMPREPLY=($(coterie completion --words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-}
-complete -o default -F _coterie coterie
-"""
-SCRIPTS = {
-    "bash": _BASH,
-    "zsh": "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
-    + _BASH,
-    "fish": "complete -c coterie -a "
-    "'(coterie completion --words (commandline -opc)[2..-1] (commandline -ct))'\n",
-}
-
-
-@dataclass(frozen=True)
-class CompletionArgs:
-    """Prints a script that completes commands, names and flags in bash, zsh or fish.
-
-    Add this line to ~/.bashrc: eval "$(coterie completion bash)"; in ~/.zshrc, zsh in place of
-    bash; for fish: coterie completion fish > ~/.config/fish/completions/coterie.fish
-    """
-
-
-def command_completion(names: list[str], parsed: Any, args: list[str]) -> None:
-    """Prints the script of one shell."""
-    if names[0] not in SCRIPTS:
-        raise UsageError(f"there is no completion for {names[0]!r}, only for {', '.join(SCRIPTS)}")
-    answer(SCRIPTS[names[0]].rstrip())
 
 
 def complete(words: Sequence[str]) -> list[str]:
@@ -55,9 +24,6 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def _candidates(before: list[str], last: str) -> list[str]:
-    from coterie.cli.parsing import flags_of
-    from coterie.cli.table import COMMANDS, groups_of
-
     if not before:
         return [*COMMANDS, "--help", "--version"]
     if before[0] not in COMMANDS:

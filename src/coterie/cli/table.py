@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.cli.commands.check import CheckArgs, command_check
+from coterie.cli.commands.completion import CompletionArgs, command_completion
 from coterie.cli.commands.evaluate import EvaluateArgs, command_evaluate
 from coterie.cli.commands.game import GameArgs, command_game
 from coterie.cli.commands.lecture import LectureArgs, command_lecture
@@ -26,7 +27,6 @@ from coterie.cli.commands.train import (
     command_train,
     train_groups,
 )
-from coterie.cli.completion import CompletionArgs, command_completion
 from coterie.cli.parsing import Groups
 
 

@@ -119,7 +119,7 @@ class Chosen:
     A class counts as its name, or, outside this package, is made with the settings passed.
     """
 
-    algorithm: Algorithm | type[Algorithm] | str
+    algorithm: Any
     preset: str | None = None
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    algorithm: Algorithm | str,
+    algorithm: Algorithm | type[Algorithm] | str,
     environment: Opened,
     steps: int | float,
     *,
