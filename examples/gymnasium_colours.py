@@ -1,4 +1,4 @@
-"""An environment of one's own after Gymnasium's tuples, checked and trained with VDN."""
+"""Your own environment with Gymnasium's interface and Tuple spaces, checked and trained with VDN."""
 
 import gymnasium
 from gymnasium.spaces import Discrete, MultiDiscrete, Tuple
@@ -7,10 +7,10 @@ import coterie
 
 
 class Colours(gymnasium.Env):
-    """A hue in one of two tones is wished for; a painter sees the hue, a helper the tone.
+    """A customer wants a hue in one of two tones: a painter observes the hue, a helper the tone.
 
-    The painter chooses a hue, the helper a tone and whether to varnish. Both are paid 1 where hue
-    and tone are as wished, and varnished.
+    The painter chooses a hue, the helper chooses a tone and whether to varnish. Both get 1 if hue
+    and tone are what the customer wants, and it is varnished.
     """
 
     def __init__(self):
@@ -20,18 +20,18 @@ class Colours(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.t = 0
-        return self.wish(), {}
+        return self.order(), {}
 
     def step(self, actions):
         hue, (tone, varnish) = actions
-        paid = float((hue, tone) == self.wished and varnish == 1)
+        reward = float((hue, tone) == self.wanted and varnish == 1)
         self.t += 1
         # One value for each agent: observations, rewards, terminated, truncated.
-        return self.wish(), [paid, paid], [False, False], [self.t == 10] * 2, {}
+        return self.order(), [reward, reward], [False, False], [self.t == 10] * 2, {}
 
-    def wish(self):
-        self.wished = (int(self.np_random.integers(3)), int(self.np_random.integers(2)))
-        return self.wished
+    def order(self):
+        self.wanted = (int(self.np_random.integers(3)), int(self.np_random.integers(2)))
+        return self.wanted
 
 
 if __name__ == "__main__":
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     run = coterie.train(algorithm, Colours, steps=16_000, evaluations=2, final_episodes=100)
     for name, metric in run.metrics.items():
         print(f"{name:30} {metric['mean']:6.2f}")
-    # Ten wishes an episode; chance grants one in twelve.
+    # Ten orders an episode; random play fulfils one in twelve.
     assert run.metrics["eval/return/team_mean"]["mean"] > 8

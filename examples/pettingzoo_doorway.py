@@ -1,4 +1,4 @@
-"""An environment of one's own after PettingZoo's convention, checked and trained with IPPO."""
+"""Your own environment with PettingZoo's interface, checked and trained with IPPO."""
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -9,8 +9,8 @@ import coterie
 class Doorway:
     """Two agents walk up to a door that lets one of them through at a time.
 
-    Each is paid 1 when it is through, and then it is gone; a step costs 0.1, and bumping into each
-    other in the door 1.
+    An agent gets 1 when it is through, and leaves. Every step costs 0.1, and 1 more if both bump
+    into each other in the door.
     """
 
     metadata = {"name": "doorway"}  # noqa: RUF012
@@ -45,7 +45,7 @@ class Doorway:
         return self.seen(), rewards, through, late, {a: {} for a in acted}
 
     def seen(self):
-        """How far oneself and the other still have to go."""
+        """Each agent's observation: how far it and the other one still have to go."""
         own, other = self.distance["left"], self.distance["right"]
         return {"left": np.float32([own, other]), "right": np.float32([other, own])}
 
@@ -61,6 +61,6 @@ if __name__ == "__main__":
     run = coterie.train(algorithm, Doorway, steps=20_000, evaluations=2, final_episodes=100)
     for name, metric in run.metrics.items():
         print(f"{name:30} {metric['mean']:6.2f}")
-    # 0.78 is the best: as a step costs 0.1, and one of two who arrive together has to wait.
-    # Random walkers are paid 0.35.
+    # The best return is 0.78: a step costs 0.1, and one of two agents that arrive together waits.
+    # Random play gets 0.35.
     assert run.metrics["eval/return/team_mean"]["mean"] > 0.65

@@ -1,4 +1,4 @@
-"""QTRAN (Son et al. 2019) as an algorithm of one's own: a joint value that need not be monotone.
+"""QTRAN (Son et al. 2019) as your own algorithm: a joint value that need not be monotone.
 
 The team's value Q(z, a) is learned by itself. The sum of utilities Σ_i Q_i is pulled to
 Q(z, a) − V(z) at the utilities' own greedy joint action, and kept above it everywhere else: then

@@ -1,4 +1,4 @@
-"""SEAC, shared experience actor-critic (Christianos et al. 2020), as an algorithm of one's own.
+"""SEAC, shared experience actor-critic (Christianos et al. 2020), as your own algorithm.
 
 Every agent learns from its own experience as in independent A2C, and from that of the others,
 weighted by the ratio π_i/π_k of the probabilities of the action that was taken.

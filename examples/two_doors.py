@@ -1,4 +1,4 @@
-"""A native environment of one's own, trained with IDQN."""
+"""Your own JAX environment, trained with IDQN."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import coterie
 
 
 class TwoDoors(coterie.Environment):
-    """Both agents are paid when they open the same door, twice as much if treasure is behind it.
+    """Both agents get a reward when they open the same door, twice as much if treasure is behind it.
 
-    The left agent sees where the treasure is, the right one sees nothing. One step is one choice
-    of doors; the treasure is then hidden anew.
+    The left agent observes where the treasure is, the right one observes nothing. In each step both
+    agents choose a door; then the treasure is hidden anew.
     """
 
     agents = ("left", "right")
@@ -31,9 +31,9 @@ class TwoDoors(coterie.Environment):
 
     def step(self, key, state, actions):
         together = actions[0] == actions[1]
-        pay = jnp.where(together, jnp.where(actions[0] == state, 2.0, 1.0), 0.0)
+        reward = jnp.where(together, jnp.where(actions[0] == state, 2.0, 1.0), 0.0)
         treasure = jax.random.randint(key, (), 0, 2)
-        return treasure, self.show(treasure, jnp.full(2, pay))
+        return treasure, self.show(treasure, jnp.full(2, reward))
 
     def show(self, treasure, rewards) -> coterie.TimeStep:
         where = jax.nn.one_hot(treasure, 2)
@@ -51,5 +51,5 @@ if __name__ == "__main__":
     run = coterie.train(algorithm, TwoDoors, steps=20_000, seeds=3, evaluations=5)
     for name, metric in run.metrics.items():
         print(f"{name:26} {metric['mean']:6.2f}")
-    # Always the same door pays each agent 1.5 a step, 15 an episode; random doors pay 7.5.
+    # If both always open the same door, each gets 1.5 a step, 15 an episode; random doors give 7.5.
     assert run.metrics["eval/return/team_mean"]["mean"] > 13

@@ -24,6 +24,8 @@ from coterie.spec import EnvSpec, Observation, Reward, TimeStep
 
 PRNGKey = Key[Array, ""]
 PyTree = Any
+Schedules = dict[str, Array]
+"""What depends on time alone, by name: ε, how many updates are due, the learning rate."""
 
 __all__ = [
     "Array",
@@ -34,6 +36,7 @@ __all__ = [
     "PRNGKey",
     "PyTree",
     "Reward",
+    "Schedules",
     "TimeStep",
     "Transition",
     "UInt",

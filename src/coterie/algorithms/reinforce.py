@@ -33,7 +33,7 @@ from coterie.ops.returns import reward_to_go
 from coterie.ops.running_statistics import Moments
 from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import TimeLimit
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import distinct_rewards, learner_steps
 
@@ -115,10 +115,7 @@ class REINFORCE(PolicySettings, Algorithm):
         return jax.random.uniform(key, (*shape, game.spec.n_agents))
 
     def distribution(
-        self,
-        outputs: Float[Array, "*S N A"],
-        mask: Bool[Array, "*S N A"],
-        schedules: dict[str, Array],
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
     ) -> Distribution:
         return Categorical(outputs, mask)
 
@@ -128,7 +125,7 @@ class REINFORCE(PolicySettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[Learner, dict[str, Array]]:
         del key
         steps = learner_steps(rollout, game)

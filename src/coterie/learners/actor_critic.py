@@ -46,7 +46,7 @@ from coterie.ops.running_statistics import Moments
 from coterie.ops.updates import follow
 from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import Count, Part, Rate, Share
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
@@ -224,10 +224,7 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def distribution(
-        self,
-        outputs: Float[Array, "*S N A"],
-        mask: Bool[Array, "*S N A"],
-        schedules: dict[str, Array],
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
     ) -> Distribution:
         return Categorical(outputs, mask)
 
@@ -247,13 +244,11 @@ class ActorCritic(PolicySettings, Algorithm):
             game, rollout.next_observations, rollout.next_central, next_actions
         )
         outputs, hidden_states = learner.critic.unroll(learner.hidden_state, inputs, start)
-        bootstrap, bootstrap_hidden_states = learner.critic, hidden_states
+        target, of_target = learner.critic, hidden_states
         if learner.target is not None:
-            bootstrap = learner.target
-            _, bootstrap_hidden_states = bootstrap.unroll(learner.hidden_state, inputs, start)
-        next_outputs, _ = bootstrap.step(
-            bootstrap_hidden_states, next_inputs, jnp.zeros_like(start)
-        )
+            target = learner.target
+            _, of_target = target.unroll(learner.hidden_state, inputs, start)
+        next_outputs, _ = target.step(of_target, next_inputs, jnp.zeros_like(start))
         return outputs, next_outputs, hidden_states[-1]
 
     def returns(self, steps: Steps, next_values: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
@@ -276,7 +271,7 @@ class ActorCritic(PolicySettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
         steps = self.learning_steps(game, rollout)
@@ -312,19 +307,11 @@ class ActorCritic(PolicySettings, Algorithm):
         )
         explained = explained_variance(found.targets, found.values, steps.counts)
         metrics["explained_variance"] = self.updates(1) * explained
-        learner = Learner(
-            networks["actor"],
-            networks["critic"],
-            target,
-            optimiser,
-            found.hidden_state,
-            moments,
-            so_far,
-        )
-        return learner, metrics
+        new = networks["actor"], networks["critic"], target, optimiser
+        return Learner(*new, found.hidden_state, moments, so_far), metrics
 
     def _make_updates(
-        self, carry: Any, batch: Batch, key: PRNGKey, schedules: dict[str, Array]
+        self, carry: Any, batch: Batch, key: PRNGKey, schedules: Schedules
     ) -> tuple[Any, dict[str, Array]]:
         """All updates a rollout makes: in each pass every environment is in one minibatch."""
         epochs, minibatches = self.passes()
@@ -345,7 +332,7 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def update(
-        self, carry: Any, batch: Batch, schedules: dict[str, Array], count: Array
+        self, carry: Any, batch: Batch, schedules: Schedules, count: Array
     ) -> tuple[Any, dict[str, Array]]:
         """One step down the actors' and the critics' losses.
 
@@ -367,7 +354,7 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def loss(
-        self, networks: dict[str, PerAgent], batch: Batch, schedules: dict[str, Array]
+        self, networks: dict[str, PerAgent], batch: Batch, schedules: Schedules
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Actor and critic losses, each summed over agents and averaged over steps and K.
 

@@ -26,7 +26,7 @@ from coterie.policies.distributions import Distribution
 from coterie.settings import check
 from coterie.spec import Observation
 from coterie.storage.formats import refuse_former
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 
 Mode = Literal[
@@ -173,10 +173,7 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def distribution(
-        self,
-        outputs: Float[Array, "*S N A"],
-        mask: Bool[Array, "*S N A"],
-        schedules: dict[str, Array],
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
     ) -> Distribution:
         """How agents act while training, exploration included, given what the policy says."""
 
@@ -193,7 +190,7 @@ class Algorithm(abc.ABC):
         seen: Observation,
         start: Bool[Array, " B"],
         noise: PyTree,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[Int[Array, "B N"], Float[Array, "B N H"], PyTree]:
         """Actions while training, the hidden state after them, and ``extras``."""
         return act(
@@ -209,7 +206,7 @@ class Algorithm(abc.ABC):
         learner: PyTree,
         rollout: Transition,
         key: PRNGKey,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[PyTree, dict[str, Array]]:
         """Learns from one rollout [T, B].
 

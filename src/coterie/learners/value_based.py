@@ -45,7 +45,7 @@ from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, follow, norm
 from coterie.policies.distributions import Distribution, EpsilonGreedy
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
@@ -258,10 +258,7 @@ class ValueBased(ValueSettings, Algorithm):
 
     @replaceable
     def distribution(
-        self,
-        outputs: Float[Array, "*S N A"],
-        mask: Bool[Array, "*S N A"],
-        schedules: dict[str, Array],
+        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
     ) -> Distribution:
         return EpsilonGreedy(outputs, mask, schedules["epsilon"])
 
@@ -278,7 +275,7 @@ class ValueBased(ValueSettings, Algorithm):
         learner: Learner,
         rollout: Transition,
         key: PRNGKey,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[Learner, dict[str, Array]]:
         steps = self.learning_steps(game, rollout)
         moments = learner.moments.update(steps.rewards, steps.counts)
@@ -315,7 +312,7 @@ class ValueBased(ValueSettings, Algorithm):
         target: Values,
         optimiser: PyTree,
         batch: Experience,
-        schedules: dict[str, Array],
+        schedules: Schedules,
     ) -> tuple[Values, PyTree, dict[str, Array]]:
         """One step down the loss: parameters, the optimiser's state, what the log says of it."""
         value_and_grad = eqx.filter_value_and_grad(self.loss, has_aux=True)

@@ -32,7 +32,7 @@ from coterie.training.state import (
     init_learning,
     words,
 )
-from coterie.types import PRNGKey, PyTree
+from coterie.types import PRNGKey, PyTree, Schedules
 from coterie.views.game import Game
 
 CHUNK_STEPS = 2_048
@@ -94,7 +94,7 @@ class HostedProgram(Paced):
         alive: Array,
         starts: Array,
         noise: PyTree,
-        schedules: dict[str, Array],
+        schedules: Schedules,
         at: Array,
     ) -> tuple[Any, Any, PyTree, Any]:
         """Chooses for b environments of one seed; ``at`` is (iteration, step, the first of b)."""
@@ -122,7 +122,7 @@ class HostedProgram(Paced):
         losses: dict[str, Array],
         record: Record,
         keys: Array,
-        schedules: dict[str, Array],
+        schedules: Schedules,
         i: Array,
     ) -> tuple[PyTree, dict[str, Array], FiniteChecks]:
         now = {name: value[i] for name, value in schedules.items()}

@@ -30,7 +30,7 @@ from coterie.training.finite import (
 )
 from coterie.training.rollout import scan_rollout
 from coterie.training.state import TrainState, add, better_of, chosen_score, init, words
-from coterie.types import tree_bytes
+from coterie.types import Schedules, tree_bytes
 from coterie.views.game import Game
 from coterie.views.vector import SEED_AXIS
 
@@ -39,7 +39,7 @@ CHUNK_STEPS = 16_384
 
 
 def iterate(
-    algorithm: Algorithm, game: Game, state: TrainState, schedules: dict[str, Array]
+    algorithm: Algorithm, game: Game, state: TrainState, schedules: Schedules
 ) -> tuple[TrainState, FiniteChecks]:
     """Acts for one rollout and learns from it; says whether all numbers were finite."""
     next_key, act_key, learn_key = jax.random.split(state.key, 3)
@@ -139,7 +139,7 @@ class Program(Paced):
         return state
 
     def _run_chunk(
-        self, state: TrainState, schedules: dict[str, Array], count: Array
+        self, state: TrainState, schedules: Schedules, count: Array
     ) -> tuple[TrainState, Array, FiniteChecks, Array]:
         """Iterates until the count is reached or a number is not finite.
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.learners.contract import Algorithm
 from coterie.networks.per_agent import PerAgent
-from coterie.types import PRNGKey, Transition, transition
+from coterie.types import PRNGKey, Schedules, Transition, transition
 from coterie.views.game import Game
 from coterie.views.vector import VectorState, refill, restart, step_vector
 
@@ -33,7 +33,7 @@ def scan_rollout(
     vector: VectorState,
     hidden_state: Float[Array, "B N H"],
     key: PRNGKey,
-    schedules: dict[str, Array],
+    schedules: Schedules,
 ) -> tuple[VectorState, Float[Array, "B N H"], Transition, Episodes]:
     """Acts for T steps in all K environments, exploring.
 
