@@ -1,4 +1,4 @@
-"""Your own environment with Gymnasium's interface and Tuple spaces, checked and trained with VDN."""
+"""Your own environment with Gymnasium's interface of Tuple spaces, checked, trained with VDN."""
 
 import gymnasium
 from gymnasium.spaces import Discrete, MultiDiscrete, Tuple

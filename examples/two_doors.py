@@ -7,7 +7,7 @@ import coterie
 
 
 class TwoDoors(coterie.Environment):
-    """Both agents get a reward when they open the same door, twice as much if treasure is behind it.
+    """Both agents get a reward if they open the same door, twice as much if treasure is behind it.
 
     The left agent observes where the treasure is, the right one observes nothing. In each step both
     agents choose a door; then the treasure is hidden anew.
