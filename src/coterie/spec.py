@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from coterie.errors import UsageError
 
 Reward = Literal["individual", "sum", "mean"]
-"""What the learner is paid: each agent its own reward, or one common reward for all."""
+"""The rewards that learners get: each agent its own, or one common reward for all."""
 
 
 @dataclass(frozen=True)

@@ -298,9 +298,9 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
     """The game, the policies' logits and what the critics say of them, as a run ended.
 
     For IA2C, MAA2C, IPPO, MAPPO and COMA on matrix games: ``estimate(game, logits, "ia2c",
-    critics)`` is then the estimator that this run would go on with. The game pays what the learner
-    was paid, in the units that it learned in, so that critics and game agree. Critics that were
-    not learned hold exact values. A discount below 1 is part of the bias that is found in a
+    critics)`` is then the estimator that this run would use next. The game gives the rewards that
+    the learner got, in its units, so that critics and game agree. Critics that were not learned
+    hold exact values. A discount below 1 is part of the bias that is found in a
     repeated game.
 
     Raises:

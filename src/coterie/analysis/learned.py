@@ -96,7 +96,7 @@ class Play:
         seed: its number within the run.
         actions: the joint action it plays greedily; where actions tie, the first of them.
         labels: the same, by name.
-        payoffs: what each agent is paid there.
+        payoffs: each agent's payoff there.
         equilibrium: the pure equilibrium that is; None where it is none.
         kind: what kind of equilibrium, in words.
         gain: what each agent could gain by leaving it alone.
@@ -120,7 +120,7 @@ class Play:
 def learned_play(run: Run, which: str = "last") -> list[Play]:
     """What each seed's team plays in a single-shot matrix game, and what that is worth.
 
-    Judged by the payoffs of the game's own agents, whatever reward the learner was paid.
+    Evaluated by the payoffs of the game's own agents, whatever reward the learner got.
 
     Args:
         which: ``last``, or ``best``, which is the best for the team as a whole: in a game of

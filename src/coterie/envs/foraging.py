@@ -87,7 +87,7 @@ class Foraging(Environment):
         food: number of foods at the start (fewer where no more fit).
         coop: every food needs the three weakest players (or all, if fewer) together.
         sight: how far a player sees; ``None`` for the whole grid.
-        penalty: what each loader pays when a load fails.
+        penalty: subtracted from the reward of each loader when a load fails.
         levels: the rule of food levels (see ``Options``).
         time_limit: steps in an episode at most.
     """

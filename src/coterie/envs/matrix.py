@@ -87,8 +87,8 @@ class MatrixGame(Environment):
     centralised information z is the same vector.
 
     Attributes:
-        payoffs: float64 [A_1, ..., A_n, n], what each agent is paid for each joint action.
-        common: every agent is always paid the same.
+        payoffs: float64 [A_1, ..., A_n, n], each agent's payoff for each joint action.
+        common: all agents always get the same payoff.
         action_labels: for each agent, the names of its actions.
         name: what the game is called in tables.
     """
@@ -101,7 +101,7 @@ class MatrixGame(Environment):
         actions: Sequence[Any] | None = None,
         name: str = "matrix game",
     ) -> None:
-        """Takes payoffs [A_1, ..., A_n, n], or [A_1, ..., A_n] where all are paid the same.
+        """Takes payoffs [A_1, ..., A_n, n], or [A_1, ..., A_n] where all get the same.
 
         A shape that can be read both ways, such as [2, 2, 2], is settled by ``agents``.
         ``actions`` are labels, one list for all agents or one per agent (default A, B, C, ...).

@@ -25,7 +25,7 @@ def payoff_table(payoffs: Any, players: int | None = None) -> np.ndarray:
 
     Args:
         payoffs: numbers, nested or an array: [A_1, ..., A_n, n], or [A_1, ..., A_n] where every
-            agent is paid the same.
+            agent gets the same.
         players: n, needed only where the shape can be read both ways.
 
     Raises:

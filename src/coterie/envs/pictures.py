@@ -171,7 +171,7 @@ def payoffs(
     Args:
         labels: the names of each agent's actions.
         table: [A_1, ..., A_n, n].
-        common: all are always paid the same, so that one number says it.
+        common: all agents always get the same payoff, so that one number is shown.
     """
     small = len(agents) == 2 and max(table.shape[:2]) <= MAX_CHOICES
     most = _TABLE_LETTERS if small else _CHOICE_LETTERS
@@ -225,7 +225,7 @@ def _choices(
     table: np.ndarray,
     chosen: Sequence[int] | None,
 ) -> Scene:
-    """One line an agent: its name, what it chose among how many, what that paid it."""
+    """One line for each agent: its name, its action and how many it has, its payoff."""
     paid = None if chosen is None else table[tuple(chosen)]
     shapes: list[Shape] = [Rect(0, 0, 11, len(agents) + 0.4, "board", corner=0.15)]
     for i, (agent, own) in enumerate(zip(agents, labels, strict=True)):

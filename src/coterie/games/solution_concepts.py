@@ -1,7 +1,7 @@
 """Solution concepts of games in strategic form, for any number of agents (NumPy).
 
-A game is its payoff table, float [A_1, ..., A_n, n]: ``payoffs[a][i]`` is u_i(a), what agent i is
-paid for joint action a. Payoffs within ``tol`` of each other count as equal. Definitions follow
+A game is its payoff table, float [A_1, ..., A_n, n]: ``payoffs[a][i]`` is u_i(a), the payoff of
+agent i for joint action a. Payoffs within ``tol`` of each other count as equal. Definitions follow
 the book, chapter 4; equilibrium selection follows Harsanyi and Selten (1988).
 """
 
@@ -261,14 +261,14 @@ class GameReport:
         agents: their names.
         action_labels: for each agent, the names of its actions.
         payoffs: float [A_1, ..., A_n, n].
-        common: all agents are always paid the same.
+        common: all agents always get the same payoff.
         constant_sum: the sum of all payoffs is the same for every joint action.
         no_conflict: all agents have the same best joint actions.
         equilibria: the pure equilibria.
         pareto_optimal: joint actions (by name) that no other dominates.
         welfare_optimal: joint actions (by name) of greatest sum.
         safest: each agent's maximin actions, by name.
-        guaranteed: what each agent's maximin actions pay at least.
+        guaranteed: the payoff that each agent's maximin actions guarantee.
     """
 
     agents: tuple[str, ...]

@@ -89,7 +89,7 @@ class Equilibria(Item):
                     count = f"{len(there)} of {len(seeds)}"
                     kind = one["kind"].removesuffix(" equilibrium")
                     rows.append([game, name, ", ".join(cell), count, pays, kind, gain])
-        headers = ["game", "algorithm", "ended at", "seeds", "paid", "equilibrium", "gain"]
+        headers = ["game", "algorithm", "ended at", "seeds", "payoffs", "equilibrium", "gain"]
         caption = (
             "Greedy play of the last policies. Gain: the most that one agent alone could add to "
             "its payoff by another action."

@@ -1,4 +1,4 @@
-"""How a run hosts Python environments: settings, opening them, what they pay."""
+"""How a run opens Python environments, with which settings, and what rewards they give."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PROBE_EPISODES, PROBE_STEPS = 5, 1_000
 
 
 def pays_in_common(hosted: Hosted, hosting: Hosting) -> bool:
-    """Whether random play saw rewards, and all agents were always paid the same.
+    """Whether random play got rewards, and all agents always got the same.
 
     Where faults are allowed the first one ends the play.
 
@@ -29,7 +29,7 @@ def pays_in_common(hosted: Hosted, hosting: Hosting) -> bool:
     paid = False
     try:
         for rewards, _ in _random_play(hosted, hosting, PROBE_EPISODES):
-            # The dead count too: a mean over all is not what the living were paid.
+            # The dead count too: a mean over all is not what the living got.
             if np.ptp(rewards) > 0:
                 return False
             paid |= bool(rewards.any())

@@ -50,7 +50,7 @@ def check_finite(
     """Looks at all that an iteration saw, and at what it learned.
 
     A gradient that is not finite makes a parameter that is not, in the same update; biases stand
-    for all of them. What a dead agent sees or is paid has been made finite before (``views.game``).
+    for all of them. Those of dead agents have been made finite before (``views.game``).
     """
     seen = rollout.observations + rollout.next_observations
     return FiniteChecks(

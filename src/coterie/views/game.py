@@ -79,7 +79,8 @@ class Game:
     Attributes:
         env: the native environment, or a hosted one, which is stepped elsewhere.
         central: what z is: nothing, the environment's state, or the joint observation.
-        reward: whom the learner is paid for; the environment's own rewards stay in the record.
+        reward: the rewards that learners get, individual or common; transitions keep the
+            environment's own rewards.
         joint: the team appears as one agent that sees everything and chooses joint actions.
     """
 
@@ -93,7 +94,7 @@ class Game:
 
     @property
     def players(self) -> EnvSpec:
-        """The environment's own agents, who are paid and reported."""
+        """The environment's own agents, whose rewards are reported."""
         return self.env.spec()
 
     @property
@@ -172,7 +173,7 @@ class Game:
             shown = dataclasses.replace(shown, truncated=cut & ~shown.terminated)
         if not self.mortal:
             return GameState(env_state, t), shown
-        # What is paid to the dead counts for the team, but it need not be a number.
+        # Rewards of dead agents count for the team, but they need not be numbers.
         counts = before | jnp.isfinite(shown.rewards)
         shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
         return GameState(env_state, t, next_step.alive), shown

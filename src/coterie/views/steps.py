@@ -14,7 +14,7 @@ class Steps(eqx.Module):
     """Steps as each agent's learner takes them, any leading axes.
 
     Attributes:
-        rewards: what the learner is paid.
+        rewards: what the learner learns from.
         terminated: nothing follows for it: the bootstrap is cut.
         ended: its return ends here; where it did not terminate it bootstraps.
         counts: steps of which it learns the value. Policies learn from those with ``alive``.
@@ -50,7 +50,7 @@ def learner_steps(rollout: Transition, game: Game) -> Steps:
 
 
 def learner_rewards(rewards: Float[Array, "*S R"], game: Game) -> Float[Array, "*S N"]:
-    """What each agent's learner is paid: its own r_i, or the common Σ_i r_i or Σ_i r_i / n."""
+    """The reward of each agent's learner: its own r_i, or the common Σ_i r_i or Σ_i r_i / n."""
     if game.reward == "individual":
         return rewards
     total = jnp.sum if game.reward == "sum" else jnp.mean

@@ -26,7 +26,7 @@ Observations = Float[Array, "N O *b"] | tuple[Float[Array, " _ *b"], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Particles(Environment):
-    """A scenario in the particle world: its bodies, what they see, and what they are paid.
+    """A scenario in the particle world: its bodies, observations and rewards.
 
     ``observe`` and ``reward`` see a state whose arrays may carry trailing batch axes *b.
 
@@ -57,7 +57,7 @@ class Particles(Environment):
 
     @abc.abstractmethod
     def reward(self, state: State) -> Float[Array, " N *b"]:
-        """What each agent is paid for having led to ``state``."""
+        """The rewards of the step that led to ``state``."""
 
     def spec(self) -> EnvSpec:
         return self._spec

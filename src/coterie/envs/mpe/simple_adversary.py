@@ -20,7 +20,8 @@ from coterie.types import Array, Float
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary(Particles):
-    """The nearest agent's distance to the goal costs the agents, the adversary's pays them.
+    """The agents' reward falls with the nearest agent's distance to the goal and rises with the
+    adversary's.
 
     Attributes:
         n: number of agents besides the adversary, and of landmarks.

@@ -21,7 +21,7 @@ from coterie.types import Array, Float
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Particles):
-    """Agents are paid for the distance of the other one to the goal they know, and for the mean.
+    """An agent's reward: the distance of the other one to the goal it knows, blended with the mean.
 
     Attributes:
         local_ratio: weight of the agent's own part; the mean over the agents has the rest.

@@ -13,7 +13,7 @@ from coterie.types import Array, Float
 
 @dataclass(frozen=True, kw_only=True)
 class SpeakerListener(Particles):
-    """Both are paid minus the squared distance from the listener to the goal."""
+    """The reward of both is minus the squared distance from the listener to the goal."""
 
     customary = "mean"
 

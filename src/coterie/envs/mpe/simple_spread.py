@@ -24,7 +24,7 @@ SIZE = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(Particles):
-    """Together paid for the nearest agent of each landmark, alone for each collision.
+    """Rewards: in common for the nearest agent to each landmark, individually for collisions.
 
     Attributes:
         n: number of agents, and of landmarks.

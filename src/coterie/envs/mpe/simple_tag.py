@@ -26,7 +26,7 @@ CATCH = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Tag(Particles):
-    """Each catch pays every adversary 10 and costs the caught agent 10; so does running away.
+    """Each catch gives every adversary 10 and costs the caught agent 10; leaving costs too.
 
     Attributes:
         num_good: number of agents that are hunted.

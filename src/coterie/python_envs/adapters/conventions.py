@@ -235,7 +235,7 @@ def constant_flags(n: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N
 
 
 def _payments(rewards: Any, acted: Bool[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
-    """One reward per agent, where one for all is paid to each.
+    """One reward per agent; one for all counts for each.
 
     Those of agents that are dead are 0 unless they are finite numbers.
     """

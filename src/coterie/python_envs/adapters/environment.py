@@ -36,7 +36,7 @@ class HostedEnvironment:
     Whatever goes wrong inside the environment, or with what it shows, is an
     ``EnvironmentFault`` that says at which step and with which agent.
 
-    Its steps are complete. Rewards of the dead are what the environment pays them. Masks allow all
+    Its steps are complete. Rewards of the dead are those of the environment. Masks allow all
     that an agent has where the environment gives none, and the first action alone where it is
     another's turn and the action is ignored. At the end of an episode those count as alive that did
     not die before the others; where it was truncated, those that did not die in that step. Who was

@@ -121,7 +121,7 @@ def pictures_of(recording: Recording) -> Iterator[tuple[Image, int]]:
 
 
 def picture(recording: Recording, frame: Frame, caption: str) -> Image:
-    """One frame: the scene, and below it what each agent did and was paid; light ground."""
+    """One frame: the scene, and below it each agent's action and reward; light ground."""
     from PIL import Image, ImageDraw
 
     left, top, width, height = recording.view

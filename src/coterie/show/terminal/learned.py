@@ -64,9 +64,9 @@ def to_dict(run: Run) -> dict[str, Any]:
 
 def _plays(plays: Sequence[Play]) -> Table:
     drawn = any(play.sampled for play in plays)
-    table = _table("seed", "plays", "paid", "which is", "gain from deviating")
+    table = _table("seed", "plays", "payoffs", "which is", "gain from deviating")
     if drawn:
-        table.add_column("drawn, paid")
+        table.add_column("payoffs, sampled")
         table.add_column("gain from deviating")
     for play in plays:
         cells = [str(play.seed), ", ".join(play.labels), _numbers(play.payoffs), play.kind]
