@@ -105,7 +105,7 @@ def test_train_help_shows_the_settings_of_what_is_named(call):
     _, whole, _ = call("train qmix lbf/8x8-2p-3f --help")
     assert "coterie list" in general
     assert "--gamma" not in general
-    assert re.search(r"\nqmix\n  --gamma X +Discount factor γ \(0\.\d+, 0 to 1\)\n", algorithm)
+    assert re.search(r"\nqmix\n  --gamma X +Discount factor γ \(default \S+, 0 to 1\)\n", algorithm)
     assert "--mixer-embedding N" in algorithm
     assert "--env.levels" not in algorithm
     assert re.search(r"\nlbf\n  --env.levels v3\|v2 ", whole)
@@ -141,13 +141,13 @@ class Kinds:
 
 def test_fields_become_flags():
     assert [tuple(flag) for flag in flags(Kinds, "env.")] == [
-        ("--env.size", "X", "how big, in metres (0.5)"),
-        ("--env.n", "N", "(1_000_000)"),
+        ("--env.size", "X", "how big, in metres (default 0.5)"),
+        ("--env.n", "N", "(default 1_000_000)"),
         ("--no-env.on", "", "Do not switch it on"),
         ("--env.off", "", ""),
         ("--env.path", "PATH", ""),
-        ("--env.layers", "N ...", "(8 16)"),
-        ("--env.word", "a|b|c", "Which one (b)"),
+        ("--env.layers", "N ...", "(default 8 16)"),
+        ("--env.word", "a|b|c", "Which one (default b)"),
     ]
 
 

@@ -58,7 +58,8 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
     value = _value(hint)
     if hint is bool and field.default is True:
         name, text = f"no-{name}", f"Do not {text[:1].lower()}{text[1:]}" if text else ""
-    about = ", ".join(word for word in (_default(field.default), span(hint)) if word)
+    default = _default(field.default)
+    about = ", ".join(word for word in (f"default {default}" * bool(default), span(hint)) if word)
     text = text.replace("``", "").rstrip(".")
     return Flag(f"--{name}", value, f"{text} ({about})".strip() if about else text)
 

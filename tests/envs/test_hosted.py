@@ -437,7 +437,7 @@ class Parallel:
         (lambda: gymnasium.make("CartPole-v1"), "CartPole-v1 is a single-agent environment"),
         (NoSpaces, "NoSpaces is neither a PettingZoo environment"),
         (Parallel, "has no possible_agents"),
-        (Native, "native environment"),
+        (Native, "JAX environment"),
     ],
 )
 def test_unsupported_environments_are_refused_with_the_reason(make, message: str):

@@ -51,9 +51,9 @@ class CentralA2C(ActorCritic):
     def estimate(
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
     ) -> Estimates:
-        """y = r, and + γ V(h') unless h' is terminal; Adv = y − V(h).
+        """y = r + γ V(h'), or r if h' is terminal; Adv = y − V(h).
 
-        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        (With ``n_steps`` above 1 or with ``gae_lambda``, y is an n-step or a λ-return.)
         """
         v, next_v, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
         y = self.returns(steps, next_v[..., 0])

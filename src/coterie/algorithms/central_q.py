@@ -46,7 +46,7 @@ class CentralQ(ValueBased):
     def target(
         self, batch: Experience, next_values: Float[Array, "L B M"]
     ) -> Float[Array, "L B M"]:
-        """y = r, and + γ max_a' Q(h', a'; θ̄) unless h' is terminal; a' is a joint action."""
+        """y = r + γ max_a' Q(h', a'; θ̄), or r if h' is terminal; a' is a joint action."""
         return one_step_target(batch.rewards, batch.terminated, next_values, self.gamma)
 
     def step_loss(

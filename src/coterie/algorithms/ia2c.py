@@ -40,9 +40,9 @@ class IA2C(ActorCritic):
     def estimate(
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
     ) -> Estimates:
-        """Lines 9 to 14: y_i = r_i, and + γ V(h_i') unless h_i' is terminal; Adv_i = y_i − V(h_i).
+        """Lines 9 to 14: y_i = r_i + γ V(h_i'), or r_i if h_i' is terminal; Adv_i = y_i − V(h_i).
 
-        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        (With ``n_steps`` above 1 or with ``gae_lambda``, y is an n-step or a λ-return.)
         """
         v, next_v, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
         y = self.returns(steps, next_v[..., 0])

@@ -34,7 +34,7 @@ class IDQN(ValueBased):
     def target(
         self, batch: Experience, next_values: Float[Array, "L B M"]
     ) -> Float[Array, "L B M"]:
-        """Lines 13 to 16: y_i = r_i, and + γ max_a' Q(h_i', a'; θ̄_i) unless h_i' is terminal."""
+        """Lines 13 to 16: y_i = r_i + γ max_a' Q(h_i', a'; θ̄_i), or r_i if h_i' is terminal."""
         return one_step_target(batch.rewards, batch.terminated, next_values, self.gamma)
 
     def step_loss(

@@ -41,9 +41,9 @@ class MAA2C(ActorCritic):
     def estimate(
         self, game: Game, learner: Learner, rollout: Transition, steps: Steps, key: PRNGKey
     ) -> Estimates:
-        """y_i = r_i, and + γ V(h_i', z') unless h_i' is terminal; Adv_i = y_i − V(h_i, z).
+        """y_i = r_i + γ V(h_i', z'), or r_i if h_i' is terminal; Adv_i = y_i − V(h_i, z).
 
-        (y holds more rewards than one with ``n_steps`` or ``gae_lambda``.)
+        (With ``n_steps`` above 1 or with ``gae_lambda``, y is an n-step or a λ-return.)
         """
         v, next_v, hidden_state = self.evaluate(game, learner, rollout, rollout.actions)
         y = self.returns(steps, next_v[..., 0])

@@ -52,7 +52,7 @@ class QMIX(ValueBased):
     def target(
         self, batch: Experience, next_values: Float[Array, "L B M"]
     ) -> Float[Array, "L B M"]:
-        """y = r, and + γ f̄_mix(max_a' Q(h_1', a'; θ̄_1), ...; z') unless h' is terminal."""
+        """y = r + γ f̄_mix(max_a' Q(h_1', a'; θ̄_1), ...; z'), or r if h' is terminal."""
         common, terminal = batch.rewards[..., :1], batch.terminated[..., :1]
         return one_step_target(common, terminal, next_values, self.gamma)
 

@@ -34,7 +34,7 @@ class VDN(ValueBased):
     def target(
         self, batch: Experience, next_values: Float[Array, "L B M"]
     ) -> Float[Array, "L B M"]:
-        """y = r, and + γ Σ_i max_a' Q(h_i', a'; θ̄_i) unless h' is terminal; r is common."""
+        """y = r + γ Σ_i max_a' Q(h_i', a'; θ̄_i), or r if h' is terminal; r is the common reward."""
         common, terminal = batch.rewards[..., :1], batch.terminated[..., :1]
         return one_step_target(common, terminal, next_values, self.gamma)
 

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -29,7 +30,7 @@ usage: coterie COMMAND ...
 Multi-agent deep reinforcement learning, compiled end to end.
 
   list                           algorithms (with mode), environments, experiments
-  lecture [ITEM ...]             reproduce the lecture's figures and tables, and check its claims
+  lecture [EXPERIMENT ...]       reproduce the lecture's figures and tables, and check its claims
   train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps
   evaluate RUN                   returns of the trained teams, best and last policies
@@ -165,6 +166,6 @@ def _print_help(command: Command, names: list[str], args: list[str]) -> None:
     titles = {"run": "flags"} if len(groups) == 1 else {}
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]
-    about = inspect.getdoc(command.options) or ""
+    about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.options) or "")
     more = command.more if len(names) < max(command.names[0], 1) else ""
     say(render_help(command.usage, about, shown, more), width=80)

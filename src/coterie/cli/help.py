@@ -22,7 +22,7 @@ def render_help(
     parts: list[RenderableType] = [line(f"usage: {usage}"), line(), paragraphs(about)]
     heads = [len(_head(flag)) for _, group in groups for flag in group]
     width = max((size for size in heads if size <= WIDEST), default=WIDEST)
-    for title, group in groups:
+    for title, group in ((title, group) for title, group in groups if group):
         parts += [line(), line(title, style="bold")]
         for flag in group:
             table = Table.grid(padding=(0, 2, 0, 0))

@@ -58,7 +58,7 @@ def groups_of(command: Command, names: list[str], args: list[str]) -> Groups:
 COMMANDS = {
     "list": Command(command_list, ListArgs, "coterie list [--json]", (0, 0)),
     "lecture": Command(
-        command_lecture, LectureArgs, "coterie lecture [ITEM ...] [FLAG ...]", (0, 99),
+        command_lecture, LectureArgs, "coterie lecture [EXPERIMENT ...] [FLAG ...]", (0, 99),
         "coterie list shows the names of the experiments.",
     ),
     "train": Command(

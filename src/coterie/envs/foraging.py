@@ -56,8 +56,8 @@ class Options:
     """Settings of the family.
 
     Attributes:
-        levels: food levels are U{1..S} ("v3") or U{1..S-1} ("v2", the book's figure), where S is
-            the sum of the three lowest player levels.
+        levels: food levels are uniform on 1..S (v3) or on 1..S-1 (v2, the book's figure), where S
+            is the sum of the three lowest player levels.
         time_limit: steps after which an episode is truncated.
     """
 

@@ -64,15 +64,15 @@ class ActorCritic(PolicySettings, Algorithm):
     rollout_steps: Count = 10
     """Length T of a rollout: steps of each environment between two updates."""
     n_steps: Count = 1
-    """Rewards n in an n-step target before it bootstraps, at most T; the lecture has 1."""
+    """Number n of rewards in an n-step target, at most T; the lecture has 1."""
     gae_lambda: Share | None = None
-    """λ of generalised advantage estimation; without it targets are n-step returns."""
+    """λ of generalised advantage estimation; None for n-step targets."""
     normalise_advantages: bool = False
     """Standardise the advantages of each agent over the rollout."""
     critic_lr: Rate | None = None
-    """Learning rate of the critics, with the same schedule; by default that of the actors."""
+    """Learning rate of the critics; by default --lr. It follows the schedule of --lr-end, too."""
     target_interval: Count | None = None
-    """Bootstrap from target critics θ̄, which are copied from θ after every so many updates."""
+    """Bootstrap from target critics θ̄, which are copied from θ every N updates."""
     target_tau: Part | None = None
     """Bootstrap from target critics θ̄, which move by this share towards θ at every update."""
 
@@ -252,7 +252,7 @@ class ActorCritic(PolicySettings, Algorithm):
         return outputs, next_outputs, hidden_states[-1]
 
     def returns(self, steps: Steps, next_values: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
-        """Targets y: n-step or λ-returns; by default y = r, and + γ V(h') unless h' is terminal."""
+        """Targets y: n-step or λ-returns; by default y = r + γ V(h'), or r if h' is terminal."""
         ends = (steps.terminated, steps.ended)
         if self.gae_lambda is None:
             return n_step_return(steps.rewards, next_values, *ends, self.gamma, self.n_steps)

@@ -46,8 +46,8 @@ class LearnerSettings:
     """Whether each agent has its own parameters, or all share one set and observe their agent
     id."""
     groups: Groups = ()
-    """Agents that share parameters, by name: one group is agent_0,agent_1; the rest have their
-    own."""
+    """Groups of agents that share parameters, each a list of names such as agent_0,agent_1; other
+    agents have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class ValueSettings(LearnerSettings):
     double_q: bool = False
     """Double Q-learning: θ selects the action of the target, θ̄ evaluates it."""
     reward_scaling: RewardScaling = "scale"
-    """Rewards for learning: divided by their root mean square so far (scale), unchanged (none), or
-    (r - mean)/std (standardise). Subtracting the mean changes the task where agents can choose how
+    """How rewards are changed before learning. scale: divided by their root mean square so far.
+    none: unchanged. standardise: (r - mean)/std, which changes the task if agents can influence how
     long an episode lasts."""
     max_grad_norm: Positive | None = 10.0
     """Largest norm of a gradient, for each independent loss; None for no clipping."""
@@ -105,11 +105,12 @@ class PolicySettings(LearnerSettings):
     """Weight of the entropy bonus at the end of a linear schedule, possibly negative; without it
     the weight is constant."""
     entropy_steps: StepCount | None = None
-    """Environment steps over which that weight moves to entropy_end; by default the whole run."""
+    """Environment steps over which the entropy weight moves to entropy_end; by default the whole
+    run."""
     reward_scaling: RewardScaling = "scale"
-    """Rewards for learning: divided by the root mean square of their discounted sums so far
-    (scale), unchanged (none), or (r - mean)/std (standardise). Subtracting the mean changes the
-    task where agents can choose how long an episode lasts."""
+    """How rewards are changed before learning. scale: divided by the root mean square of their
+    discounted sums so far. none: unchanged. standardise: (r - mean)/std, which changes the task if
+    agents can influence how long an episode lasts."""
     max_grad_norm: Positive | None = 0.5
     """Largest norm of a gradient, for each network; None for no clipping."""
     hidden: Layers = (64, 64)
@@ -133,8 +134,8 @@ class ProximalSettings:
     epochs: Count = 4
     """Number of passes over each rollout."""
     minibatches: Count | None = None
-    """Minibatches of a pass, each of whole environments; by default 4, or the next smaller number
-    that divides the number of environments."""
+    """Number of minibatches in each pass; all steps of an environment stay in one of them. By
+    default 4, or the largest smaller number that divides --environments."""
 
 
 def contradictory_sharing(settings: LearnerSettings) -> list[str]:

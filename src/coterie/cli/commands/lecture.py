@@ -13,9 +13,11 @@ from coterie.settings import Seed, Seeds
 
 @dataclass(frozen=True)
 class LectureArgs:
-    """Reproduces figures and tables of the lecture and compares them with its claims.
+    """Reproduces figures and tables of the lecture (chapter 9 of the book at marl-book.com) and
+    checks whether the results support its claims.
 
-    Without names it runs all experiments: about an hour on two cores, ten minutes with --quick.
+    If you name no experiment, all of them run: about an hour on two cores, ten minutes with
+    --quick.
     Experiments that are complete in --out are kept, so the same command continues after an
     interruption.
     """
@@ -25,7 +27,7 @@ class LectureArgs:
     quick: bool = False
     """Use fewer seeds and steps; the report says so."""
     seeds: Seeds | None = None
-    """Number of seeds of every training; by default the number that the experiment names."""
+    """Number of seeds of every training; each experiment has its own default."""
     seed: Seed = 0
     """First random seed; the others count up from it."""
     json: bool = False

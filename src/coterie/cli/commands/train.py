@@ -44,10 +44,11 @@ def _stopped(stop: Interrupted) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Trains teams of an algorithm in an environment, side by side in one compiled program."""
+    """Trains an algorithm in an environment: one team of agents for each seed, all of them in one
+    compiled program."""
 
     steps: StepCount = 1_000_000
-    """Environment steps of each seed, such as 1e6."""
+    """Environment steps for each seed; forms such as 2e5 are understood."""
     seeds: Seeds = 1
     """Number of teams, trained side by side, each with its own random seed."""
     seed: Seed = 0
@@ -55,14 +56,15 @@ class TrainArgs:
     out: Path | None = None
     """Directory to create for the run; by default runs/ALGORITHM-ENVIRONMENT."""
     preset: str | None = None
-    """Settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides
-    (lecture) in place of the defaults; flags still decide (docs/presets.md)."""
+    """Use the settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides
+    (lecture) in place of the defaults; flags that you give
+    override it (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
     """Rewards that agents learn from: each its own, or the sum or mean over agents as a common
     reward; by default what the environment declares."""
     central: Literal["auto", "state", "joint"] | None = None
-    """Centralised information z, for algorithms that use it: the state of the environment, the
-    joint observation, or the state where there is one (auto); by default auto."""
+    """Centralised information z, for algorithms that use it: the environment's state, the joint
+    observation, or the state if there is one, else the joint observation (auto, the default)."""
     evaluations: Evaluations | None = None
     """Number of evaluations in training; by default 20, and fewer where episodes of a Python
     environment take long."""

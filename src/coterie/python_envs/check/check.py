@@ -311,10 +311,10 @@ class _Session:
 def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:
     """A fingerprint of each part; the parts themselves may be large."""
     parts = {
-        f"{word} of {agent}": zlib.crc32(np.ascontiguousarray(own).data)
+        f"{word} of agent {agent}": zlib.crc32(np.ascontiguousarray(own).data)
         for word, each in (
             ("observations", shown.observations), ("rewards", shown.rewards),
-            ("action masks", shown.action_mask), ("signs of life", shown.alive),
+            ("action masks", shown.action_mask), ("alive flags", shown.alive),
         )
         for agent, own in zip(agents, each, strict=True)
     }  # fmt: skip
