@@ -307,9 +307,9 @@ def test_what_training_shows(call, tmp_path):
     assert reward == "reward: common, the mean over agents"
     assert returns == "returns: per agent, the mean"
     assert len(points) == 4
-    spread = r"\(\S+ to \S+ over seeds\)"
-    assert re.fullmatch(rf" +0 steps  return −?[\d.]+ {spread}", points[0])
-    pattern = rf" +400 steps  return \S+ {spread}  exploring \S+(  \S+ steps/s  0:00 left)?"
+    spread = r"( \(\S+ to \S+ over seeds\))?"
+    assert re.fullmatch(rf" +0 steps  return −?[\d.]+{spread}", points[0])
+    pattern = rf" +400 steps  return \S+{spread}  exploring \S+(  \S+ steps/s  0:00 left)?"
     assert re.fullmatch(pattern, points[-1])
     assert re.fullmatch(r"done: 400 steps in 0:\d\d", done)
     steps = coterie.open_run(tmp_path / "run").policy_steps
@@ -621,6 +621,15 @@ def test_lines_are_never_broken(capsys):
     long = "a/very/long/path" * 20
     TrainDisplay()("warning", {"sentence": f"[{long}] is damaged"})
     assert capsys.readouterr().err == f"warning: [{long}] is damaged\n"
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [([1.0, 3.0], "2 (1 to 3 over seeds)"), ([2.0], "2")])
+def test_an_evaluation_is_a_line_that_shows_the_spread_over_seeds(capsys, seeds, shown):
+    display, metric = TrainDisplay(), "eval/return/team_mean"
+    facts = {"env_steps": 100, metric: 2.0, "per_seed": {metric: seeds}}
+    display.metric = metric
+    display("evaluation", facts)
+    assert capsys.readouterr().err == f"   100 steps  return {shown}\n"
 
 
 def test_a_terminal_shows_one_live_line_that_fits(monkeypatch):

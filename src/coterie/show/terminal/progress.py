@@ -126,7 +126,7 @@ class TrainDisplay:
         steps = facts["env_steps"] - self.origin["env_steps"]
         words = {
             "steps": f"{short(facts['env_steps'])}/{short(self.total)}",
-            "score": _score(facts, self.metric),
+            "score": _exploring(facts, self.metric),
             "split": _split(facts, self.origin),
         }
         if steps > 0:
@@ -157,13 +157,17 @@ def _score(facts: dict[str, Any], metric: str) -> str:
     when, _, what = metric.partition("/")
     shown = f"return {number(facts[metric])}" if metric in facts else ""
     seeds = facts.get("per_seed", {}).get(metric, [])
-    if len(seeds) > 1:
+    if len({number(x) for x in seeds}) > 1:
         shown += f" ({number(min(seeds))} to {number(max(seeds))} over seeds)"
     if when == "eval_sampled" and f"eval/{what}" in facts:
         shown += f" (greedy {number(facts[f'eval/{what}'])})"
-    exploring = f"train/{what}"
-    words = [shown, f"exploring {number(facts[exploring])}" if exploring in facts else ""]
-    return "  ".join(word for word in words if word)
+    return "  ".join(word for word in (shown, _exploring(facts, metric)) if word)
+
+
+def _exploring(facts: dict[str, Any], metric: str) -> str:
+    """The return of the episodes that are learned from, explored in."""
+    name = f"train/{metric.partition('/')[2]}"
+    return f"exploring {number(facts[name])}" if name in facts else ""
 
 
 def _split(facts: dict[str, Any], origin: dict[str, Any]) -> str:
