@@ -70,10 +70,10 @@ def in_worker(make: Any, path: str) -> Any:
 
 def random_play(name: str) -> tuple[float, float]:
     """Seconds of one environment in a loop, random legal actions: its own a step, and with ours."""
-    from coterie.python_envs.adapters.environment import HostedEnvironment, open_factory
+    from coterie.python_envs.adapters.environment import PythonEnv, open_factory
 
     inside: list[float] = []
-    env = HostedEnvironment(timed(open_factory(name)(), inside.append, time.perf_counter))
+    env = PythonEnv(timed(open_factory(name)(), inside.append, time.perf_counter))
     rng = np.random.default_rng(0)
     shown, steps, total = env.reset(0), 0, 0.0
     inside.clear()
@@ -102,20 +102,20 @@ def trained(
 ) -> dict[str, Any]:
     """Figures of one algorithm; ``path`` is a file in which workers note their seconds."""
     from coterie.algorithms import make
-    from coterie.python_envs.settings import Hosting, settle
-    from coterie.python_envs.training import HostedDevice
+    from coterie.python_envs.settings import PythonEnvSettings, settle
+    from coterie.python_envs.training import HostDevice
     from coterie.runs.environments import make_game, open_environment
-    from coterie.spec import Hosted
+    from coterie.spec import PythonEnvFactory
 
     made = make(algorithm, environments=environments).resolve(1_000_000)
     env, _ = open_environment(name, {})
-    hosting, _ = settle(Hosting(workers=workers), env, name)
-    assert hosting is not None
+    python_env, _ = settle(PythonEnvSettings(workers=workers), env, name)
+    assert python_env is not None
     own = np.memmap(path, np.float64, "w+", shape=(PROCESSES,))
     game = make_game(made, env, name, "sum", "auto")
-    assert isinstance(game.env, Hosted)
+    assert isinstance(game.env, PythonEnvFactory)
     game = replace(game, env=replace(game.env, make=partial(in_worker, game.env.make, path)))
-    lanes = HostedDevice(made, game, 1, 0, 32, hosting, print)
+    lanes = HostDevice(made, game, 1, 0, 32, python_env, print)
     each, chunk = lanes.program.steps_per_iteration, lanes.program.chunk
     state, iteration = lanes.init(0), 0
     warm = getattr(made, "learning_starts", 0) // each + 2

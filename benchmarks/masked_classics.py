@@ -87,7 +87,7 @@ def trained(algorithm: str, make: Any, steps: int, workers: int) -> dict[str, An
         os.environ[COUNTS] = folder
         run = coterie.train(
             make_algorithm(algorithm), make, steps, evaluations=1, final_episodes=0,
-            hosting=coterie.Hosting(workers=workers), report=report,
+            python_env=coterie.PythonEnvSettings(workers=workers), report=report,
         )  # fmt: skip
         counts = [json.loads(file.read_text()) for file in Path(folder).iterdir()]
     (first, begun), (last, ended) = passed[0], passed[-1]

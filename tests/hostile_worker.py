@@ -209,7 +209,7 @@ CHECKPOINTS: dict[str, Callable[[], bytes]] = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "an environment that names code": {"environment": "os:system"},
     "one with a path": {"environment": "../../evil:make"},
-    "a hosted one": {"environment": "gymnasium:evil/Env-v0"},
+    "a Python environment": {"environment": "gymnasium:evil/Env-v0"},
     "a module of PettingZoo": {"environment": "pettingzoo:evil"},
     "a file": {"environment": f"matrix/{PLACE}/payoffs.npy"},
     "an algorithm that is a module": {"algorithm": "__init__"},

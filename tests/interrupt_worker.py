@@ -16,7 +16,7 @@ from multiprocessing import resource_tracker, util
 
 import guests
 
-from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, Limits
 
@@ -65,7 +65,7 @@ def main(moments: list[str]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     else:
         signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    hosted, found = open_hosted("guests:Dice", guests.Dice), []
+    hosted, found = open_python_env("guests:Dice", guests.Dice), []
     for moment in moments[raising:]:
         try:
             found.append([moment, start(hosted, moment)])

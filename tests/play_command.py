@@ -6,7 +6,7 @@ import sys
 from coterie.cli import entry as cli
 from coterie.cli import printing, table
 from coterie.cli.commands import listing
-from coterie.python_envs.opening import find_factory, make_one, open_hosted
+from coterie.python_envs.opening import find_factory, make_one, open_python_env
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
 
@@ -14,7 +14,7 @@ from coterie.python_envs.workers.worker import RESET, STEP, Limits
 def play(names, parsed, args):
     name, workers = names
     make = find_factory(name, {})
-    hosted = open_hosted(name, make, made=make_one(name, make))
+    hosted = open_python_env(name, make, made=make_one(name, make))
     with contextlib.closing(
         make_vector_env(hosted, [range(2)], Limits(60.0), int(workers))
     ) as vector_env:

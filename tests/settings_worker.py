@@ -25,7 +25,7 @@ from coterie.cli import entry as cli
 from coterie.cli.commands import train as train_command
 from coterie.errors import UsageError
 from coterie.flags import flags
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs import api, loop
 from coterie.runs import config as configs
 from coterie.runs import run as opened_runs
@@ -200,14 +200,16 @@ def environments(home: Path, tally: Tally) -> None:
                 tally.read(out, field, value)
 
 
-def hosting(home: Path, tally: Tally) -> None:
+def python_env(home: Path, tally: Tally) -> None:
     """Settings of Python environments."""
-    for field in dataclasses.fields(Hosting):
+    for field in dataclasses.fields(PythonEnvSettings):
         for value in VALUES:
-            work = lambda field=field, value=value: begin(Hosting(**{field.name: value}))  # noqa: E731
+            work = lambda field=field, value=value: begin(PythonEnvSettings(**{field.name: value}))  # noqa: E731
             if tally.attempt(home / "none", field.name, value, work):
-                found = dataclasses.asdict(Hosting(**{field.name: value}))
-                if Hosting(**json.loads(json.dumps(found))) != Hosting(**{field.name: value}):
+                found = dataclasses.asdict(PythonEnvSettings(**{field.name: value}))
+                if PythonEnvSettings(**json.loads(json.dumps(found))) != PythonEnvSettings(
+                    **{field.name: value}
+                ):
                     tally.wrong.append(f"{field.name} = {value!r} does not come back")
 
 
@@ -243,7 +245,7 @@ def evaluated(home: Path, tally: Tally) -> None:
             tally.attempt(home / "none", name, value, work)
 
 
-PARTS = (commands, constructors, arguments, environments, hosting, resumed, evaluated)
+PARTS = (commands, constructors, arguments, environments, python_env, resumed, evaluated)
 
 
 def main(home: Path) -> None:

@@ -43,6 +43,17 @@ def test_fields_of_transitions():
         assert rollout.behaviour is rollout.extras
 
 
+def test_hosting_is_python_env():
+    with pytest.warns(DeprecationWarning, match="coterie.Hosting is now PythonEnvSettings"):
+        settings = coterie.Hosting(workers=0)
+    assert settings == coterie.PythonEnvSettings(workers=0)
+    with (
+        pytest.warns(DeprecationWarning, match="the argument hosting is now python_env"),
+        pytest.raises(coterie.UsageError, match="is a JAX environment: workers"),
+    ):
+        coterie.train("vdn", "matrix/climbing", 100, hosting=settings)
+
+
 def test_an_algorithms_clock_is_its_schedules():
     with pytest.warns(DeprecationWarning, match="Mine.clock is now schedules"):
 

@@ -19,14 +19,14 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting
+from coterie import EnvironmentFault, PythonEnvSettings
 from coterie.python_envs import evaluate as hosted_play
 from coterie.python_envs import record
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.bookkeeping import Restarts, Seconds
-from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.rollout import Collector, halves
-from coterie.python_envs.training import HostedDevice, HostedProgram
+from coterie.python_envs.training import HostDevice, PythonEnvProgram
 from coterie.python_envs.workers import pool as fleets
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, SKIP, STEP, Fault, Limits
@@ -84,11 +84,11 @@ def test_every_fault_is_in_one_table():
 ALGORITHM = small("qmix", environments=4, hidden=(4,), buffer_size=600).resolve(STEPS)
 
 
-def open_one(name, hosting=None):
+def open_one(name, python_env=None):
     """An environment of ``faulty`` or ``guests`` by its full name."""
     module, _, kind = name.partition(":")
     make = getattr({"faulty": faulty, "guests": guests}[module], kind)
-    return open_hosted(name, make, hosting, state=True)
+    return open_python_env(name, make, python_env, state=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,12 +104,12 @@ def one_program(tmp_path_factory):
         def shared(algorithm, game, seeds):
             assert (algorithm, seeds) == (ALGORITHM, 1)
             if game.players not in programs:
-                programs[game.players] = HostedProgram(algorithm, game, seeds)
+                programs[game.players] = PythonEnvProgram(algorithm, game, seeds)
             own = copy.copy(programs[game.players])
             own.game = game
             return own
 
-        patch.setattr(hosted_lanes, "HostedProgram", shared)
+        patch.setattr(hosted_lanes, "PythonEnvProgram", shared)
         patch.setattr(hosted_play, "make_choose", lambda game: programs[game.players].choose)
         yield
 
@@ -136,9 +136,9 @@ def children() -> set[int]:
 
 def lanes_on(name, workers, timeout=60.0, restarts=0):
     """A training's environments and learners, before the first step."""
-    hosting = Hosting(workers=workers, step_timeout=timeout, restarts=restarts)
-    game = game_for(ALGORITHM, open_one(name, hosting))
-    return contextlib.closing(HostedDevice(ALGORITHM, game, 1, 0, 2, hosting, pytest.fail))
+    python_env = PythonEnvSettings(workers=workers, step_timeout=timeout, restarts=restarts)
+    game = game_for(ALGORITHM, open_one(name, python_env))
+    return contextlib.closing(HostDevice(ALGORITHM, game, 1, 0, 2, python_env, pytest.fail))
 
 
 def advance(lanes, rollouts):
@@ -262,7 +262,7 @@ def trained(fault, workers):
     """A whole run; only the one in this process is judged at the end."""
     return coterie.train(
         ALGORITHM, f"faulty:{fault}", STEPS, evaluations=1, final_episodes=0 if workers else 2,
-        reward="sum", hosting=Hosting(workers=workers),
+        reward="sum", python_env=PythonEnvSettings(workers=workers),
     )  # fmt: skip
 
 
@@ -296,7 +296,7 @@ def test_who_vanishes_is_dead_and_paid_no_more():
 
 
 def test_a_state_is_nobodys_business_where_it_is_not_asked_for():
-    hosted = open_hosted("faulty:nan_state", faulty.nan_state)
+    hosted = open_python_env("faulty:nan_state", faulty.nan_state)
     with contextlib.closing(make_vector_env(hosted, [range(1)], Limits(60.0), 0)) as vector_env:
         assert walk(vector_env, 20) == []
 

@@ -20,15 +20,15 @@ from probes import game_for, small
 from quick import quick_compilation
 
 import coterie
-from coterie import EnvironmentFault, Hosting, UsageError
+from coterie import EnvironmentFault, PythonEnvSettings, UsageError
 from coterie.algorithms import algorithms
 from coterie.cli.entry import main
 from coterie.python_envs import evaluate as hosted_play
 from coterie.python_envs import opening
 from coterie.python_envs import training as hosted_lanes
-from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.probe import pays_in_common
-from coterie.python_envs.training import HostedDevice
+from coterie.python_envs.training import HostDevice
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
 from coterie.runs import plan
@@ -38,7 +38,7 @@ from coterie.training.loop import Program
 from coterie.types import TimeStep
 
 WALL_CLOCK = ("seconds", "steps_per_second", "digest")
-SERIAL, WORKERS = Hosting(workers=0), Hosting(workers=2)
+SERIAL, WORKERS = PythonEnvSettings(workers=0), PythonEnvSettings(workers=2)
 TINY = {"environments": 3, "hidden": (4,), "learning_starts": 20, "batch_size": 4}
 
 
@@ -57,12 +57,12 @@ def nothing_is_left_behind():
     assert multiprocessing.active_children() == []
 
 
-def train(name, environment, out=None, hosting=SERIAL, steps=120, **more):
+def train(name, environment, out=None, python_env=SERIAL, steps=120, **more):
     settings = TINY | {"update_ratio": 1 / 3, "buffer_size": 600, "rollout_steps": 4}
     options = {"evaluations": 2, "final_episodes": 4, "reward": "sum"}
     return coterie.train(
         small(name, **(settings | more.pop("settings", {}))),
-        environment, steps, out=out, hosting=hosting, **(options | more),
+        environment, steps, out=out, python_env=python_env, **(options | more),
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class NativeRelay(coterie.Environment):
 
 
 def hosted_game(algorithm, name="guests:Relay"):
-    hosted = open_hosted(name, getattr(guests, name.partition(":")[2]), state=True)
+    hosted = open_python_env(name, getattr(guests, name.partition(":")[2]), state=True)
     return dataclasses.replace(game_for(algorithm, NativeRelay()), env=hosted)
 
 
@@ -129,7 +129,7 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
     """For four that differ in all that a rollout can differ in; the others learn of the same."""
     extra = {"episode_steps": 7, "rollout_steps": 8, "learning_starts": 8, "sequence_length": 8}
     algorithm = small(name, recurrent=name in COMPARED[1:3], **extra)
-    lanes = HostedDevice(algorithm, hosted_game(algorithm), 2, 3, 4, SERIAL, pytest.fail)
+    lanes = HostDevice(algorithm, hosted_game(algorithm), 2, 3, 4, SERIAL, pytest.fail)
     states = lanes.init(3)
     before = jax.tree.map(np.asarray, algorithm.policy(states[0].learner))
     for i in range(4):
@@ -261,9 +261,9 @@ FAULTS = {
 def test_a_fault_is_named_and_ends_the_run(kind, workers):
     if (kind, workers) == ("Dies", 0):
         pytest.skip("it would take the tests with it")
-    hosting = Hosting(workers=workers, step_timeout=1.0)
+    python_env = PythonEnvSettings(workers=workers, step_timeout=1.0)
     with pytest.raises(EnvironmentFault, match=re.escape(FAULTS[kind])) as caught:
-        train("vdn", getattr(guests, kind), hosting=hosting)
+        train("vdn", getattr(guests, kind), python_env=python_env)
     fault = caught.value
     assert str(fault).startswith(f"guests:{kind} (evaluation environment ")
     assert f" of team 0), step 4 of the episode with seed {fault.seed}" in str(fault)
@@ -276,9 +276,9 @@ def test_a_fault_is_named_and_ends_the_run(kind, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers"), [("Raises", 2), ("Raises", 0), ("Dies", 2)])
 def test_faults_within_the_budget_are_counted_and_cost_their_episode_only(kind, workers, tmp_path):
-    hosting = Hosting(workers=workers, restarts=1000)
+    python_env = PythonEnvSettings(workers=workers, restarts=1000)
     run = train(
-        "ippo", getattr(guests, kind), tmp_path / "run", hosting, settings={"minibatches": 1}
+        "ippo", getattr(guests, kind), tmp_path / "run", python_env, settings={"minibatches": 1}
     )
     counts = [x["restarts"] for x in lines(run) if "restarts" in x]
     assert counts == sorted(counts)
@@ -289,22 +289,22 @@ def test_faults_within_the_budget_are_counted_and_cost_their_episode_only(kind, 
 
 def test_the_budget_ends():
     with pytest.raises(EnvironmentFault, match=r"\(2 restarts were allowed\)"):
-        train("vdn", guests.Raises, hosting=Hosting(workers=0, restarts=2))
+        train("vdn", guests.Raises, python_env=PythonEnvSettings(workers=0, restarts=2))
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_between_steps_is_replaced(tmp_path):
     seen = []
 
-    def killing(self, *given, advance=HostedDevice.advance):
+    def killing(self, *given, advance=HostDevice.advance):
         if not seen:
             seen.extend(self.vector_env.processes())
             os.kill(seen[0], signal.SIGKILL)
         return advance(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HostedDevice, "advance", killing)
-        run = train("vdn", guests.Dice, tmp_path / "run", Hosting(workers=2, restarts=1))
+        patch.setattr(HostDevice, "advance", killing)
+        run = train("vdn", guests.Dice, tmp_path / "run", PythonEnvSettings(workers=2, restarts=1))
     assert len(seen) == 2
     assert lines(run)[-2]["restarts"] == 1
 
@@ -316,7 +316,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         "import coterie, guests\n"
         "if __name__ == '__main__':\n"
         "    coterie.train(coterie.VDN(environments=4), guests.Sleeps, 99, reward='sum',\n"
-        "                  hosting=coterie.Hosting(workers=2, time_limit=9))\n"
+        "                  hosting=coterie.PythonEnvSettings(workers=2, time_limit=9))\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     pids = tmp_path / "pids"
@@ -347,24 +347,26 @@ def test_what_hangs_before_training_is_named():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "OPENING", 0.5)
         with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
-            open_hosted("late", late, Hosting(step_timeout=1.0))
+            open_python_env("late", late, PythonEnvSettings(step_timeout=1.0))
     with pytest.raises(EnvironmentFault, match=r"sleeps, step 1 .*: did not return within 0\.5 s"):
-        pays_in_common(open_hosted("sleeps", guests.Sleeps), Hosting(step_timeout=0.5))
+        pays_in_common(
+            open_python_env("sleeps", guests.Sleeps), PythonEnvSettings(step_timeout=0.5)
+        )
 
 
 # From outside ----------------------------------------------------------------------------------
 
 
 def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
-    assert pays_in_common(open_hosted("dice", guests.Dice), Hosting())
-    assert not pays_in_common(open_hosted("unequal", guests.Unequal), Hosting())
+    assert pays_in_common(open_python_env("dice", guests.Dice), PythonEnvSettings())
+    assert not pays_in_common(open_python_env("unequal", guests.Unequal), PythonEnvSettings())
     with pytest.raises(UsageError, match="common reward, but guests:Unequal does not reward"):
         train("vdn", guests.Unequal, reward=None)
 
 
 def test_the_dead_are_paid_in_common_too():
     """A mean over all is not what those who live are paid."""
-    assert not pays_in_common(open_hosted("bereaved", guests.Bereaved), Hosting())
+    assert not pays_in_common(open_python_env("bereaved", guests.Bereaved), PythonEnvSettings())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -414,7 +416,7 @@ def test_a_team_is_evaluated_with_other_workers_than_it_was_trained_with(tmp_pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hosted_play, "make_vector_env", counted)
-        assert run.evaluate(3, hosting=WORKERS) == figures
+        assert run.evaluate(3, python_env=WORKERS) == figures
         assert main([*line, "--workers", "2"]) == 0
         assert json.loads(capsys.readouterr().out)["metrics"] == json.loads(json.dumps(figures))
         assert main(line) == 0
@@ -427,7 +429,7 @@ def test_what_cannot_be_sent_is_stepped_here_or_refused():
 
     notes = []
     run = train(
-        "vdn", made_here, steps=24, hosting=None, reward=None, final_episodes=0,
+        "vdn", made_here, steps=24, python_env=None, reward=None, final_episodes=0,
         report=lambda event, facts: notes.append(facts["sentence"]) if event == "note" else None,
     )  # fmt: skip
     assert run.config["hosting"]["workers"] == 0
@@ -435,12 +437,12 @@ def test_what_cannot_be_sent_is_stepped_here_or_refused():
     assert "cannot be sent to other processes" in notes[0]
     assert "all agents always got the same reward" in notes[1]
     with pytest.raises(UsageError, match="cannot be sent to worker processes"):
-        train("vdn", made_here, hosting=WORKERS)
+        train("vdn", made_here, python_env=WORKERS)
 
 
 def test_settings_that_make_no_sense_are_refused():
     for settings in ({"workers": -1}, {"restarts": -1}, {"time_limit": 0}, {"step_timeout": 0.0}):
         with pytest.raises(UsageError, match=next(iter(settings))):
-            Hosting(**settings)
+            PythonEnvSettings(**settings)
     with pytest.raises(UsageError, match="is a JAX environment: workers"):
-        coterie.train(coterie.VDN(), "matrix/climbing", 10, hosting=Hosting(workers=3))
+        coterie.train(coterie.VDN(), "matrix/climbing", 10, python_env=PythonEnvSettings(workers=3))

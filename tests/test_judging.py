@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, Discrete
 
 import coterie
 from coterie.algorithms import make
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 
 
 class Walk:
@@ -102,7 +102,9 @@ def test_judging_takes_hardly_more_steps_than_training(algorithm, length, steps,
 
 
 def test_a_time_limit_is_the_length_of_an_episode():
-    found, told = settings("idqn", lambda: Walk(500), 20_000, hosting=Hosting(time_limit=10))
+    found, told = settings(
+        "idqn", lambda: Walk(500), 20_000, python_env=PythonEnvSettings(time_limit=10)
+    )
     assert found == USUAL
     assert not any("an episode takes" in line for line in told)
 

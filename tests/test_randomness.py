@@ -13,16 +13,16 @@ from probes import collector, game_for, quick_program, random_learner, small
 
 import coterie
 from coterie.algorithms import algorithms
-from coterie.python_envs.evaluate import play_hosted
-from coterie.python_envs.settings import Hosting
-from coterie.python_envs.training import HostedDevice
+from coterie.python_envs.evaluate import play_python_envs
+from coterie.python_envs.settings import PythonEnvSettings
+from coterie.python_envs.training import HostDevice
 from coterie.runs import environments
 from coterie.runs import evaluation as run_evaluation
 from coterie.spec import EnvSpec
 from coterie.types import TimeStep
 from coterie.views.game import Game
 
-SERIAL = Hosting(workers=0)
+SERIAL = PythonEnvSettings(workers=0)
 SEEDS, K = 3, 4
 
 
@@ -32,7 +32,7 @@ def assert_distinct(numbers: np.ndarray, what: str, least: int) -> None:
     assert counts.max() == 1, f"{(counts > 1).sum()} of {values.size} {what} were drawn repeatedly"
 
 
-# Compiled environments ---------------------------------------------------------------------------
+# JAX environments ---------------------------------------------------------------------------
 
 
 class Draws(coterie.Environment):
@@ -220,9 +220,11 @@ def lanes():
     """A factory of lanes on ``Brief``, closed after the test."""
     opened = []
 
-    def open_lanes(algorithm, seeds=SEEDS) -> HostedDevice:
-        env, _ = environments.open_environment(Brief, {}, Hosting(workers=0, time_limit=10))
-        made = HostedDevice(algorithm, Game(env), seeds, 5, 4, SERIAL, pytest.fail)
+    def open_lanes(algorithm, seeds=SEEDS) -> HostDevice:
+        env, _ = environments.open_environment(
+            Brief, {}, PythonEnvSettings(workers=0, time_limit=10)
+        )
+        made = HostDevice(algorithm, Game(env), seeds, 5, 4, SERIAL, pytest.fail)
         opened.append(made)
         Brief.seeds.clear()
         return made
@@ -242,7 +244,7 @@ def test_no_episode_of_a_python_environment_is_played_twice(lanes):
         states = hosted.advance(states, point, 1)
     policies = hosted.gather(states, lambda s: algorithm.policy(s.learner))
     for seed in (0, 1):
-        play_hosted(hosted.program.game, policies, 4, seed, True, SERIAL)
+        play_python_envs(hosted.program.game, policies, 4, seed, True, SERIAL)
     assert None not in Brief.seeds
     assert_distinct(np.asarray(Brief.seeds), "seeds", SEEDS * (K + 5 * 8))
 

@@ -19,11 +19,11 @@ from quick import FLAGS
 
 import coterie
 from coterie import EnvironmentFault
-from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.workers import pool as fleets
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
-from coterie.spec import Hosted
+from coterie.spec import PythonEnvFactory
 
 PLACES = unruly.PLACES
 
@@ -36,11 +36,11 @@ def each(quick: Sequence[tuple], *all_of: Sequence) -> list:
     ]
 
 
-def hosted(name: str) -> Hosted:
+def hosted(name: str) -> PythonEnvFactory:
     """Promises as ``guests:Dice`` does; what misbehaves is not opened here."""
-    sound = open_hosted(name, unruly.Dice)
+    sound = open_python_env(name, unruly.Dice)
     inner = functools.partial(sound.make.func, getattr(unruly, name), *sound.make.args[1:])
-    return Hosted(name, inner, sound.promise)
+    return PythonEnvFactory(name, inner, sound.promise)
 
 
 def move(vector_env, command: int) -> list:
@@ -147,7 +147,7 @@ def test_the_directory_is_put_back(where, tmp_path, monkeypatch):
         assert play(vector_env) == []
         assert os.getcwd() == here
     assert os.getcwd() == here
-    open_hosted("x", getattr(unruly, f"move_away_{where}"))
+    open_python_env("x", getattr(unruly, f"move_away_{where}"))
     assert os.getcwd() == here
     coterie.check_env(getattr(unruly, f"move_away_{where}"), episodes=1)
     assert os.getcwd() == here
@@ -164,7 +164,7 @@ def test_an_environment_stays_in_its_own_directory(workers, tmp_path, monkeypatc
 
 def test_handlers_of_ctrl_c_are_put_back_where_it_is_opened():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    open_hosted("x", unruly.take_signals_init)
+    open_python_env("x", unruly.take_signals_init)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 

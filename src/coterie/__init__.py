@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from coterie.envs.matrix import MatrixGame
     from coterie.errors import EnvironmentFault, Interrupted, UsageError
     from coterie.python_envs.check.check import check_env
-    from coterie.python_envs.settings import Hosting
+    from coterie.python_envs.settings import PythonEnvSettings
     from coterie.runs.api import open_run, resume, train
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
@@ -53,7 +53,7 @@ _HOME = {
     "Environment": "envs.base",
     "EnvSpec": "spec",
     "EnvironmentFault": "errors",
-    "Hosting": "python_envs.settings",
+    "PythonEnvSettings": "python_envs.settings",
     "Interrupted": "errors",
     "MatrixGame": "envs.matrix",
     "Run": "runs.run",
@@ -68,15 +68,23 @@ _HOME = {
     "train": "runs.api",
 }
 
+_FORMER = {"Hosting": "PythonEnvSettings"}
+"""Former names, by which version 0.1 knew them."""
+
 __all__ = [  # noqa: RUF022
-    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault", "Hosting",
-    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "PAC", "QMIX",
-    "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make",
-    "open_run", "resume", "train",
+    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
+    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "PAC",
+    "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
+    "check_env", "load", "make", "open_run", "resume", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        from coterie.former import warn_former
+
+        warn_former(f"coterie.{name}", _FORMER[name])
+        return __getattr__(_FORMER[name])
     if name not in _HOME:
         raise AttributeError(f"module 'coterie' has no attribute {name!r}")
     import importlib

@@ -168,7 +168,7 @@ class TimeStep:
 
 
 @dataclass(frozen=True)
-class Hosted:
+class PythonEnvFactory:
     """A Python environment as a run knows it: what it promises and how one is made.
 
     Attributes:

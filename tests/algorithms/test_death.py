@@ -17,10 +17,10 @@ from probes import clock_at, game_for, quick, random_learner, small, spied
 
 import coterie
 from coterie.algorithms import algorithms, make
-from coterie.python_envs.adapters.environment import HostedEnvironment
+from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.bookkeeping import Restarts, Seconds
 from coterie.python_envs.check.check import check_env
-from coterie.python_envs.opening import open_hosted
+from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.rollout import Collector, halves
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits
@@ -534,7 +534,7 @@ def test_the_shape_of_flags_is_checked():
 
 
 def test_a_python_environment_shows_the_last_moment_of_who_is_truncated_alone():
-    env = HostedEnvironment(PythonShift())
+    env = PythonEnv(PythonShift())
     env.reset(0)
     shown = [env.step(np.zeros(2, int)) for _ in range(4)]
     np.testing.assert_array_equal(
@@ -553,7 +553,7 @@ def test_a_check_finds_nothing_wrong_with_it():
 
 def recorded(environment, steps):
     """A rollout of two environments in this process, everybody doing nothing; restarts allowed."""
-    hosted = open_hosted("it", environment)
+    hosted = open_python_env("it", environment)
     restarts = Restarts("it", 1000)
     vector_env = make_vector_env(hosted, halves(1, 2), Limits(60.0), 0)
     stage = Collector(vector_env, hosted.promise, 1, 2, 0, restarts)

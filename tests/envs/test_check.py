@@ -299,7 +299,7 @@ def test_what_the_departed_are_shown_is_nobodys_business():
     assert check_env(Departed).findings == ()
 
 
-# Compiled environments --------------------------------------------------------------------------
+# JAX environments --------------------------------------------------------------------------
 
 
 class Broken(coterie.Environment):

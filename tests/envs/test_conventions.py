@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.python_envs.adapters import spaces as _spaces
-from coterie.python_envs.adapters.environment import HostedEnvironment, make_hosted
+from coterie.python_envs.adapters.environment import PythonEnv, make_factory
 from coterie.runs.environments import open_environment
 from coterie.spec import TimeStep
 
@@ -172,12 +172,12 @@ class Spaced(Stated):
 
 
 def test_the_state_is_central():
-    env = HostedEnvironment(Stated())
+    env = PythonEnv(Stated())
     assert env.spec.central_size == 3
     np.testing.assert_array_equal(env.reset(0).central, [0, 0, 7])
     np.testing.assert_array_equal(env.step(np.zeros(2, int)).central, [1, 2, 7])
-    np.testing.assert_array_equal(HostedEnvironment(Spaced()).reset(0).central, [0, 1, 0, 1])
-    for without in (HostedEnvironment(Meeting()), HostedEnvironment(Stated(), central=False)):
+    np.testing.assert_array_equal(PythonEnv(Spaced()).reset(0).central, [0, 1, 0, 1])
+    for without in (PythonEnv(Meeting()), PythonEnv(Stated(), central=False)):
         assert without.spec.central_size == 0
         assert without.reset(0).central.shape == (0,)
 
@@ -187,7 +187,7 @@ def test_a_state_that_only_refuses_is_none():
 
     class Silent(Meeting, ParallelEnv): ...
 
-    assert HostedEnvironment(Silent()).spec.central_size == 0
+    assert PythonEnv(Silent()).spec.central_size == 0
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_state_that_only_refuses_is_none():
 )
 def test_states_are_checked(given, reason):
     theirs = Stated()
-    env = HostedEnvironment(theirs)
+    env = PythonEnv(theirs)
     theirs.given = given
     with pytest.raises(EnvironmentFault, match=reason):
         env.reset(0)
@@ -209,7 +209,7 @@ def test_states_are_checked(given, reason):
 
 
 def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
-    env = HostedEnvironment(Meeting(), name="meeting")
+    env = PythonEnv(Meeting(), name="meeting")
     env.reset(0)
     env.step(np.zeros(2, int))
     sight = {0: np.zeros(1), 1: np.full(1, np.inf)}
@@ -246,7 +246,7 @@ def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
     ],
 )
 def test_rewards_are_single_finite_numbers(reward, paid, monkeypatch):
-    env = HostedEnvironment(Meeting())
+    env = PythonEnv(Meeting())
     env.reset(0)
     each, seen = dict.fromkeys((0, 1), False), dict.fromkeys((0, 1), np.zeros(1))
     step = (seen, {0: 1.5, 1: reward}, each, each, {})
@@ -278,7 +278,7 @@ def test_what_is_no_number_is_refused_of_the_living_alone(rewards, kept):
         observation_space=box, action_space=two, close=lambda: None,
         reset=lambda seed: (seen, {}), step=lambda actions: next(steps),
     )  # fmt: skip
-    env = HostedEnvironment(theirs, name="theirs")
+    env = PythonEnv(theirs, name="theirs")
     env.reset(0)
     env.step(np.zeros(2, int))
     if kept is None:
@@ -298,13 +298,13 @@ def test_not_every_environment_needs_closing(kind, monkeypatch):
             observation_space=Tuple((Box(-9, 9, (1,)),)), action_space=Tuple((Discrete(2),)),
             reset=lambda seed: ((np.zeros(1, np.float32),), {}), step=lambda actions: None,
         )  # fmt: skip
-    env = HostedEnvironment(theirs)
+    env = PythonEnv(theirs)
     env.reset(0)
     env.close()
 
 
 def test_nothing_follows_the_end_of_an_episode():
-    env = HostedEnvironment(Meeting(), time_limit=1)
+    env = PythonEnv(Meeting(), time_limit=1)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="the episode is over; reset starts the next"):
             env.step(np.zeros(2, int))
@@ -319,7 +319,7 @@ def legal(shown: TimeStep, rng: np.random.Generator) -> np.ndarray:
     return np.where(shown.action_mask, rng.random(shown.action_mask.shape), -1).argmax(1)
 
 
-def play(env: HostedEnvironment, steps: int, watch) -> None:
+def play(env: PythonEnv, steps: int, watch) -> None:
     rng, shown = np.random.default_rng(0), env.reset(0)
     for _ in range(steps):
         if shown.terminated or shown.truncated:
@@ -330,7 +330,7 @@ def play(env: HostedEnvironment, steps: int, watch) -> None:
 
 
 def test_who_is_not_on_the_move_has_one_harmless_action():
-    env = make_hosted(TICTACTOE)()
+    env = make_factory(TICTACTOE)()
     assert env.spec.agents == ("player_1", "player_2")
     assert (env.spec.observation_sizes, env.spec.action_counts) == ((18, 18), (9, 9))
     shown = env.reset(0)
@@ -354,7 +354,7 @@ def test_no_move_of_a_turn_based_game_is_illegal(name, steps, monkeypatch):
     illegal, ends = [], []
     monkeypatch.setattr(EnvLogger, "warn_on_illegal_move", lambda: illegal.append(1))
     name = name if ":" in name else f"pettingzoo:pettingzoo.classic.{name}"
-    env = make_hosted(name)()
+    env = make_factory(name)()
 
     def watch(before, actions, shown):
         assert before.action_mask.any(1).all()
@@ -377,7 +377,7 @@ def test_no_move_of_a_turn_based_game_is_illegal(name, steps, monkeypatch):
 
 def test_agents_of_knights_archers_zombies_die_at_their_own_time(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    make = make_hosted("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11")
+    make = make_factory("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11")
     env = make()
     assert env.spec.n_agents == 4
     assert env.spec.observation_sizes == (135,) * 4
@@ -401,10 +401,10 @@ def test_agents_of_knights_archers_zombies_die_at_their_own_time(monkeypatch):
 
 def test_images_of_knights_archers_zombies(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    make_hosted("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11")
+    make_factory("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11")
     from pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies import raw_env
 
-    env = HostedEnvironment(raw_env(obs_method="image", max_cycles=2), central=False)
+    env = PythonEnv(raw_env(obs_method="image", max_cycles=2), central=False)
     assert env.spec.observation_sizes == (512 * 512 * 3,) * 4
     assert env.spec.central_size == 0
     shown = env.reset(0)
@@ -415,7 +415,7 @@ def test_images_of_knights_archers_zombies(monkeypatch):
 
 
 def test_rware_through_the_bridge_is_rware():
-    ours = make_hosted("gymnasium:rware:rware-tiny-2ag-v2")()
+    ours = make_factory("gymnasium:rware:rware-tiny-2ag-v2")()
     theirs = gymnasium.make("rware:rware-tiny-2ag-v2", disable_env_checker=True)
     assert (ours.spec.observation_sizes, ours.spec.action_counts) == ((71, 71), (5, 5))
     shown, rng = ours.reset(3), np.random.default_rng(0)
@@ -435,15 +435,15 @@ def test_modules_and_callables_are_factories_too():
     module = types.ModuleType("meetings")
     module.env = Meeting  # type: ignore[attr-defined]
     for source in (Meeting, lambda: Meeting()):
-        env = make_hosted(source, 3)()
+        env = make_factory(source, 3)()
         assert (env.spec.time_limit, env.spec.agents) == (3, ("0", "1"))
-    assert make_hosted(Meeting)().name == "Meeting"
-    make_hosted(TICTACTOE)  # imports it, and keeps PettingZoo's advice to use its registry quiet
+    assert make_factory(Meeting)().name == "Meeting"
+    make_factory(TICTACTOE)  # imports it, and keeps PettingZoo's advice to use its registry quiet
     tictactoe_v3 = sys.modules[TICTACTOE.removeprefix("pettingzoo:")]
-    assert make_hosted(tictactoe_v3)().spec.action_counts == (9, 9)
+    assert make_factory(tictactoe_v3)().spec.action_counts == (9, 9)
     opened, name = open_environment(tictactoe_v3, {})
     assert (opened.spec().action_counts, name) == ((9, 9), TICTACTOE)
     with pytest.raises(UsageError, match="has no parallel_env, env or raw_env to call"):
-        make_hosted(types)
+        make_factory(types)
     with pytest.raises(UsageError, match="Meeting is no name, module or callable"):
-        make_hosted(Meeting())
+        make_factory(Meeting())

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from coterie.envs.base import Environment
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.python_envs.adapters import environment as hosted
-from coterie.python_envs.adapters.environment import HostedEnvironment, make_hosted
+from coterie.python_envs.adapters.environment import PythonEnv, make_factory
 from coterie.spec import EnvSpec, TimeStep
 
 BOX = Box(-9, 9, (2,))
@@ -22,7 +22,7 @@ TWO = Discrete(2)
 
 @pytest.mark.parametrize("task", ["Foraging-5x5-2p-1f-v3", "Foraging-2s-8x8-3p-2f-coop-v3"])
 def test_lbforaging_through_the_bridge_is_lbforaging(task: str):
-    ours = make_hosted(f"gymnasium:lbforaging:{task}")()
+    ours = make_factory(f"gymnasium:lbforaging:{task}")()
     theirs = gymnasium.make(f"lbforaging:{task}", disable_env_checker=True)
     n = len(theirs.action_space)
     assert ours.spec == EnvSpec(
@@ -56,7 +56,7 @@ def test_lbforaging_through_the_bridge_is_lbforaging(task: str):
 def test_time_out_of_lbforaging_is_a_truncation_once_the_limit_is_named():
     name = "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3"
     for limit, expected in [(None, (True, False)), (50, (False, True)), (60, (True, False))]:
-        env = make_hosted(name, time_limit=limit)()
+        env = make_factory(name, time_limit=limit)()
         assert env.spec.time_limit == limit
         for _ in range(2):  # the count starts again with each episode
             env.reset(1)
@@ -87,18 +87,18 @@ class Scripted(gymnasium.Env):
         return observations, rewards, terminated, truncated, self.info
 
 
-def run(env: HostedEnvironment, n: int) -> list[TimeStep]:
+def run(env: PythonEnv, n: int) -> list[TimeStep]:
     env.reset(0)
     return [env.step(np.zeros(env.spec.n_agents, int)) for _ in range(n)]
 
 
 def test_the_limit_cuts_what_goes_on_and_leaves_true_ends_before_it():
     go, end = ([1, 2], False, False), ([1, 2], True, False)
-    shown = run(HostedEnvironment(Scripted(script=[go, go]), time_limit=2), 2)
+    shown = run(PythonEnv(Scripted(script=[go, go]), time_limit=2), 2)
     assert [(s.terminated, s.truncated) for s in shown] == [(False, False), (False, True)]
-    shown = run(HostedEnvironment(Scripted(script=[end]), time_limit=2), 1)
+    shown = run(PythonEnv(Scripted(script=[end]), time_limit=2), 1)
     assert (shown[-1].terminated, shown[-1].truncated) == (True, False)
-    shown = run(HostedEnvironment(Scripted(script=[go, ([1, 2], [True, False], False)]), 2), 2)
+    shown = run(PythonEnv(Scripted(script=[go, ([1, 2], [True, False], False)]), 2), 2)
     assert (shown[-1].terminated, shown[-1].truncated) == (False, True)
     np.testing.assert_array_equal(shown[-1].alive, [False, True])
 
@@ -109,7 +109,7 @@ def test_ends_of_single_agents_in_a_list():
         ([3, 4], [True, False], False),
         ([5, 6], [False, True], [False, False]),  # the dead one's flag says nothing
     ]
-    first, second, last = run(HostedEnvironment(Scripted(script=script)), 3)
+    first, second, last = run(PythonEnv(Scripted(script=script)), 3)
     assert not (first.terminated)
     assert not (first.truncated)
     np.testing.assert_array_equal(first.rewards, [1, 2])  # the death step is paid
@@ -122,14 +122,14 @@ def test_ends_of_single_agents_in_a_list():
 
 
 def test_terminated_and_truncated_at_once_is_terminated():
-    last = run(HostedEnvironment(Scripted(script=[(0.5, True, True)])), 1)[-1]
+    last = run(PythonEnv(Scripted(script=[(0.5, True, True)])), 1)[-1]
     assert (last.terminated, last.truncated) == (True, False)
     np.testing.assert_array_equal(last.rewards, [0.5, 0.5])  # one reward for all is everyone's
 
 
 def test_actions_start_where_the_space_starts():
     env = Scripted(script=[(0.0, False, False)] * 2)
-    bridge = HostedEnvironment(env)
+    bridge = PythonEnv(env)
     bridge.reset(0)
     bridge.step(np.array([1, 0]))
     bridge.step(np.array([0, 2]))
@@ -144,7 +144,7 @@ def test_actions_start_where_the_space_starts():
 )
 def test_observations_are_flattened_and_padded(space: gymnasium.Space):
     space.seed(1)
-    bridge = HostedEnvironment(Scripted(space))
+    bridge = PythonEnv(Scripted(space))
     size = gymnasium.spaces.flatdim(space)
     assert bridge.spec.observation_sizes == (size, 2)
     shown = bridge.reset(0).observations
@@ -158,10 +158,10 @@ def test_observations_are_flattened_and_padded(space: gymnasium.Space):
 
 def test_action_masks_are_padded():
     info = {"action_mask": [[1, 0], np.array([0, 1, 1], np.int8)]}
-    shown = HostedEnvironment(Scripted(info=info)).reset(0)
+    shown = PythonEnv(Scripted(info=info)).reset(0)
     np.testing.assert_array_equal(shown.action_mask, [[1, 0, 0], [0, 1, 1]])
     assert shown.action_mask.dtype == bool
-    plain = HostedEnvironment(Scripted()).reset(0)
+    plain = PythonEnv(Scripted()).reset(0)
     np.testing.assert_array_equal(plain.action_mask, [[1, 1, 0], [1, 1, 1]])
     for masks, reason in [
         ([[1, 0]], "2 agents, but 1 action masks"),
@@ -169,12 +169,12 @@ def test_action_masks_are_padded():
         ([[1, 0], [0, 0, 0]], "Scripted, reset, agent agent_1: the action mask forbids every"),
     ]:
         with pytest.raises(EnvironmentFault, match=reason):
-            HostedEnvironment(Scripted(info={"action_mask": masks})).reset(0)
+            PythonEnv(Scripted(info={"action_mask": masks})).reset(0)
 
 
 def test_nothing_need_be_legal_after_the_end():
     env = Scripted(script=[([0, 0], True, False)])
-    bridge = HostedEnvironment(env)
+    bridge = PythonEnv(env)
     bridge.reset(0)
     env.info = {"action_mask": [[0, 0], [0, 0, 0]]}
     shown = bridge.step(np.array([0, 0]))
@@ -235,7 +235,7 @@ def test_parallel_agents_die_and_join_at_their_own_time():
         ({"blue": 6.0, "late": 7.0}, {"blue": False}, {}, ["blue"]),  # late just vanishes
         ({"blue": 8.0}, flags("blue"), {}, []),
     )
-    bridge = HostedEnvironment(env)
+    bridge = PythonEnv(env)
     assert bridge.spec == EnvSpec(("red", "blue", "late"), (1, 2, 2), (2, 3, 3))
     first = bridge.reset(3)
     np.testing.assert_array_equal(first.alive, [True, True, False])
@@ -271,7 +271,7 @@ def test_an_agent_that_left_can_come_back():
         ({"red": 4.0, "blue": 5.0}, {}, {}, ["blue", "red"]),
         ({"red": 6.0, "blue": 7.0}, flags("red", "blue"), {}, []),
     )
-    shown = run(HostedEnvironment(env), 4)
+    shown = run(PythonEnv(env), 4)
     np.testing.assert_array_equal([s.alive[:2] for s in shown], [[0, 1], [1, 1], [1, 1], [1, 1]])
     np.testing.assert_array_equal([s.rewards[:2] for s in shown], [[1, 2], [0, 3], [4, 5], [6, 7]])
     assert [sorted(given) for given in env.given[1:3]] == [["blue"], ["blue", "red"]]
@@ -283,7 +283,7 @@ def test_an_agent_that_ended_and_stays_listed_does_not_come_back():
         ({"red": 1.0, "blue": 2.0}, flags("red"), {}, ["red", "blue"]),
         ({"blue": 3.0}, {}, {}, ["red", "blue"]),
     )
-    shown = run(HostedEnvironment(env), 2)
+    shown = run(PythonEnv(env), 2)
     np.testing.assert_array_equal([s.alive[0] for s in shown], [False, False])
 
 
@@ -295,17 +295,17 @@ def test_a_cut_episode_needs_its_last_observations(cut):
     env = Duel((both, {}, cut, [] if cut else ["red", "blue"]))
     env._observations = lambda: {} if env.given else Duel._observations(env)
     with pytest.raises(EnvironmentFault, match="step 1, agent red: no observation was given"):
-        run(HostedEnvironment(env, limit), 1)
+        run(PythonEnv(env, limit), 1)
     env = Duel((both, flags("red", "blue"), {}, []))
     env._observations = lambda: {} if env.given else Duel._observations(env)
-    (last,) = run(HostedEnvironment(env), 1)
+    (last,) = run(PythonEnv(env), 1)
     assert last.terminated
     assert not last.observations.any()
 
 
 def test_an_episode_cut_while_one_dies_bootstraps_the_other_only():
     env = Duel(({"red": 1.0, "blue": 2.0}, flags("red"), flags("blue"), []))
-    last = run(HostedEnvironment(env), 1)[-1]
+    last = run(PythonEnv(env), 1)[-1]
     assert (last.terminated, last.truncated) == (False, True)
     np.testing.assert_array_equal(last.alive, [False, True, False])
     np.testing.assert_array_equal(last.observations[1], [7, 8])  # the final one, not a reset's
@@ -314,7 +314,7 @@ def test_an_episode_cut_while_one_dies_bootstraps_the_other_only():
 def test_strangers_are_named():
     env = Duel(({}, {}, {}, ["green"]))
     with pytest.raises(EnvironmentFault, match=r"step 1, agent green: it appears in agents"):
-        run(HostedEnvironment(env), 1)
+        run(PythonEnv(env), 1)
 
 
 def duel() -> Duel:
@@ -338,8 +338,8 @@ class Native(Environment):
 
 def test_factories_are_found_by_name_and_pickle():
     for name in (f"{__name__}:duel", f"pettingzoo:{__name__}"):
-        make = pickle.loads(pickle.dumps(make_hosted(name, 7)))
-        assert isinstance(make(), HostedEnvironment)
+        make = pickle.loads(pickle.dumps(make_factory(name, 7)))
+        assert isinstance(make(), PythonEnv)
         assert make().spec.time_limit == 7
     assert isinstance(hosted.open_factory(f"{__name__}:duel")(), Duel)
 
@@ -371,7 +371,7 @@ def test_factories_are_found_by_name_and_pickle():
 )
 def test_unknown_names_are_one_sentence(name: str, message: str):
     with pytest.raises(UsageError, match=message) as caught:
-        make_hosted(name)
+        make_factory(name)
     assert "\n" not in str(caught.value)
 
 
@@ -403,14 +403,14 @@ def test_missing_packages_name_their_extra(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Absent(missing), *sys.meta_path])
     with pytest.raises(UsageError, match=f"needs {missing}: pip install .*{message}"):
-        make_hosted(name)
+        make_factory(name)
 
 
 def test_a_package_that_an_environment_needs_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     monkeypatch.delitem(sys.modules, "pettingzoo.butterfly.pistonball_v6", raising=False)
     with pytest.raises(UsageError, match="needs pygame, which is not installed"):
-        make_hosted("pettingzoo:pettingzoo.butterfly.pistonball_v6")
+        make_factory("pettingzoo:pettingzoo.butterfly.pistonball_v6")
 
 
 class NoSpaces:
@@ -442,20 +442,20 @@ class Parallel:
 )
 def test_unsupported_environments_are_refused_with_the_reason(make, message: str):
     with pytest.raises(UsageError, match=message):
-        HostedEnvironment(make())
+        PythonEnv(make())
 
 
 def test_text_observations_count_as_their_letters():
-    assert HostedEnvironment(Scripted(Text(4))).spec.observation_sizes == (4, 2)
+    assert PythonEnv(Scripted(Text(4))).spec.observation_sizes == (4, 2)
 
 
 def test_wrong_numbers_of_things_are_refused():
     env = Scripted()
     env.action_space = [Discrete(2)]
     with pytest.raises(UsageError, match="2 observation spaces but 1 action"):
-        HostedEnvironment(env)
+        PythonEnv(env)
     with pytest.raises(EnvironmentFault, match=r"Scripted, step 1: reward has shape \(3,\)"):
-        run(HostedEnvironment(Scripted(script=[([1, 2, 3], False, False)])), 1)
+        run(PythonEnv(Scripted(script=[([1, 2, 3], False, False)])), 1)
 
 
 def test_gymnasium_and_drawing_are_not_imported_before_they_are_needed():
@@ -463,12 +463,12 @@ def test_gymnasium_and_drawing_are_not_imported_before_they_are_needed():
         "import sys, coterie.python_envs.adapters.environment as h\n"
         "assert 'jax' not in sys.modules\n"
         "assert 'gymnasium' not in sys.modules\n"
-        "h.make_hosted('gymnasium:lbforaging:Foraging-8x8-2p-3f-v3')().reset(0)\n"
+        "h.make_factory('gymnasium:lbforaging:Foraging-8x8-2p-3f-v3')().reset(0)\n"
         "assert not any(m.startswith('pyglet') for m in sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_hosted_arrays_go_into_jax_as_they_are():
-    shown = make_hosted("gymnasium:lbforaging:Foraging-8x8-2p-3f-v3")().reset(0)
+    shown = make_factory("gymnasium:lbforaging:Foraging-8x8-2p-3f-v3")().reset(0)
     assert jax.numpy.asarray(shown.observations).dtype == shown.observations.dtype

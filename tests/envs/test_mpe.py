@@ -20,7 +20,7 @@ from coterie.envs import mpe
 from coterie.envs.mpe.particles import Particles
 from coterie.envs.mpe.physics import State
 from coterie.errors import UsageError
-from coterie.python_envs.adapters.environment import make_hosted
+from coterie.python_envs.adapters.environment import make_factory
 from coterie.views.game import Game, GameState
 
 ROOT = Path(__file__).parents[2]
@@ -533,7 +533,7 @@ def test_the_original_can_be_hosted(task):
     variant, _ = TASKS[task]
     env = envs.make(f"mpe/{variant}")
     name = f"pettingzoo:mpe2.{variant.replace('-', '_')}_v{VERSIONS.get(variant, 3)}"
-    hosted, spec = make_hosted(name)(), env.spec()
+    hosted, spec = make_factory(name)(), env.spec()
     for field in ("agents", "observation_sizes", "action_counts"):
         assert getattr(hosted.spec, field) == getattr(spec, field)
     for seed in (0, None):

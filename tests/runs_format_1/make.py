@@ -71,7 +71,7 @@ def train(name: str, folder: Path) -> Path:
     run = coterie.train(
         algorithm, environment, steps, seed=5, out=path, options=options, evaluations=2,
         evaluation_episodes=4, final_episodes=8, report=report,
-        hosting=coterie.Hosting(workers=0) if special == "python" else None,
+        python_env=coterie.PythonEnvSettings(workers=0) if special == "python" else None,
         **({"reward": "sum"} | more),
     )  # fmt: skip
     assert (run.steps < steps) == (special == "interrupted"), run.steps

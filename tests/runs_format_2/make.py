@@ -59,7 +59,7 @@ def train(name: str, folder: Path) -> Path:
         coterie.train(
             algorithm, environment, STEPS, seed=5, out=folder / name, options=options,
             evaluations=2, evaluation_episodes=4, final_episodes=8, report=report,
-            hosting=coterie.Hosting(workers=0) if special == "python" else None,
+            python_env=coterie.PythonEnvSettings(workers=0) if special == "python" else None,
             **({"reward": "sum"} | more),
         )  # fmt: skip
     assert coterie.open_run(folder / name, again(name)).steps < STEPS

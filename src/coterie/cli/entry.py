@@ -163,7 +163,7 @@ def _print_help(command: Command, names: list[str], args: list[str]) -> None:
 
     found = groups_of(command, names, args)
     groups = [(title, flags_of(title, cls)) for title, cls in found]
-    titles = {"run": "flags"} if len(groups) == 1 else {}
+    titles = {"run": "flags"} if len(groups) == 1 else {"hosting": "Python environment"}
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.options) or "")

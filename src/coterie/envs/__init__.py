@@ -59,7 +59,7 @@ def family(name: str) -> ModuleType:
 
 
 def make(name: str, **options: Any) -> Environment:
-    """The native environment ``family/variant``, with the family's options by keyword.
+    """The JAX environment ``family/variant``, with the family's options by keyword.
 
     Raises:
         UsageError: unknown family, variant or option.

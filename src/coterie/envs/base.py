@@ -1,4 +1,4 @@
-"""The contract of a native (compiled) environment."""
+"""The contract of a JAX environment."""
 
 from __future__ import annotations
 

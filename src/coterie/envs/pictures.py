@@ -1,4 +1,4 @@
-"""How the native families are drawn: a grid, a plane, a payoff table. NumPy, for one state.
+"""How the families of JAX environments are drawn: a grid, a plane, a payoff table. NumPy.
 
 What a thing is shows in its shape as well as in its colour: agents are discs, rivals carry a
 triangle, food stands on its corner, landmarks are squares, goals are ringed.

@@ -41,7 +41,7 @@ class Preset:
     Attributes:
         about: whose settings they are.
         tables: by algorithm, settings by name.
-        families: families of compiled environments that they are for; any environment if empty.
+        families: families of JAX environments that they are for; any environment if empty.
         ours: settings that have no counterpart there and keep their defaults.
     """
 

@@ -1,4 +1,4 @@
-"""Playing episodes in hosted environments without learning, several side by side."""
+"""Playing episodes in Python environments without learning, several side by side."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxtyping import Array
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act
 from coterie.python_envs.bookkeeping import JUDGEMENT, Restarts, episode_seed
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import VectorEnv, make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits
-from coterie.spec import Hosted, Observation
+from coterie.spec import Observation, PythonEnvFactory
 from coterie.training.evaluate import NO_LIMIT_STEPS
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
@@ -173,30 +173,30 @@ class Evaluator:
         return episode_seed(*words, int(number[row]), int(tries[row]))
 
 
-def play_hosted(
+def play_python_envs(
     game: Game,
     policies: PyTree,
     episodes: int,
     seed: int,
     stochastic: bool,
-    hosting: Hosting,
+    python_env: PythonEnvSettings,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every seed's team [S] plays in environments opened for it; see ``Evaluator.play``.
 
     Raises:
-        EnvironmentFault: more environments failed than ``hosting`` allows.
+        EnvironmentFault: more environments failed than ``python_env`` allows.
     """
-    assert isinstance(game.env, Hosted)
+    assert isinstance(game.env, PythonEnvFactory)
     count = jax.tree.leaves(policies)[0].shape[0]
     side_by_side = min(episodes * (1 + stochastic), SIDE_BY_SIDE)
-    limits = Limits(hosting.step_timeout)
+    limits = Limits(python_env.step_timeout)
     vector_env = make_vector_env(
-        game.env, [range(side_by_side * count)], limits, hosting.processes()
+        game.env, [range(side_by_side * count)], limits, python_env.processes()
     )
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x5A), count)
     starts = [(JUDGEMENT, seed, k) for k in range(count)]
-    restarts = Restarts(game.env.name, hosting.restarts)
+    restarts = Restarts(game.env.name, python_env.restarts)
     evaluator = Evaluator(vector_env, 0, 0, (side_by_side, count), make_choose(game), restarts)
     try:
         return evaluator.play(policies, keys, starts, episodes, stochastic)

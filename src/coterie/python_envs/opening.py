@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.python_envs.adapters.environment import HostedEnvironment, open_factory
+from coterie.python_envs.adapters.environment import PythonEnv, open_factory
 from coterie.python_envs.process import OutOfTime, within
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.worker import OPENING
-from coterie.spec import EnvSpec, Hosted
+from coterie.spec import EnvSpec, PythonEnvFactory
 
 
 def is_python_environment(thing: Any) -> bool:
@@ -26,13 +26,13 @@ def is_python_environment(thing: Any) -> bool:
     )
 
 
-def open_hosted(
+def open_python_env(
     name: str,
     make: Callable[[], Any],
-    hosting: Hosting | None = None,
+    python_env: PythonEnvSettings | None = None,
     state: bool = False,
     made: Any = None,
-) -> Hosted:
+) -> PythonEnvFactory:
     """A Python environment, of which one is made to see what it promises.
 
     Args:
@@ -40,19 +40,17 @@ def open_hosted(
         state: whether its ``state()`` is wanted.
         made: one that was made already; it is closed.
     """
-    hosting = hosting or Hosting()
-    host = functools.partial(
-        HostedEnvironment, time_limit=hosting.time_limit, name=name, central=state
-    )
-    made = make_one(name, make, hosting) if made is None else made
-    with within(hosting.step_timeout + OPENING, name):
+    python_env = python_env or PythonEnvSettings()
+    host = functools.partial(PythonEnv, time_limit=python_env.time_limit, name=name, central=state)
+    made = make_one(name, make, python_env) if made is None else made
+    with within(python_env.step_timeout + OPENING, name):
         env = host(made)
         env.close()
-    return Hosted(name, functools.partial(_make, make, host), env.spec)
+    return PythonEnvFactory(name, functools.partial(_make, make, host), env.spec)
 
 
 def find_factory(
-    name: str, options: dict[str, Any], hosting: Hosting | None = None
+    name: str, options: dict[str, Any], python_env: PythonEnvSettings | None = None
 ) -> Callable[[], Any]:
     """What makes the environment of this name, which is imported; see ``open_factory``.
 
@@ -60,17 +58,19 @@ def find_factory(
         UsageError: there is no such module, id or callable, or a package is not installed.
         EnvironmentFault: its module raises, or is not imported in time.
     """
-    with within((hosting or Hosting()).step_timeout + OPENING, name):
+    with within((python_env or PythonEnvSettings()).step_timeout + OPENING, name):
         return open_factory(name, options)
 
 
-def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None) -> Any:
+def make_one(
+    name: str, make: Callable[[], Any], python_env: PythonEnvSettings | None = None
+) -> Any:
     """What a user's callable makes.
 
     Raises:
         EnvironmentFault: it raises, or does not return in time.
     """
-    with within((hosting or Hosting()).step_timeout + OPENING, name):
+    with within((python_env or PythonEnvSettings()).step_timeout + OPENING, name):
         try:
             return make()
         except (UsageError, EnvironmentFault, KeyboardInterrupt, OutOfTime):
@@ -80,7 +80,7 @@ def make_one(name: str, make: Callable[[], Any], hosting: Hosting | None = None)
             raise EnvironmentFault(what, name) from error
 
 
-def _make(make: Callable[[], Any], host: Callable[[Any], HostedEnvironment]) -> HostedEnvironment:
+def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEnv:
     return host(make())
 
 

@@ -13,8 +13,8 @@ from coterie.types import PyTree, Transition, transition
 from coterie.views.game import Game
 
 
-class HostedVector(eqx.Module):
-    """What it takes to bring hosted environments to where they are: replay the running episodes.
+class EpisodeHistory(eqx.Module):
+    """What it takes to bring Python environments to where they are: replay the running episodes.
 
     Leaves are NumPy arrays with one row an environment, row b·S + s being number b of seed s.
 
@@ -33,10 +33,10 @@ class HostedVector(eqx.Module):
     digest: np.ndarray
 
 
-def empty_vector(spec: EnvSpec, rows: int) -> HostedVector:
+def empty_vector(spec: EnvSpec, rows: int) -> EpisodeHistory:
     """Environments before their first episode."""
     dtype = np.int16 if spec.action_count <= 2**15 else np.int32
-    return HostedVector(
+    return EpisodeHistory(
         episode=np.full(rows, -1, np.int64),
         lengths=np.zeros(rows, np.int64),
         returns=np.zeros((rows, spec.n_agents), np.float32),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coterie.python_envs.bookkeeping import TRAINING, Restarts, Seconds, Totals, episode_seed
-from coterie.python_envs.record import HostedVector, Record, empty_vector
+from coterie.python_envs.record import EpisodeHistory, Record, empty_vector
 from coterie.python_envs.workers.pool import VectorEnv
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Fault
 from coterie.spec import EnvSpec, Observation
@@ -62,7 +62,7 @@ class Collector:
         """The first episode of every environment."""
         self._reset(np.arange(self.count))
 
-    def replay(self, vector: HostedVector) -> int:
+    def replay(self, vector: EpisodeHistory) -> int:
         """Brings the environments to where they were; those that differ begin a new episode.
 
         Returns:

@@ -10,11 +10,11 @@ from typing import Any
 from coterie.errors import UsageError
 from coterie.python_envs.workers.pool import can_be_sent
 from coterie.settings import Restarts, TimeLimit, Timeout, Workers, check
-from coterie.spec import Hosted
+from coterie.spec import PythonEnvFactory
 
 
 @dataclass(frozen=True)
-class Hosting:
+class PythonEnvSettings:
     """Settings of Python environments."""
 
     workers: Workers | None = None
@@ -38,22 +38,22 @@ class Hosting:
 
 
 def settle(
-    hosting: Hosting | None, environment: Any, name: str
-) -> tuple[Hosting | None, list[str]]:
-    """The settings of a run, and sentences about them; None for a native environment.
+    python_env: PythonEnvSettings | None, environment: Any, name: str
+) -> tuple[PythonEnvSettings | None, list[str]]:
+    """The settings of a run, and sentences about them; None for a JAX environment.
 
     Raises:
         UsageError: settings of Python environments were given for a JAX environment.
     """
-    if not isinstance(environment, Hosted):
-        if hosting not in (None, Hosting()):
+    if not isinstance(environment, PythonEnvFactory):
+        if python_env not in (None, PythonEnvSettings()):
             raise UsageError(
                 f"{name} is a JAX environment: workers, time_limit, step_timeout and restarts are "
                 "settings of Python environments"
             )
         return None, []
-    hosting = hosting or Hosting()
-    if hosting.workers is None and not can_be_sent(environment.make):
-        alone = dataclasses.replace(hosting, workers=0)
+    python_env = python_env or PythonEnvSettings()
+    if python_env.workers is None and not can_be_sent(environment.make):
+        alone = dataclasses.replace(python_env, workers=0)
         return alone, [f"{name} cannot be sent to other processes: it is stepped in this one"]
-    return dataclasses.replace(hosting, workers=hosting.processes()), []
+    return dataclasses.replace(python_env, workers=python_env.processes()), []

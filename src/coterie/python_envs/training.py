@@ -1,4 +1,4 @@
-"""Training on hosted environments, as the run's loop drives it: the counterpart of ``Devices``."""
+"""Training on Python environments, as the run's loop drives it: the counterpart of ``Devices``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from coterie.python_envs.bookkeeping import EVALUATION, WORDS, Restarts, Seconds
 from coterie.python_envs.evaluate import Evaluator, make_choose
 from coterie.python_envs.record import Record, empty_vector, transitions
 from coterie.python_envs.rollout import Collector, halves
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits, rows_bytes
-from coterie.spec import Hosted, Observation
+from coterie.spec import Observation, PythonEnvFactory
 from coterie.training.devices import stack
 from coterie.training.finite import FiniteChecks, any_failed, check_finite, failure, without_replay
 from coterie.training.loop import Paced
@@ -41,8 +41,8 @@ CHUNK_STEPS = 2_048
 States = tuple[TrainState, ...]
 
 
-class HostedProgram(Paced):
-    """The compiled functions of a run on hosted environments; all seeds at once.
+class PythonEnvProgram(Paced):
+    """The compiled functions of a run on Python environments; all seeds at once.
 
     What comes from environments has axes [B, S, ...], a rollout [T, B, S, ...].
     """
@@ -132,7 +132,7 @@ class HostedProgram(Paced):
         return learner, add(losses, more), checks
 
 
-class HostedDevice:
+class HostDevice:
     """A run's seeds on one device, whose environments are processes, not arrays.
 
     The states' ``vector`` says where the environments are; ``init`` and ``place`` bring them
@@ -150,22 +150,22 @@ class HostedDevice:
         seeds: int,
         seed: int,
         episodes: int,
-        hosting: Hosting,
+        python_env: PythonEnvSettings,
         warn: Callable[[str], None],
     ):
-        assert isinstance(game.env, Hosted)
+        assert isinstance(game.env, PythonEnvFactory)
         self.count, self.seed, self.episodes, self.warn = 1, seed, episodes, warn
-        self.program = program = HostedProgram(algorithm, game, seeds)
-        self.hosting, self.hosted = hosting, game.env
+        self.program = program = PythonEnvProgram(algorithm, game, seeds)
+        self.python_env, self.factory = python_env, game.env
         self.seconds = Seconds()
-        self.restarts = Restarts(game.env.name, hosting.restarts)
+        self.restarts = Restarts(game.env.name, python_env.restarts)
         k = program.environments
         self._evaluators = min(k, episodes * (1 + algorithm.stochastic))
         parts = halves(seeds, k)
         first = seeds * k
         groups = [*parts, range(first, first + seeds * self._evaluators)]
         self.vector_env = make_vector_env(
-            game.env, groups, Limits(hosting.step_timeout), hosting.processes()
+            game.env, groups, Limits(python_env.step_timeout), python_env.processes()
         )
         spec = game.players
         whole = algorithm.whole_episodes
@@ -181,7 +181,7 @@ class HostedDevice:
     def bytes(self) -> int:
         steps = self.program.steps_per_iteration * self.program.seeds
         # A rollout on the host and once more on the device.
-        return self.program.bytes() + 2 * rows_bytes(self.hosted.promise, steps)
+        return self.program.bytes() + 2 * rows_bytes(self.factory.promise, steps)
 
     def init(self, seed: int) -> States:
         """The state before the first step; every environment begins its first episode."""

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.errors import UsageError
+from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
-from coterie.python_envs.settings import Hosting
-from coterie.runs.config import as_json, check_same_spec, configured_algorithm, hosting_of, restore
+from coterie.python_envs.settings import PythonEnvSettings
+from coterie.runs.config import (
+    as_json,
+    check_same_spec,
+    configured_algorithm,
+    python_env_of,
+    restore,
+)
 from coterie.runs.continuation import (
     check_same,
     moved_sentence,
@@ -35,9 +42,10 @@ from coterie.training.state import read_state
 from coterie.views.game import Game
 
 if TYPE_CHECKING:
-    from coterie.python_envs.training import HostedDevice
+    from coterie.python_envs.training import HostDevice
 
 
+@former_arguments(hosting="python_env")
 def train(
     algorithm: Algorithm | type[Algorithm] | str,
     environment: Opened,
@@ -51,7 +59,7 @@ def train(
     reward: Reward | None = None,
     central: Literal["auto", "state", "joint"] | None = None,
     options: dict[str, Any] | None = None,
-    hosting: Hosting | None = None,
+    python_env: PythonEnvSettings | None = None,
     evaluations: int | None = None,
     evaluation_episodes: int | None = None,
     final_episodes: int | None = None,
@@ -79,7 +87,7 @@ def train(
         central: what z is, for algorithms that use it: the environment's state where it offers
             one, else the joint observation (``auto``).
         options: the environment's options.
-        hosting: settings of Python environments, such as the number of worker processes.
+        python_env: settings of Python environments, such as the number of worker processes.
         evaluations: how often policies are evaluated along the way; 20 unless given.
         evaluation_episodes: episodes of each of these evaluations; 32 unless given.
         final_episodes: episodes that evaluate the best and last policies at the end; 320. All
@@ -102,7 +110,7 @@ def train(
         recorded = RunDirectory(path).config()
     plan = make_plan(
         Chosen(algorithm, preset, settings or {}), environment, steps, seeds, seed, reward, central,
-        options, hosting,
+        options, python_env,
         {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
          "final_episodes": final_episodes},
         recorded,
@@ -175,15 +183,15 @@ def _finished(
 @contextlib.contextmanager
 def make_devices(
     algorithm: Algorithm, game: Game, config: dict[str, Any], report: Report
-) -> Iterator[Devices | HostedDevice]:
+) -> Iterator[Devices | HostDevice]:
     """What steps and learns, closed in the end: compiled, or with environments in processes."""
-    hosting, seeds = hosting_of(config), config["seeds"]
+    python_env, seeds = python_env_of(config), config["seeds"]
     episodes = (ABSENT_ONCE | config)["evaluation_episodes"]
-    if hosting:
-        from coterie.python_envs.training import HostedDevice
+    if python_env:
+        from coterie.python_envs.training import HostDevice
 
         warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
-        devices = HostedDevice(algorithm, game, seeds, config["seed"], episodes, hosting, warn)
+        devices = HostDevice(algorithm, game, seeds, config["seed"], episodes, python_env, warn)
     else:
         devices = Devices(algorithm, game, seeds, episodes, config.get("lanes"))
     try:
@@ -214,8 +222,8 @@ def resume(
     directory = RunDirectory.open(Path(path))
     with directory.claimed():
         config = directory.config()
-        if workers is not None and hosting_of(config):
-            config["hosting"]["workers"] = Hosting(workers=workers).workers
+        if workers is not None and python_env_of(config):
+            config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         return _resume(directory, config, steps, environment, report or (lambda event, facts: None))
 
 
@@ -246,7 +254,7 @@ def _resume(
 
 
 def _go_on(
-    devices: Devices | HostedDevice,
+    devices: Devices | HostDevice,
     config: dict[str, Any],
     directory: RunDirectory,
     environment: Opened | None,

@@ -13,7 +13,7 @@ from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.opening import digest
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.environments import Opened, check_fits, is_code, open_environment
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
@@ -36,17 +36,17 @@ def as_json(options: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def hosting_of(config: dict[str, Any]) -> Hosting | None:
-    """Settings of hosted environments, where the run is on one."""
+def python_env_of(config: dict[str, Any]) -> PythonEnvSettings | None:
+    """Settings of Python environments, where the run is on one."""
     given = config.get("hosting")
     if given is None:
         return None
     if not isinstance(given, dict) or ":" not in config["environment"]:
         raise UsageError(f"config.json is damaged: hosting cannot be {repr(given)[:60]}")
-    # How environments are hosted decides no result: no note where a former setting is gone.
-    given = present_settings(Hosting, given, config, lambda sentence: None)
+    # The settings of Python environments decide no result: no note where a former setting is gone.
+    given = present_settings(PythonEnvSettings, given, config, lambda sentence: None)
     with _damaged():
-        return Hosting(**given)
+        return PythonEnvSettings(**given)
 
 
 def configured_algorithm(
@@ -79,13 +79,13 @@ def restore(
         raise UsageError(
             f"the run is on {name}, which is defined in your own code: give --environment {name}"
         )
-    hosting = hosting_of(config)
+    python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
-    env, given = open_environment(opened, options, hosting, state)
+    env, given = open_environment(opened, options, python_env, state)
     game = Game(env, config["central"], config["reward"], algorithm.joint_view)
     if is_code(name):
         check_fits(config["sizes"], env.spec(), given)
-    if hosting:
+    if python_env:
         check_same_spec(config, digest(env.spec()), given)
     return algorithm, game
 

@@ -73,17 +73,17 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
     """All that decides a run, by name: settings of the run, its algorithm and its environment."""
     own = ("algorithm", "environment", "steps", "seeds", "seed", "reward", "central",
            "evaluations", "evaluation_episodes", "final_episodes")  # fmt: skip
-    hosted = ("time_limit", "step_timeout", "restarts")
+    names = ("time_limit", "step_timeout", "restarts")
     options = config["environment_options"]
     if ":" not in config["environment"]:  # what is not given has its default
         made = envs.family(config["environment"]).Options(**options)
         options = {field: getattr(made, field) for field in made.__dataclass_fields__}
-    hosting = config.get("hosting") or {}
+    python_env = config.get("hosting") or {}
     return (
         {name: config[name] for name in own}
         | config["settings"]
         | {f"env.{name}": value for name, value in options.items()}
-        | {name: hosting[name] for name in hosted if name in hosting}
+        | {name: python_env[name] for name in names if name in python_env}
         | {"sizes of observations and actions": config["sizes"]}
     )
 

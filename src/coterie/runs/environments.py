@@ -11,15 +11,20 @@ from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.adapters.refusals import missing_arguments, reason
-from coterie.python_envs.opening import find_factory, is_python_environment, make_one, open_hosted
-from coterie.python_envs.settings import Hosting
+from coterie.python_envs.opening import (
+    find_factory,
+    is_python_environment,
+    make_one,
+    open_python_env,
+)
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import copies_of
-from coterie.spec import Hosted, Reward
+from coterie.spec import PythonEnvFactory, Reward
 from coterie.views.game import Central, Game
 
 Opened = Any
-"""An environment as a user gives it: a name, the thing itself, or what makes it; a native one or
-any Python one that ``python_envs`` can adapt."""
+"""An environment as a user gives it: a name, the thing itself, or what makes it; a JAX environment
+or a Python environment."""
 
 
 def is_code(name: str) -> bool:
@@ -27,7 +32,7 @@ def is_code(name: str) -> bool:
     return ":" in name
 
 
-def is_hosted(name: str) -> bool:
+def is_python_env(name: str) -> bool:
     """Whether a name can only mean a Python environment."""
     return name.startswith(("gymnasium:", "pettingzoo:"))
 
@@ -51,32 +56,32 @@ def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
 def open_environment(
     environment: Opened | None,
     options: dict[str, Any],
-    hosting: Hosting | None = None,
+    python_env: PythonEnvSettings | None = None,
     state: bool = False,
-) -> tuple[Environment | Hosted, str]:
+) -> tuple[Environment | PythonEnvFactory, str]:
     """An environment and the name it is recorded under.
 
-    ``family/variant`` is native; ``package.module:callable`` is imported and called.
+    ``family/variant`` is a JAX environment of Coterie's; ``package.module:callable`` is imported and called.
 
     Args:
-        hosting: the settings of hosted environments, if it is one.
-        state: whether the state of a hosted one is wanted, which costs time at every step.
+        python_env: the settings of Python environments, if it is one.
+        state: whether the state of a Python environment is wanted, which costs time at every step.
     """
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
-    if isinstance(environment, str) and is_hosted(environment):
-        make = find_factory(environment, options, hosting)
-        return open_hosted(environment, make, hosting, state), environment
+    if isinstance(environment, str) and is_python_env(environment):
+        make = find_factory(environment, options, python_env)
+        return open_python_env(environment, make, python_env, state), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
-        name, make = environment, find_factory(environment, options, hosting)
+        name, make = environment, find_factory(environment, options, python_env)
     elif isinstance(environment, Environment) or is_python_environment(environment):
         name = f"{type(environment).__module__}:{type(environment).__qualname__}"
         if isinstance(environment, Environment):
             return environment, name
         make = copies_of(environment)
-    elif isinstance(environment, Hosted):
+    elif isinstance(environment, PythonEnvFactory):
         return environment, environment.name
     elif callable(environment):
         name = _name_of(environment)
@@ -85,11 +90,11 @@ def open_environment(
             raise UsageError(sentence)
     else:
         raise UsageError(reason(environment) or f"{environment!r:.60} is no environment")
-    made = make_one(name, make, hosting)
+    made = make_one(name, make, python_env)
     if isinstance(made, Environment):
         return made, name
     try:
-        return open_hosted(name, make, hosting, state, made), name
+        return open_python_env(name, make, python_env, state, made), name
     except UsageError as error:
         prefix = f"{name}: " if make is environment else ""
         raise UsageError(f"{prefix}{error}") from error
@@ -103,7 +108,7 @@ def _name_of(make: Callable[[], Any]) -> str:
 
 def make_game(
     algorithm: Algorithm,
-    environment: Environment | Hosted,
+    environment: Environment | PythonEnvFactory,
     name: str,
     reward: Reward | None,
     central: Literal["auto", "state", "joint"],

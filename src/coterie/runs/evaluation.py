@@ -14,8 +14,8 @@ import numpy as np
 
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
-from coterie.python_envs.settings import Hosting
-from coterie.spec import EnvSpec, Hosted
+from coterie.python_envs.settings import PythonEnvSettings
+from coterie.spec import EnvSpec, PythonEnvFactory
 from coterie.statistics import Bounds, Interval, bounds_by_metric, summarise
 from coterie.training.evaluate import play_both, return_metrics
 from coterie.types import PyTree, tree_bytes
@@ -26,14 +26,19 @@ Played = dict[str, tuple[Any, Any]]
 
 
 def evaluate_game(
-    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool, hosting: Hosting
+    game: Game,
+    policies: PyTree,
+    episodes: int,
+    seed: int,
+    stochastic: bool,
+    python_env: PythonEnvSettings,
 ) -> Played:
     """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
-    if not isinstance(game.env, Hosted):
+    if not isinstance(game.env, PythonEnvFactory):
         return evaluate_native(game, policies, episodes, seed, stochastic)
-    from coterie.python_envs.evaluate import play_hosted
+    from coterie.python_envs.evaluate import play_python_envs
 
-    return play_hosted(game, policies, episodes, seed, stochastic, hosting)
+    return play_python_envs(game, policies, episodes, seed, stochastic, python_env)
 
 
 def evaluate_native(
@@ -51,7 +56,9 @@ def evaluate_native(
 def playing_bytes(game: Game, episodes: int, seeds: int, stochastic: bool) -> int:
     """About the memory it takes to play so many episodes of every seed side by side."""
     plays = episodes * seeds * (1 + stochastic)
-    if isinstance(game.env, Hosted):  # one after the other: only returns and lengths are kept
+    if isinstance(
+        game.env, PythonEnvFactory
+    ):  # one after the other: only returns and lengths are kept
         return 8 * plays * (game.players.n_agents + 1)
     return (
         4
@@ -96,7 +103,7 @@ def return_bounds(game: Game) -> dict[str, Bounds]:
     return known | ({"length": (1.0, float(limit))} if limit else {})
 
 
-def sum_bounds(env: Environment | Hosted) -> Bounds | None:
+def sum_bounds(env: Environment | PythonEnvFactory) -> Bounds | None:
     """What the sum of returns over agents can be at least and at most, where that is known."""
     found = env.return_bounds() if isinstance(env, Environment) else None
     if found is None:
@@ -121,7 +128,7 @@ def interests_conflict(game: Game) -> bool:
         return False
     if game.no_conflict is not None:
         return not game.no_conflict
-    return not isinstance(game.env, Hosted) or game.reward == "individual"
+    return not isinstance(game.env, PythonEnvFactory) or game.reward == "individual"
 
 
 def team_return(spec: EnvSpec) -> str:

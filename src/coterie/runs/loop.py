@@ -28,7 +28,7 @@ from coterie.training.finite import check_returns, without_replay
 from coterie.types import PyTree, tree_bytes
 
 if TYPE_CHECKING:
-    from coterie.python_envs.training import HostedDevice
+    from coterie.python_envs.training import HostDevice
 
 
 LOG_POINTS, CHECKPOINTS = 100, 4
@@ -47,7 +47,7 @@ class Loop:
 
     def __init__(
         self,
-        devices: Devices | HostedDevice,
+        devices: Devices | HostDevice,
         config: dict[str, Any],
         directory: RunDirectory | None,
         environment: Opened | None,

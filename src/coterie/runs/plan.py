@@ -14,13 +14,13 @@ from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
 from coterie.python_envs.opening import digest
 from coterie.python_envs.probe import episode_length, pays_in_common
-from coterie.python_envs.settings import Hosting, settle
+from coterie.python_envs.settings import PythonEnvSettings, settle
 from coterie.runs.config import as_json, configured_algorithm
 from coterie.runs.environments import Opened, make_game, open_environment, sizes
 from coterie.runs.evaluation import check_memory, headline, playing_bytes, sum_bounds
 from coterie.runs.run import FINAL_EPISODES
 from coterie.settings import RUN, Seed, Seeds, StepCount, fitted
-from coterie.spec import Hosted, Reward
+from coterie.spec import PythonEnvFactory, Reward
 from coterie.storage.config_file import ABSENT_ONCE, check_seeds, versions
 from coterie.storage.formats import FORMAT
 from coterie.views.game import Game
@@ -58,7 +58,7 @@ def make_plan(
     reward: Reward | None,
     central: str | None,
     options: dict[str, Any] | None,
-    hosting: Hosting | None,
+    python_env: PythonEnvSettings | None,
     asked: dict[str, int | None],
     recorded: dict[str, Any] | None,
 ) -> Plan:
@@ -75,15 +75,15 @@ def make_plan(
     reward, central = chosen.of_the_run(reward, central)
     options = as_json(options or {})
     state = chosen.kind.central and central != "joint"
-    env, name = open_environment(environment, options, hosting, state)
-    settled, remarks = settle(hosting, env, name)
+    env, name = open_environment(environment, options, python_env, state)
+    settled, remarks = settle(python_env, env, name)
     unresolved = chosen.made(name, steps, limit := env.spec().time_limit)
     algorithm = unresolved.resolve(steps, limit)
     if recorded and settled:  # what random play said of how many are worth while, said once
         known = ABSENT_ONCE | recorded
         asked = {name: known[name] if value is None else value for name, value in asked.items()}
     undecided = reward is None and algorithm.common_reward
-    if undecided and settled and isinstance(env, Hosted) and pays_in_common(env, settled):
+    if undecided and settled and isinstance(env, PythonEnvFactory) and pays_in_common(env, settled):
         reward = "mean"
         remarks.append("in random play all agents always got the same reward: it is common")
     game = make_game(algorithm, env, name, reward, central)
@@ -119,14 +119,14 @@ def make_plan(
 
 
 def _judging(
-    asked: dict[str, int | None], steps: int, algorithm: Algorithm, env: Any, hosting: Any
+    asked: dict[str, int | None], steps: int, algorithm: Algorithm, env: Any, python_env: Any
 ) -> tuple[dict[str, int], list[str]]:
     """How often and how long policies are evaluated, and a sentence if that is less than usual."""
     usual = dict(zip(asked, (EVALUATIONS, EPISODES, FINAL_EPISODES), strict=True))
     judged = {name: usual[name] if value is None else value for name, value in asked.items()}
-    if hosting is None or None not in asked.values():
+    if python_env is None or None not in asked.values():
         return judged, []
-    length = episode_length(env, hosting)
+    length = episode_length(env, python_env)
     # Half of them for the end, the other half for the start and the points along the way.
     affordable = steps // (2 * length * (1 + algorithm.stochastic))
     each = int(np.clip(affordable // (FEW_POINTS + 1), FEW_EPISODES, EPISODES))

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from coterie.errors import UsageError
+from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
-from coterie.python_envs.settings import Hosting, settle
-from coterie.runs.config import hosting_of
+from coterie.python_envs.settings import PythonEnvSettings, settle
+from coterie.runs.config import python_env_of
 from coterie.runs.environments import Opened, check_fits, open_environment, sizes
 from coterie.runs.evaluation import (
     Played,
@@ -25,7 +26,7 @@ from coterie.runs.evaluation import (
 )
 from coterie.runs.policy_files import WHICH, default_policy, load_policy
 from coterie.settings import Episodes, Seed, fitted
-from coterie.spec import Hosted
+from coterie.spec import PythonEnvFactory
 from coterie.storage.run_directory import RunDirectory
 from coterie.types import PyTree
 from coterie.views.game import Game
@@ -96,21 +97,22 @@ class Run:
         """The final evaluation's summary over seeds, of the policies that stand for the run."""
         return self.results.get(self.which, {})
 
+    @former_arguments(hosting="python_env")
     def evaluate(
         self,
         episodes: int = FINAL_EPISODES,
         which: str | None = None,
         environment: Opened | None = None,
         seed: int = 0,
-        hosting: Hosting | None = None,
+        python_env: PythonEnvSettings | None = None,
     ) -> dict[str, Any]:
         """Returns of every seed's team, summarised over seeds: greedy, and sampled if it samples.
 
         Args:
             which: the ``best`` policies or the ``last``; ``Run.which`` unless given.
-            environment: play here instead, in a hosted environment for example.
+            environment: play here instead, in a Python environment for example.
             seed: of the episodes' starts.
-            hosting: settings of a hosted environment; those of the run unless given.
+            python_env: settings of a Python environment; those of the run unless given.
 
         Returns:
             {"eval/return/team_sum": {"mean", "iqm", "ci95", "per_seed", ...}, ...}, and the same
@@ -121,16 +123,21 @@ class Run:
         which = which or self.which
         if which not in WHICH:
             raise UsageError(f"which must be {' or '.join(WHICH)}; got {which!r}")
-        game, name, given = self.game, self.config.get("environment", ""), hosting
-        hosting = hosting or hosting_of(self.config)
+        game, name, given = self.game, self.config.get("environment", ""), python_env
+        python_env = python_env or python_env_of(self.config)
         if environment is not None:
-            env, name = open_environment(environment, {}, hosting)
+            env, name = open_environment(environment, {}, python_env)
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)
-        if isinstance(game.env, Hosted) or given:
-            hosting, _ = settle(hosting, game.env, name)
+        if isinstance(game.env, PythonEnvFactory) or given:
+            python_env, _ = settle(python_env, game.env, name)
         played = evaluate_game(
-            game, self.policies[which], episodes, seed, self.stochastic, hosting or Hosting()
+            game,
+            self.policies[which],
+            episodes,
+            seed,
+            self.stochastic,
+            python_env or PythonEnvSettings(),
         )
         return summary(game.players.agents, played, return_bounds(game))
 
@@ -141,7 +148,7 @@ def play_finally(run: Run) -> dict[str, Played]:
     The best and the last policies play them; those that are the same only once.
     """
     episodes, seed = run.config["final_episodes"], run.config["seed"]
-    hosting = hosting_of(run.config) or Hosting()
+    python_env = python_env_of(run.config) or PythonEnvSettings()
     agents, bounds = run.game.players.agents, return_bounds(run.game)
     played: dict[str, Played] = {}
     for which in run.both():
@@ -150,7 +157,7 @@ def play_finally(run: Run) -> dict[str, Played]:
             played[which] = next(iter(played.values()))
         else:
             played[which] = evaluate_game(
-                run.game, policies, episodes, seed, run.stochastic, hosting
+                run.game, policies, episodes, seed, run.stochastic, python_env
             )
         run.results[which] = summary(agents, played[which], bounds)
     return played

@@ -26,14 +26,14 @@ from coterie.views.game import Game
 States = tuple[TrainState, ...]
 
 
-def one_core_per_seed(seeds: int, hosted: bool = False) -> None:
+def one_core_per_seed(seeds: int, python_env: bool = False) -> None:
     """Makes as many CPU cores as there are seeds devices of their own, each working alone.
 
     For the command line, before JAX is first used; nothing changes where JAX is in use already or
     the user chose otherwise by environment variables.
 
     Args:
-        hosted: for training on hosted environments, whose every step waits for a small
+        python_env: for training on Python environments, whose every step waits for a small
             computation: handing it to another thread would take as long as computing it.
     """
     if "PJRT_NPROC" in os.environ or "XLA_FLAGS" in os.environ:
@@ -41,7 +41,7 @@ def one_core_per_seed(seeds: int, hosted: bool = False) -> None:
     with contextlib.suppress(RuntimeError):  # JAX is in use already
         jax.config.update("jax_num_cpu_devices", min(seeds, os.cpu_count() or 1))
         os.environ["PJRT_NPROC"] = "1"
-        if hosted and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        if python_env and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
             jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 

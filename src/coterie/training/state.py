@@ -39,8 +39,8 @@ class TrainState(eqx.Module):
 
     Attributes:
         learner: parameters, targets, optimiser, replay, normalisers.
-        vector: the K environments and their prepared starts; for hosted environments what it
-            takes to bring them to the same states again (``python_envs.record.HostedVector``).
+        vector: the K environments and their prepared starts; for Python environments what it
+            takes to bring them to the same states again (``python_envs.record.EpisodeHistory``).
         hidden_state: [B, N, H] hidden state of acting.
         key, judge_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log; diagnostics are among the losses.

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.games.solution_concepts import no_conflict
-from coterie.spec import EnvSpec, Hosted, Observation, Reward
+from coterie.spec import EnvSpec, Observation, PythonEnvFactory, Reward
 from coterie.types import PRNGKey, PyTree, TimeStep
 from coterie.views.joint_actions import JointView
 
@@ -74,17 +74,17 @@ class Game:
     """An environment as a learner sees it.
 
     What is promised and how it is seen holds for every environment; ``reset``, ``step``,
-    ``trace`` and ``varies`` are of native ones only, whose dynamics can be compiled.
+    ``trace`` and ``varies`` are of JAX environments only, whose dynamics can be compiled.
 
     Attributes:
-        env: the native environment, or a hosted one, which is stepped elsewhere.
+        env: the JAX environment, or a Python environment, which is stepped elsewhere.
         central: what z is: nothing, the environment's state, or the joint observation.
         reward: the rewards that learners get, individual or common; transitions keep the
             environment's own rewards.
         joint: the team appears as one agent that sees everything and chooses joint actions.
     """
 
-    env: Environment | Hosted
+    env: Environment | PythonEnvFactory
     central: Central = "none"
     reward: Reward = "individual"
     joint: bool = False
@@ -122,7 +122,7 @@ class Game:
         return sizes[self.central]
 
     @property
-    def native(self) -> Environment:
+    def jax_env(self) -> Environment:
         """The environment, where it is compiled."""
         assert isinstance(self.env, Environment)
         return self.env
@@ -137,7 +137,7 @@ class Game:
     @property
     def mortal(self) -> bool:
         """Whether agents can leave before the episode ends; of Python environments that is open."""
-        return isinstance(self.env, Hosted) or self.varies[1]
+        return isinstance(self.env, PythonEnvFactory) or self.varies[1]
 
     @property
     def truncates_alone(self) -> bool:
@@ -147,10 +147,10 @@ class Game:
         """
         if self.reward != "individual" or self.joint:
             return False
-        return isinstance(self.env, Hosted) or self._shapes[1].truncated.ndim > 0
+        return isinstance(self.env, PythonEnvFactory) or self._shapes[1].truncated.ndim > 0
 
     def reset(self, key: PRNGKey) -> tuple[GameState, TimeStep]:
-        state, shown = self.native.reset(key)
+        state, shown = self.jax_env.reset(key)
         no, t = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         everybody = jnp.ones(self.players.n_agents, bool)
         begun = ends_of(dataclasses.replace(shown, terminated=no, truncated=no), everybody)
@@ -161,7 +161,7 @@ class Game:
         self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
     ) -> tuple[GameState, TimeStep]:
         """One step; at the time limit an episode that is not over is truncated."""
-        env_state, next_step = self.native.step(key, state.env, self.own_actions(actions))
+        env_state, next_step = self.jax_env.step(key, state.env, self.own_actions(actions))
         t = state.t + 1
         everybody = jnp.ones(self.players.n_agents, bool)
         before = everybody if state.alive is None else state.alive
@@ -198,14 +198,14 @@ class Game:
 
     @cached_property
     def _shapes(self) -> tuple[TimeStep, TimeStep]:
-        """The shapes of what a native environment shows after a reset and after a step."""
+        """The shapes of what a JAX environment shows after a reset and after a step."""
 
         def step(key: PRNGKey, state: Any) -> TimeStep:
             actions = jnp.zeros(self.players.n_agents, jnp.int32)
-            return self.native.step(key, state, actions)[1]
+            return self.jax_env.step(key, state, actions)[1]
 
         key = jax.eval_shape(lambda: jax.random.key(0))
-        state, first = jax.eval_shape(self.native.reset, key)
+        state, first = jax.eval_shape(self.jax_env.reset, key)
         # A step that raises says so where it is taken, not in a reset.
         with contextlib.suppress(Exception):
             return first, jax.eval_shape(step, key, state)

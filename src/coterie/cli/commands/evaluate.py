@@ -39,7 +39,7 @@ class EvaluateArgs:
 
 
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
-    from coterie.python_envs.settings import Hosting
+    from coterie.python_envs.settings import PythonEnvSettings
     from coterie.runs import api, environments
     from coterie.runs import config as configs
     from coterie.show.numbers import plural
@@ -50,10 +50,10 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
     run = api.open_run(names[0], own.environment if again else None)
     elsewhere = None if again else own.environment
-    hosting = None
+    python_env = None
     if own.workers is not None:
-        trained = configs.hosting_of(run.config) or Hosting()
-        hosting = dataclasses.replace(trained, workers=own.workers)
+        trained = configs.python_env_of(run.config) or PythonEnvSettings()
+        python_env = dataclasses.replace(trained, workers=own.workers)
     asked = [own.which] if own.which else run.both()
     wanted = asked_metrics(run, own.metric, own.greedy)
     results: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         if results and run.last_is_best:
             results[which] = results[asked[0]]
         else:
-            metrics = run.evaluate(own.episodes, which, elsewhere, own.seed, hosting)
+            metrics = run.evaluate(own.episodes, which, elsewhere, own.seed, python_env)
             results[which] = {name: metrics[name] for name in wanted}
     where, which = own.environment or run.config["environment"], own.which or run.which
     if own.json:

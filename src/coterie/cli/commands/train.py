@@ -88,13 +88,13 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
     """
     from coterie.algorithms import find
     from coterie.envs import family
-    from coterie.python_envs.settings import Hosting
+    from coterie.python_envs.settings import PythonEnvSettings
 
     groups: Groups = [("algorithm", find(names[0]))] if names else []
     if _names_a_preset(args):
         groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
     if len(names) > 1 and ":" in names[1]:
-        groups.append(("hosting", Hosting))
+        groups.append(("hosting", PythonEnvSettings))
     elif len(names) > 1:
         groups.append(("env", family(names[1]).Options))
     return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
@@ -111,7 +111,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.training.devices import one_core_per_seed
 
     own = parsed.run
-    one_core_per_seed(own.seeds, hosted=":" in names[1])
+    one_core_per_seed(own.seeds, python_env=":" in names[1])
     options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
     out = own.out or Path("runs") / file_name("-".join(names))
     given = named(args, parsed.algorithm) if _names_a_preset(args) else None
@@ -121,7 +121,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
             algorithm, names[1], preset=own.preset, settings=given,
             steps=own.steps, seeds=own.seeds, seed=own.seed, out=out,
             reward=own.reward, central=own.central, options=options,
-            hosting=getattr(parsed, "hosting", None), evaluations=own.evaluations,
+            python_env=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
             resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
         )  # fmt: skip
@@ -176,7 +176,7 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.training.devices import one_core_per_seed
 
     config = RunDirectory.open(Path(names[0])).config()
-    one_core_per_seed(config["seeds"], hosted=config.get("hosting") is not None)
+    one_core_per_seed(config["seeds"], python_env=config.get("hosting") is not None)
     own = parsed.run
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731

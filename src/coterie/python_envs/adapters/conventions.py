@@ -293,7 +293,7 @@ def _close(environment: Any) -> None:
 
 def is_native(environment: Any) -> bool:
     """Whether it is one of Coterie's own kind."""
-    # Whoever has made a native one has imported its base; workers should not import JAX.
+    # Whoever has made a JAX environment has imported its base; workers should not import JAX.
     base = sys.modules.get("coterie.envs.base")
     return base is not None and isinstance(environment, base.Environment)
 

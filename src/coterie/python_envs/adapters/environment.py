@@ -1,7 +1,7 @@
 """Anybody's Python environments, PettingZoo's and Gymnasium's of one space per agent.
 
 This file hosts one environment in the calling process: actions in, NumPy arrays out, agents as
-an array axis. ``make_hosted`` returns a factory that pickles, so the same environments can be
+an array axis. ``make_factory`` returns a factory that pickles, so the same environments can be
 opened in other processes. Neither JAX nor, before an environment is opened, Gymnasium is
 imported.
 """
@@ -30,7 +30,7 @@ from coterie.python_envs.adapters.spaces import (
 from coterie.spec import EnvSpec, TimeStep
 
 
-class HostedEnvironment:
+class PythonEnv:
     """One Gymnasium or PettingZoo environment with agents as an array axis.
 
     Whatever goes wrong inside the environment, or with what it shows, is an
@@ -230,9 +230,9 @@ class HostedEnvironment:
         return central
 
 
-def make_hosted(
+def make_factory(
     source: Any, time_limit: int | None = None, central: bool = True
-) -> Callable[[], HostedEnvironment]:
+) -> Callable[[], PythonEnv]:
     """A factory of one environment, which is looked up now; the factory pickles if its source can.
 
     Args:
@@ -240,7 +240,7 @@ def make_hosted(
             imported), ``pettingzoo:<module>`` (with a ``parallel_env``, ``env`` or ``raw_env``),
             ``pettingzoo:<id>``, ``package.module:callable`` (anything that returns an
             environment); or such a module or callable itself.
-        time_limit, central: see ``HostedEnvironment``.
+        time_limit, central: see ``PythonEnv``.
 
     Raises:
         UsageError: there is no such module, id or callable, or a package is not installed.
@@ -248,10 +248,8 @@ def make_hosted(
     return functools.partial(_open, open_factory(source), time_limit, title(source), central)
 
 
-def _open(
-    make: Callable[[], Any], time_limit: int | None, name: str, central: bool
-) -> HostedEnvironment:
-    return HostedEnvironment(make(), time_limit, name, central)
+def _open(make: Callable[[], Any], time_limit: int | None, name: str, central: bool) -> PythonEnv:
+    return PythonEnv(make(), time_limit, name, central)
 
 
 def _write_nothing(seen: Any, out: np.ndarray) -> None:

@@ -17,7 +17,12 @@ from coterie.python_envs.adapters.spaces import gymnasium
 from coterie.python_envs.process import OutOfTime, undisturbed
 from coterie.text import clipped, did_you_mean
 
-EXTRAS = {"gymnasium": "hosted", "pettingzoo": "hosted", "lbforaging": "lbforaging", "mpe2": "mpe"}
+EXTRAS = {
+    "gymnasium": "factory",
+    "pettingzoo": "factory",
+    "lbforaging": "lbforaging",
+    "mpe2": "mpe",
+}
 UNREGISTERED = "; it is not registered"
 MAKERS = ("parallel_env", "env", "raw_env")
 """What PettingZoo's modules call their environments; the first found is taken."""
@@ -27,7 +32,7 @@ def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Calla
     """A factory of an environment as its author made it; looked up now, and it pickles if it can.
 
     Args:
-        source: a name (see ``environment.make_hosted``), a module of PettingZoo's kind,
+        source: a name (see ``environment.make_factory``), a module of PettingZoo's kind,
             or a callable that returns an environment.
         options: keywords for ``package.module:callable``.
 

@@ -171,7 +171,7 @@ def gymnasium() -> Any:
         return importlib.import_module("gymnasium")
     except ModuleNotFoundError as error:
         raise UsageError(
-            "a Python environment needs gymnasium: pip install 'coterie[hosted]'"
+            "a Python environment needs gymnasium: pip install 'coterie[python-envs]'"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Whether anybody's environment keeps the promises that learning relies on.
 
 ``check_env`` plays random legal episodes and says, each in one sentence, what is wrong and what to
-change. Compiled environments are checked too; JAX is imported only for those.
+change. JAX environments are checked too; JAX is imported only for those.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.conventions import is_native
-from coterie.python_envs.adapters.environment import HostedEnvironment
+from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
@@ -48,7 +48,7 @@ def check_env(
         environment: an environment, a callable that returns one, a module of PettingZoo's kind,
             or a name.
         episodes: how many; their seeds are ``seed``, ``seed + 1``, ...
-        time_limit: steps after which an episode is cut, as ``HostedEnvironment`` takes it.
+        time_limit: steps after which an episode is cut, as ``PythonEnv`` takes it.
         tell: told of every call before it is made, and of every finding once.
 
     Raises:
@@ -84,7 +84,7 @@ def _check(environment: Any, episodes: int, seed: int, session: _Session) -> Rep
 def _repeat(
     session: _Session,
     first: _Episode,
-    env: HostedEnvironment | Compiled,
+    env: PythonEnv | Compiled,
     make: Callable[[], Any] | None,
 ) -> None:
     """The first episode once more: in another instance, and in the same after other episodes."""
@@ -125,7 +125,7 @@ class _Session:
         self._seconds: list[float] = []
         self._ends: list[tuple[int, bool]] = []
 
-    def open(self, make: Callable[[], Any]) -> HostedEnvironment | Compiled | None:
+    def open(self, make: Callable[[], Any]) -> PythonEnv | Compiled | None:
         """The environment behind one face; None if it cannot be had."""
         self._tell(Beat("making it", None))
         try:
@@ -138,7 +138,7 @@ class _Session:
         try:
             if is_native(made):
                 return Compiled(made, self._time_limit, self._name)
-            return HostedEnvironment(made, self._time_limit, self._name)
+            return PythonEnv(made, self._time_limit, self._name)
         except UsageError as error:
             self.add(str(error))
         except EnvironmentFault as fault:
@@ -147,12 +147,12 @@ class _Session:
             self.add(f"it cannot be opened: {described(error)}")
         return None
 
-    def play(self, env: HostedEnvironment | Compiled, seed: int) -> bool:
+    def play(self, env: PythonEnv | Compiled, seed: int) -> bool:
         """One episode of random legal actions; whether it makes sense to play more."""
         rng, episode, held = np.random.default_rng(seed), _Episode(seed), Held()
 
         def choose(shown: TimeStep) -> Integer[np.ndarray, " N"]:
-            if isinstance(env, HostedEnvironment) and env.shown is not None:
+            if isinstance(env, PythonEnv) and env.shown is not None:
                 held.keep(env.spec.agents, env.shown.observations)
             episode.actions.append(random_actions(shown.action_mask, rng))
             return episode.actions[-1]
@@ -175,9 +175,7 @@ class _Session:
         self.complete = self.complete or episode
         return True
 
-    def replay(
-        self, env: HostedEnvironment | Compiled, episode: _Episode, where: str, advice: str
-    ) -> bool:
+    def replay(self, env: PythonEnv | Compiled, episode: _Episode, where: str, advice: str) -> bool:
         """Whether the same seed and actions show the same again."""
         actions = iter(episode.actions)
         try:
@@ -201,7 +199,7 @@ class _Session:
 
     def _steps(
         self,
-        env: HostedEnvironment | Compiled,
+        env: PythonEnv | Compiled,
         seed: int,
         choose: Callable[[TimeStep], Integer[np.ndarray, " N"]],
     ) -> Iterator[tuple[int, TimeStep]]:
@@ -219,7 +217,7 @@ class _Session:
             self._seconds.append(time.perf_counter() - began)
             yield t, shown
 
-    def close(self, env: HostedEnvironment | Compiled) -> None:
+    def close(self, env: PythonEnv | Compiled) -> None:
         self._tell(Beat("close", None))
         try:
             env.close()
@@ -271,9 +269,7 @@ class _Session:
         # The first one may have compiled or loaded something.
         return float(np.median(self._seconds[1:])) if len(self._seconds) > 1 else 0.0
 
-    def _look(
-        self, env: HostedEnvironment | Compiled, held: Held, step: int, shown: TimeStep
-    ) -> None:
+    def _look(self, env: PythonEnv | Compiled, held: Held, step: int, shown: TimeStep) -> None:
         """At what the environment itself showed, before any of it was padded or cast."""
         for agent in sorted(held.changed()):
             self.add(
@@ -281,7 +277,7 @@ class _Session:
                 "(Coterie makes its own, others may not)",
                 agent, step, violation=False,
             )  # fmt: skip
-        if not isinstance(env, HostedEnvironment) or env.shown is None:
+        if not isinstance(env, PythonEnv) or env.shown is None:
             return
         raw = env.shown
         for i in np.flatnonzero(raw.vanished).tolist():

@@ -13,7 +13,7 @@ from coterie.spec import TimeStep
 
 
 class Compiled:
-    """A native environment with the face of a hosted one."""
+    """A JAX environment with the face of a Python environment."""
 
     def __init__(self, environment: Any, time_limit: int | None, name: str) -> None:
         import jax

@@ -48,7 +48,7 @@ from coterie.python_envs.workers.worker import (
     rows_bytes,
     slots_at,
 )
-from coterie.spec import Hosted
+from coterie.spec import PythonEnvFactory
 
 GRACE = 3.0
 """Seconds a worker is given beyond an environment's limit to say so itself, and to close."""
@@ -84,11 +84,11 @@ class VectorEnv(abc.ABC):
 class SerialVectorEnv(VectorEnv):
     """All environments in this process, one after the other."""
 
-    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits) -> None:
-        spec = hosted.promise
+    def __init__(self, factory: PythonEnvFactory, groups: Groups, limits: Limits) -> None:
+        spec = factory.promise
         self.rows = make_rows(spec, sum(map(len, groups)))
         self._limits = limits
-        self._slots = [slots_at(hosted.make, spec, self.rows, group, limits) for group in groups]
+        self._slots = [slots_at(factory.make, spec, self.rows, group, limits) for group in groups]
 
     def start(self, group: int) -> None:
         """Nothing: they move while they are waited for."""
@@ -109,13 +109,15 @@ class WorkerVectorEnv(VectorEnv):
     anew when it is next needed, with environments that wait for their reset.
     """
 
-    def __init__(self, hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> None:
-        self._hosted, self._limits = hosted, limits
+    def __init__(
+        self, factory: PythonEnvFactory, groups: Groups, limits: Limits, workers: int
+    ) -> None:
+        self._factory, self._limits = factory, limits
         self._count = sum(map(len, groups))
         self._context = multiprocessing.get_context("spawn")
         # Unlinked as soon as it is made: it is gone when the last process that maps it is.
-        self._buffer = self._context.RawArray("b", rows_bytes(hosted.promise, self._count))
-        self.rows = make_rows(hosted.promise, self._count, self._buffer)
+        self._buffer = self._context.RawArray("b", rows_bytes(factory.promise, self._count))
+        self.rows = make_rows(factory.promise, self._count, self._buffer)
         self._beats = self._context.RawArray("q", 2 * workers)
         self._allowed = self._context.RawArray("d", workers)
         # What does not divide evenly falls to the first worker of one group, the last of the next.
@@ -159,7 +161,7 @@ class WorkerVectorEnv(VectorEnv):
 
     def _spawn(self, w: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        task = _Task(self._hosted, self._limits, self._rows_of[w], self._count, w)
+        task = _Task(self._factory, self._limits, self._rows_of[w], self._count, w)
         process = self._context.Process(
             target=_work,
             args=(theirs, self._buffer, self._beats, self._allowed, task),
@@ -262,7 +264,7 @@ class _Worker:
 class _Task:
     """What a worker is told when it starts; ``rows`` by group."""
 
-    hosted: Hosted
+    factory: PythonEnvFactory
     limits: Limits
     rows: list[list[int]]
     count: int
@@ -280,9 +282,9 @@ def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -
 
 def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
     """Groups' numbers in, the same numbers out, followed by any faults, until all is closed."""
-    spec = task.hosted.promise
+    spec = task.factory.promise
     rows = make_rows(spec, task.count, buffer)
-    slots = [slots_at(task.hosted.make, spec, rows, part, task.limits) for part in task.rows]
+    slots = [slots_at(task.factory.make, spec, rows, part, task.limits) for part in task.rows]
     group_at, slot_at = 2 * task.number, 2 * task.number + 1
     process = os.getpid()
 
@@ -326,17 +328,19 @@ def _end_process(worker: _Worker) -> None:
     worker.connection.close()
 
 
-def make_vector_env(hosted: Hosted, groups: Groups, limits: Limits, workers: int) -> VectorEnv:
-    """Environments in so many worker processes, never more than they are; 0: in this process."""
+def make_vector_env(
+    factory: PythonEnvFactory, groups: Groups, limits: Limits, workers: int
+) -> VectorEnv:
+    """Environments in so many worker processes, at most one each; 0 steps them in this process."""
     workers = min(workers, max(map(len, groups)))
     if workers == 0:
-        return SerialVectorEnv(hosted, groups, limits)
-    if not can_be_sent(hosted.make):
+        return SerialVectorEnv(factory, groups, limits)
+    if not can_be_sent(factory.make):
         raise UsageError(
-            f"{hosted.name} cannot be sent to worker processes: make it in a function of a module, "
-            "or step it in this process with workers 0"
+            f"{factory.name} cannot be sent to worker processes: make it in a function of a "
+            "module, or step it in this process with workers 0"
         )
-    return WorkerVectorEnv(hosted, groups, limits, workers)
+    return WorkerVectorEnv(factory, groups, limits, workers)
 
 
 def can_be_sent(make: Callable[[], Any]) -> bool:

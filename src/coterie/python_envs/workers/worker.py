@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
 from coterie.errors import EnvironmentFault, described
-from coterie.python_envs.adapters.environment import HostedEnvironment
+from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.process import OutOfTime, OwnDirectory, alarm
 from coterie.spec import EnvSpec, Observation, TimeStep
 
@@ -135,7 +135,7 @@ class Slot:
 
     def __init__(
         self,
-        make: Callable[[], HostedEnvironment],
+        make: Callable[[], PythonEnv],
         spec: EnvSpec,
         rows: Rows,
         row: int,
@@ -143,7 +143,7 @@ class Slot:
     ) -> None:
         self._make, self._spec, self._rows, self._row = make, spec, rows, row
         self._limits = limits
-        self._env: HostedEnvironment | None = None
+        self._env: PythonEnv | None = None
         self._directory = OwnDirectory()
         self._unsound = self._resetting = False
 
@@ -302,7 +302,7 @@ def close(slots: Iterable[Slot], seconds: float) -> None:
 
 
 def slots_at(
-    make: Callable[[], HostedEnvironment],
+    make: Callable[[], PythonEnv],
     spec: EnvSpec,
     rows: Rows,
     numbers: Sequence[int],

@@ -169,7 +169,7 @@ class _Player:
     def __init__(self, run: Run, policy: PerAgent, greedy: bool):
         self.game, self.policy, self.greedy = run.game, policy, greedy
         self.name = run.config["environment"]
-        self.names = run.game.native.action_names()
+        self.names = run.game.jax_env.action_names()
         self._advance = jax.jit(self._step)
         self._reset = jax.jit(run.game.reset)
 
@@ -207,7 +207,7 @@ class _Player:
                 return
 
     def _draw(self, state: Any, actions: list[int] | None) -> Scene:
-        scene = self.game.native.scene(jax.device_get(state.env), actions)
+        scene = self.game.jax_env.scene(jax.device_get(state.env), actions)
         if scene is None:
             raise NoPictures(
                 f"{self.name} cannot be watched: it has no pictures (its class needs a method "
