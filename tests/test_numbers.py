@@ -200,7 +200,7 @@ def test_a_log_is_cut_back_in_pieces(run, monkeypatch):
 
 def test_evaluations_are_read_as_they_were_written(run):
     assert absolute_of(run) == (RETURNS, [])
-    assert RunDirectory(run).is_judged()
+    assert RunDirectory(run).is_evaluated()
 
 
 def test_no_change_of_the_evaluations_passes(run):

@@ -2,7 +2,7 @@
 
     gamma: Annotated[float, Range(0, 1)] = 0.95
 
-Constructors (``check``), the command line with its ``--help``, and whoever reads a configuration
+Constructors (``check``), the command line with its ``--help``, and all readers of a configuration
 all go by this declaration. So whatever can be asked for can be written, and read again.
 """
 

@@ -28,7 +28,7 @@ class EnvSpec:
         central_size: length of the environment's own state vector, offered as centralised
             information z; 0 when it offers none.
         time_limit: steps after which an episode is cut (a truncation); ``None`` for no limit.
-        reward: the environment's customary reward for learners.
+        reward: the environment's default reward for learners.
     """
 
     agents: tuple[str, ...]
@@ -182,5 +182,5 @@ class PythonEnvFactory:
     promise: EnvSpec
 
     def spec(self) -> EnvSpec:
-        """Sizes, time limit, customary reward."""
+        """Sizes, time limit, default reward."""
         return self.promise

@@ -113,7 +113,7 @@ def trainer(algorithm, game):
             return state, (algorithm.policy(state.learner), state.losses)
 
         after, each = jax.lax.scan(body, state, clock)
-        played = evaluate.play(game, algorithm.policy(after.learner), after.judge_key, 2)
+        played = evaluate.play(game, algorithm.policy(after.learner), after.evaluation_key, 2)
         return state.learner, after.learner, each, played
 
     alone = quick(jax.vmap(run, (0, None, None), out_axes=None, axis_name=SEED_AXIS))

@@ -35,7 +35,7 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def spec(self) -> EnvSpec:
-        """Sizes, time limit, customary reward.
+        """Sizes, time limit, default reward.
 
         It is called once for each object, before anything of it is traced, so it may compute
         with JAX; what it returned then is what every later call returns.

@@ -164,7 +164,7 @@ class Foraging(Environment):
         return (ACTIONS,) * self.players
 
     def scene(self, state: State, actions: Sequence[int] | None = None) -> Scene:
-        """The grid; whoever tried to load is ringed."""
+        """The grid; agents that tried to load are ringed."""
         entities = np.asarray(state.entities)
         loading = [i for i, action in enumerate(actions or ()) if action == LOAD]
         foods, players = entities[: self.food], entities[self.food :]

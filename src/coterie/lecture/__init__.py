@@ -1,4 +1,4 @@
-"""The lecture's figures and tables, each trained, measured and judged by one file of this folder.
+"""The lecture's figures and tables, each trained, measured and checked by one file of this folder.
 
 The directory is the registry: a module ``lecture/<name>.py`` holds one final ``Item``.
 """

@@ -42,7 +42,7 @@ def pays_in_common(factory: PythonEnvFactory, python_env: PythonEnvSettings) -> 
 def episode_length(factory: PythonEnvFactory, python_env: PythonEnvSettings) -> int:
     """Steps of an episode: its time limit, or as long as random play lasted once.
 
-    A fault ends the play; whoever plays on will meet it.
+    A fault ends the play; training will meet it again.
     """
     if factory.promise.time_limit is not None:
         return factory.promise.time_limit

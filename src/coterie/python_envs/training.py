@@ -140,7 +140,7 @@ class HostDevice:
 
     Args:
         seed: the first seed's number.
-        warn: told what did not go as it should, in a sentence.
+        warn: called with a sentence about what went wrong.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class HostDevice:
         (state,), program = states, self.program
         algorithm = program.algorithm
         policies = algorithm.policy(state.learner)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(state.judge_key, point % 2**32)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(state.evaluation_key, point % 2**32)
         starts = [(EVALUATION, self.seed + k, point) for k in range(program.seeds)]
         played = self.evaluator.play(policies, keys, starts, self.episodes, algorithm.stochastic)
         score = jnp.asarray(chosen_score(played, algorithm.stochastic), jnp.float32)

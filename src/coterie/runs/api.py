@@ -282,7 +282,7 @@ def _go_on(
     )
     made = devices.program.iterations(config["steps"]) <= meta["iteration"]
     # Asked in any case: what is damaged is named before it is written anew.
-    evaluated = not config["final_episodes"] or directory.is_judged(warn)
+    evaluated = not config["final_episodes"] or directory.is_evaluated(warn)
     if made and (extended or evaluated):
         done = meta["env_steps"]
         raise UsageError(

@@ -61,7 +61,8 @@ def open_environment(
 ) -> tuple[Environment | PythonEnvFactory, str]:
     """An environment and the name it is recorded under.
 
-    ``family/variant`` is a JAX environment of Coterie's; ``package.module:callable`` is imported and called.
+    ``family/variant`` is one of Coterie's JAX environments; ``package.module:callable`` is
+    imported and called.
 
     Args:
         python_env: the settings of Python environments, if it is one.

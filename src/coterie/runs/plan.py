@@ -89,7 +89,7 @@ def make_plan(
     game = make_game(algorithm, env, name, reward, central)
     remarks += chosen.remarks() + algorithm.remarks(game) + algorithm.shortfalls(steps)
     remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
-    judged, remark = _judging(asked, steps, algorithm, env, settled)
+    judged, remark = _evaluations_of(asked, steps, algorithm, env, settled)
     remarks += remark
     config = {
         "coterie": versions()["coterie"],
@@ -118,7 +118,7 @@ def make_plan(
     return Plan(algorithm, game, config, remarks, depends | chosen.depends())
 
 
-def _judging(
+def _evaluations_of(
     asked: dict[str, int | None], steps: int, algorithm: Algorithm, env: Any, python_env: Any
 ) -> tuple[dict[str, int], list[str]]:
     """How often and how long policies are evaluated, and a sentence if that is less than usual."""

@@ -127,7 +127,7 @@ def series(
     """{seed: {environment steps: value}} of one metric; of equal steps the later line counts.
 
     Args:
-        tell: told of what is damaged in the log; all else is read.
+        tell: called with what is damaged in the log; all else is read.
 
     Raises:
         UsageError: the run has no such metric (naming the nearest), or no evaluation yet.

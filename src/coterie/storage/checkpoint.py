@@ -64,7 +64,7 @@ def latest(
     object_to: Callable[[int, dict[str, Any]], str | None] = lambda step, meta: None,
     read: Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]] = read_tree,
 ) -> Restored:
-    """The newest good checkpoint; ``warn`` is told of every damaged one passed over.
+    """The newest good checkpoint; ``warn`` is called with every damaged one passed over.
 
     A step without a state file is a save that never finished, and is passed over silently.
 

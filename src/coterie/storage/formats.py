@@ -19,6 +19,7 @@ FORMER_LEAVES = {
     "time_step": "shown",
     "start": "fresh",
     "sampled": "drawn",
+    "evaluation_key": "judge_key",
 }
 """Parts of the names of a checkpoint's leaves that had another name up to format 2."""
 FORMER_SETTINGS: dict[str, tuple[str, dict[Any, Any]] | None] = {

@@ -151,7 +151,7 @@ class _Findings:
 def read(
     path: Path, run: str, unsealed: bool, warn: Callable[[str], None]
 ) -> Iterator[dict[str, Any]]:
-    """The good lines of a log, as they were logged; at the end ``warn`` is told of all others.
+    """The good lines of a log, as they were logged; at the end ``warn`` is called with all others.
 
     A last line without an end is one that is being written, and left out. Memory is taken for one
     line at a time, and a file that is no log is not read to its end.

@@ -93,7 +93,7 @@ class RunDirectory:
         return directory
 
     def check_blank(self) -> None:
-        """UsageError unless nothing is here, or a directory that holds nothing of anybody's.
+        """UsageError unless nothing is here, or a directory that holds no files of a user.
 
         That is an empty one, or one in which a run was killed before it wrote ``config.json``.
         """
@@ -234,13 +234,13 @@ class RunDirectory:
 
         Args:
             logged: how many lines it knew; new ones count on from there, so that what is lost is
-                noticed by whoever reads the log later.
+                noticed when the log is read later.
         """
         self.logged = logged
         return metrics_log.cut(self._log, size, known)
 
     def lines(self, tell: Callable[[str], None] = warn) -> Iterator[dict[str, Any]]:
-        """The good lines of ``metrics.jsonl``; ``tell`` is told of damage when all are read.
+        """The good lines of ``metrics.jsonl``; ``tell`` is called with damage when all are read.
 
         Raises:
             UsageError: ``config.json`` is damaged, so nothing else can be verified.
@@ -256,7 +256,7 @@ class RunDirectory:
         """Whether all steps were made and kept, and the final evaluation, if there is one.
 
         Args:
-            tell: is told of damage in ``evaluations.json``.
+            tell: is called with damage in ``evaluations.json``.
         """
         if self.learner.is_file():
             return True
@@ -266,7 +266,7 @@ class RunDirectory:
         if not config["final_episodes"]:
             return made
         # Who removed the checkpoints of a complete run has its log.
-        return (made or self.steps_done(_quiet) >= config["steps"]) and self.is_judged(tell)
+        return (made or self.steps_done(_quiet) >= config["steps"]) and self.is_evaluated(tell)
 
     def absolute(self, tell: Callable[[str], None] = warn) -> list[list[float]] | None:
         """[S][E] team returns of the absolute metric, of each seed's best policy.
@@ -284,6 +284,6 @@ class RunDirectory:
             tell(str(error))
             return None
 
-    def is_judged(self, tell: Callable[[str], None] = warn) -> bool:
+    def is_evaluated(self, tell: Callable[[str], None] = warn) -> bool:
         """Whether the absolute metric was written: the last thing a run does."""
         return self.absolute(tell) is not None

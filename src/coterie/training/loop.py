@@ -115,7 +115,8 @@ class Program(Paced):
         )
         self._advance = jax.jit(self._run_chunk, donate_argnums=0)
         self._evaluate = jax.jit(
-            jax.vmap(lambda s, p: self._judge(s, p, episodes), in_axes=(0, None)), donate_argnums=0
+            jax.vmap(lambda s, p: self._evaluate_seed(s, p, episodes), in_axes=(0, None)),
+            donate_argnums=0,
         )
 
     def template(self) -> TrainState:
@@ -176,8 +177,8 @@ class Program(Paced):
         """
         return self._evaluate(state, words(point))
 
-    def _judge(self, state: TrainState, point: Array, episodes: int) -> Any:
-        key = jax.random.fold_in(state.judge_key, point[0])
+    def _evaluate_seed(self, state: TrainState, point: Array, episodes: int) -> Any:
+        key = jax.random.fold_in(state.evaluation_key, point[0])
         policy = self.algorithm.policy(state.learner)
         played = play_both(self.game, policy, key, episodes, self.algorithm.stochastic)
         score = chosen_score(played, self.algorithm.stochastic)

@@ -42,7 +42,7 @@ class TrainState(eqx.Module):
         vector: the K environments and their prepared starts; for Python environments what it
             takes to bring them to the same states again (``python_envs.record.EpisodeHistory``).
         hidden_state: [B, N, H] hidden state of acting.
-        key, judge_key: randomness of everything to come: training, evaluation.
+        key, evaluation_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log; diagnostics are among the losses.
         best: the best evaluated policy.
     """
@@ -51,7 +51,7 @@ class TrainState(eqx.Module):
     vector: Any
     hidden_state: Float[Array, "B N H"]
     key: PRNGKey
-    judge_key: PRNGKey
+    evaluation_key: PRNGKey
     episodes: Episodes
     losses: dict[str, Array]
     best: Best
@@ -67,7 +67,7 @@ def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:
 
 def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[TrainState, PRNGKey]:
     """One seed's state without its environments, and the key to draw those."""
-    learner_key, vector_key, run_key, judge_key = jax.random.split(key, 4)
+    learner_key, vector_key, run_key, evaluation_key = jax.random.split(key, 4)
     learner = algorithm.init(learner_key, game)
     policy = algorithm.policy(learner)
     zero = jnp.zeros(())
@@ -76,7 +76,7 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
         vector=None,
         hidden_state=policy.initial_hidden_state(algorithm.rollout_shape()[1]),
         key=run_key,
-        judge_key=judge_key,
+        evaluation_key=evaluation_key,
         episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
         losses=dict.fromkeys(algorithm.metrics + algorithm.diagnostics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros(2, jnp.uint32)),

@@ -31,11 +31,11 @@ class Particles(Environment):
     ``observe`` and ``reward`` see a state whose arrays may carry trailing batch axes *b.
 
     Attributes:
-        customary: the reward of learners, unless they are told otherwise.
+        default_reward: the rewards that learners get by default.
         time_limit: steps after which an episode is truncated; nothing else ends it.
     """
 
-    customary: ClassVar[Reward]
+    default_reward: ClassVar[Reward]
     time_limit: int = 25
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class Particles(Environment):
             action_counts=self.world.action_counts,
             central_size=central.shape[0],
             time_limit=self.time_limit,
-            reward=self.customary,
+            reward=self.default_reward,
         )
 
     def reset(self, key: PRNGKey) -> tuple[State, TimeStep]:

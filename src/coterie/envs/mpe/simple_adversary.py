@@ -27,7 +27,7 @@ class Adversary(Particles):
         n: number of agents besides the adversary, and of landmarks.
     """
 
-    customary = "individual"
+    default_reward = "individual"
     n: int = 2
 
     def build(self) -> World:

@@ -27,7 +27,7 @@ class Reference(Particles):
         local_ratio: weight of the agent's own part; the mean over the agents has the rest.
     """
 
-    customary = "mean"
+    default_reward = "mean"
     local_ratio: float | int = 0.5
 
     def build(self) -> World:

@@ -15,7 +15,7 @@ from coterie.types import Array, Float
 class SpeakerListener(Particles):
     """The reward of both is minus the squared distance from the listener to the goal."""
 
-    customary = "mean"
+    default_reward = "mean"
 
     def build(self) -> World:
         return World(

@@ -31,7 +31,7 @@ class Spread(Particles):
         local_ratio: weight of the agent's own collisions; the common part has the rest.
     """
 
-    customary = "mean"
+    default_reward = "mean"
     n: int = 3
     local_ratio: float | int = 0.5
 

@@ -34,7 +34,7 @@ class Tag(Particles):
         num_obstacles: number of landmarks.
     """
 
-    customary = "individual"
+    default_reward = "individual"
     num_good: int = 1
     num_adversaries: int = 3
     num_obstacles: int = 2

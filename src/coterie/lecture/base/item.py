@@ -214,11 +214,11 @@ class Item(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, trained: dict[str, Run], scale: Scale) -> Numbers:
-        """Every number the item shows or judges."""
+        """Every number the experiment shows or checks."""
 
     @abc.abstractmethod
     def checks(self, numbers: Numbers) -> list[Check]:
-        """The claims, judged."""
+        """The claims, checked."""
 
     @abc.abstractmethod
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Finding anybody's environment by name: modules, ids, callables, and what is wrong with them."""
+"""Finding a Python environment by name: modules, ids, callables, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _open_callable(name: str, module: str, attribute: str, **options: Any) -> An
         raise _not_importable(name, module, error) from error
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise  # from inside: it is told with its file and line, as any other exception
+            raise  # from inside: the message names its file and line, as any other exception
         raise UsageError(f"{name} cannot make an environment: {error}") from error
 
 

@@ -1,6 +1,6 @@
 """Why something is no environment that Coterie can train in, and what to give instead.
 
-Everything is told by what it has, so that no package of others has to be installed.
+Kinds are told apart by their attributes, so that no package of others has to be installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether anybody's environment keeps the promises that learning relies on.
+"""Whether an environment keeps the promises that learning relies on.
 
 ``check_env`` plays random legal episodes and says, each in one sentence, what is wrong and what to
 change. JAX environments are checked too; JAX is imported only for those.
@@ -49,7 +49,7 @@ def check_env(
             or a name.
         episodes: how many; their seeds are ``seed``, ``seed + 1``, ...
         time_limit: steps after which an episode is cut, as ``PythonEnv`` takes it.
-        tell: told of every call before it is made, and of every finding once.
+        tell: called with every call before it is made, and of every finding once.
 
     Raises:
         UsageError: the name leads nowhere, a package is missing, or a number makes no sense.

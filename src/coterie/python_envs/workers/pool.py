@@ -262,7 +262,7 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker is told when it starts; ``rows`` by group."""
+    """What a worker gets when it starts; ``rows`` by group."""
 
     factory: PythonEnvFactory
     limits: Limits
@@ -344,7 +344,7 @@ def make_vector_env(
 
 
 def can_be_sent(make: Callable[[], Any]) -> bool:
-    """Whether another process can be told how to make the environment."""
+    """Whether another process can be sent what makes the environment."""
     inner: Any = make
     while isinstance(inner, functools.partial):
         if inner.func is copy.deepcopy:

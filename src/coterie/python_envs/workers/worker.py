@@ -151,7 +151,7 @@ class Slot:
         """Carries out the command in its row; a fault is returned, never raised.
 
         Args:
-            arm: told how many seconds may pass from now on, 0 for any number.
+            arm: called with how many seconds may pass from now on, 0 for any number.
         """
         rows, row = self._rows, self._row
         command = rows.command[row]
@@ -270,8 +270,8 @@ def obey(
     The limit is kept by an alarm where signals reach Python code: in the main thread, on POSIX.
 
     Args:
-        beat: told the number of a slot before it moves, and -1 after the last one.
-        allow: told how many seconds may pass from now on, 0 between two environments.
+        beat: called with the number of a slot before it moves, and -1 after the last one.
+        allow: called with how many seconds may pass from now on, 0 between two environments.
     """
     faults = []
     with alarm() as ring:

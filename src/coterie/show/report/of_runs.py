@@ -91,7 +91,7 @@ class Source:
 
     @cached_property
     def per_seed(self) -> list[float]:
-        """[S] the team return that a seed is judged by."""
+        """[S] the team return by which a seed is evaluated."""
         if self.absolute is not None:
             return self.absolute
         return [own[max(own)] for _, own in sorted(self.series.items())]
