@@ -22,9 +22,9 @@ TICTACTOE = "pettingzoo:pettingzoo.classic.tictactoe_v3"
 
 
 def written(space: gymnasium.Space, seen) -> np.ndarray:
-    sight = _spaces.sight("x", space)
-    out = np.full(sight.size, np.nan, np.float32)
-    sight.write(sight.split(seen)[0], out)
+    flattener = _spaces.flattener("x", space)
+    out = np.full(flattener.size, np.nan, np.float32)
+    flattener.write(flattener.split(seen)[0], out)
     return out
 
 
@@ -83,15 +83,15 @@ def test_what_is_not_of_its_space_is_nonsense(space, seen, reason):
 
 def test_a_mask_is_taken_out_of_any_dictionary():
     three = Dict(x=Box(0, 9, (2,)), y=Discrete(2), action_mask=MultiBinary(3))
-    sight = _spaces.sight("x", three)
-    assert sight.size == 4
+    flattener = _spaces.flattener("x", three)
+    assert flattener.size == 4
     seen = {"x": np.array([4, 5]), "y": 1, "action_mask": np.array([1, 0, 1])}
-    inner, mask = sight.split(seen)
+    inner, mask = flattener.split(seen)
     np.testing.assert_array_equal(mask, [1, 0, 1])
     out = np.zeros(4, np.float32)
-    sight.write(inner, out)
+    flattener.write(inner, out)
     np.testing.assert_array_equal(out, [4, 5, 0, 1])
-    only = _spaces.sight("x", Dict(action_mask=MultiBinary(3)))
+    only = _spaces.flattener("x", Dict(action_mask=MultiBinary(3)))
     assert only.split({"action_mask": np.zeros(3)})[1] is None
 
 
@@ -212,9 +212,9 @@ def test_faults_name_environment_step_and_agent_and_keep_the_cause(monkeypatch):
     env = PythonEnv(Meeting(), name="meeting")
     env.reset(0)
     env.step(np.zeros(2, int))
-    sight = {0: np.zeros(1), 1: np.full(1, np.inf)}
+    flattener = {0: np.zeros(1), 1: np.full(1, np.inf)}
     each = dict.fromkeys((0, 1), False)
-    monkeypatch.setattr(Meeting, "step", lambda self, a: (sight, {0: 1, 1: 1}, each, each, {}))
+    monkeypatch.setattr(Meeting, "step", lambda self, a: (flattener, {0: 1, 1: 1}, each, each, {}))
     with pytest.raises(EnvironmentFault) as caught:
         env.step(np.zeros(2, int))
     fault = caught.value

@@ -130,9 +130,11 @@ class Collector:
             for h, half in enumerate(self.halves):
                 if t:
                     self._land(h, t - 1, record, seconds)
-                sights = self._look(t, half, record)
+                observations = self._look(t, half, record)
                 starts = record.start[t, half].reshape(-1, self.seeds)
-                own, actions, extras, after = act(t, first[h], sights, starts, hidden_states[h])
+                own, actions, extras, after = act(
+                    t, first[h], observations, starts, hidden_states[h]
+                )
                 self.vector_env.rows.actions[half] = np.asarray(own).reshape(-1, self.spec.n_agents)
                 self.vector_env.rows.command[half] = STEP
                 self.vector_env.start(h)
@@ -284,10 +286,10 @@ class Collector:
             return np.empty((steps, self.count, *like.shape[1:]), like.dtype)
 
         rows = self.vector_env.rows
-        sights = [Observation(*map(room, rows.next_observation)) for _ in range(2)]
+        observations = [Observation(*map(room, rows.next_observation)) for _ in range(2)]
         start, terminated, truncated, valid = (room(rows.terminated) for _ in range(4))
         return Record(
-            observation=sights[0],
+            observation=observations[0],
             start=start,
             hidden_state=(),
             actions=(),
@@ -297,7 +299,7 @@ class Collector:
             truncated=truncated,
             truncated_alone=room(rows.truncated_alone),
             valid=valid,
-            next_observation=sights[1],
+            next_observation=observations[1],
         )
 
     def _shaped(self, record: Record) -> Record:

@@ -15,7 +15,7 @@ from coterie.python_envs.adapters.refusals import reason
 from coterie.python_envs.adapters.spaces import Nonsense, brief, gymnasium
 
 
-class Shown(NamedTuple):
+class RawStep(NamedTuple):
     """What the conventions show alike, one entry per agent; ``None`` for nothing shown.
 
     Attributes:
@@ -50,11 +50,11 @@ class TupleHost:
         self.agents = tuple(f"agent_{i}" for i in range(n))
         self._nobody, self._everybody = constant_flags(n)
 
-    def reset(self, seed: int | None) -> Shown:
+    def reset(self, seed: int | None) -> RawStep:
         observations, info = _values("reset", self._environment.reset(seed=seed), _RESET)
         return self._shown(self._everybody, observations, 0.0, False, False, info)
 
-    def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> Shown:
+    def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> RawStep:
         # This convention asks every agent for an action, the dead too.
         return self._shown(alive, *_values("step", self._environment.step(actions), _STEP))
 
@@ -69,7 +69,7 @@ class TupleHost:
         terminated: Any,
         truncated: Any,
         info: Any,
-    ) -> Shown:
+    ) -> RawStep:
         n = len(self.agents)
         masks = info.get("action_mask") if isinstance(info, Mapping) else None
         masks = [None] * n if masks is None else masks
@@ -78,7 +78,7 @@ class TupleHost:
                 raise Nonsense(f"the {what} are a {type(given).__name__}, not one for each agent")
             if len(given) != n:
                 raise Nonsense(f"there are {n} agents, but {len(given)} {what} were given")
-        return Shown(
+        return RawStep(
             observations,
             _payments(rewards, acted),
             self._flags("terminated", terminated),
@@ -113,11 +113,11 @@ class ParallelHost:
         self._possible = frozenset(self._names)
         self._nobody, _ = constant_flags(len(self._names))
 
-    def reset(self, seed: int | None) -> Shown:
+    def reset(self, seed: int | None) -> RawStep:
         observations, infos = _values("reset", self._environment.reset(seed=seed), _RESET)
         return self._shown(self._nobody, observations, {}, {}, {}, infos)
 
-    def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> Shown:
+    def step(self, actions: list[Any], alive: Bool[np.ndarray, " N"]) -> RawStep:
         chosen = {a: actions[i] for i, a in enumerate(self._names) if alive[i]}
         return self._shown(alive, *_values("step", self._environment.step(chosen), _STEP))
 
@@ -132,7 +132,7 @@ class ParallelHost:
         terminated: Any,
         truncated: Any,
         infos: Any,
-    ) -> Shown:
+    ) -> RawStep:
         names, live = self._names, self._environment.agents
         by_agent = (observations, rewards, terminated, truncated, infos)
         for word, given in zip(_STEP, by_agent, strict=True):
@@ -155,7 +155,7 @@ class ParallelHost:
         if self._turn:
             mover = self._turn()
             idle = np.asarray([a != mover for a in names], bool)
-        return Shown(
+        return RawStep(
             [observations.get(a) for a in names],
             self._paid(acted, rewards),
             flagged,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Integer
 
 from coterie.errors import EnvironmentFault, described
-from coterie.python_envs.adapters.conventions import Shown, adapt, constant_flags, state_of
+from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.adapters.spaces import (
     Nonsense,
@@ -24,7 +24,7 @@ from coterie.python_envs.adapters.spaces import (
     choice,
     gymnasium,
     not_finite,
-    sight,
+    flattener,
     vector,
 )
 from coterie.spec import EnvSpec, TimeStep
@@ -54,7 +54,7 @@ class PythonEnv:
             ``state_space`` it is reset once, to see how long its state is.
 
     Attributes:
-        sights: how each agent's observations become vectors.
+        flatteners: how each agent's observations become vectors.
         shown: what the environment itself showed last; ``None`` before the first reset.
         stated: what its ``state()`` gave last; empty where it is not asked.
 
@@ -72,18 +72,20 @@ class PythonEnv:
         self.name = title(environment) if name is None else name
         self._host = host = adapt(environment)
         agents = host.agents
-        self.sights = [sight(*each) for each in zip(agents, host.observation_spaces, strict=True)]
+        self.flatteners = [
+            flattener(*each) for each in zip(agents, host.observation_spaces, strict=True)
+        ]
         self._choices = [choice(*each) for each in zip(agents, host.action_spaces, strict=True)]
         self._steps = 0
         self._over = True
         self._nobody, _ = constant_flags(len(agents))
         self._alive = self._listed = self._cut = self._nobody
-        self.shown: Shown | None = None
+        self.shown: RawStep | None = None
         self.stated: Any = ()
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
-            observation_sizes=tuple(one.size for one in self.sights),
+            observation_sizes=tuple(one.size for one in self.flatteners),
             action_counts=tuple(one.count for one in self._choices),
             central_size=central_size,
             time_limit=time_limit,
@@ -168,7 +170,7 @@ class PythonEnv:
 
     def _show(
         self,
-        shown: Shown,
+        shown: RawStep,
         rewards: Float32[np.ndarray, " N"],
         terminated: bool,
         truncated: bool,
@@ -205,8 +207,8 @@ class PythonEnv:
             raise Nonsense(
                 "no observation was given; every agent that goes on, or is truncated, needs one"
             )
-        own, mask = self.sights[i].split(seen)
-        self.sights[i].write(own, out[: self.sights[i].size])
+        own, mask = self.flatteners[i].split(seen)
+        self.flatteners[i].write(own, out[: self.flatteners[i].size])
         return mask
 
     def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:

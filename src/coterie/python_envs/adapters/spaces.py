@@ -34,7 +34,7 @@ class Nonsense(ValueError):
         self.agent = agent
 
 
-class Sight(NamedTuple):
+class Flattener(NamedTuple):
     """How one agent's observation becomes a vector.
 
     Attributes:
@@ -72,7 +72,7 @@ class Choice:
         return _flags(mask, self.count)
 
 
-def sight(agent: str, space: Any) -> Sight:
+def flattener(agent: str, space: Any) -> Flattener:
     """How agent's observations of ``space`` become vectors.
 
     A ``Dict`` that holds ``action_mask`` beside other entries is split into the two.
@@ -89,7 +89,7 @@ def sight(agent: str, space: Any) -> Sight:
         elif rest:
             inner, split = gymnasium().spaces.Dict(rest), functools.partial(_masked, None)
     size, write = vector("observation", inner, f"agent {agent}'s ")
-    return Sight(inner, size, split, write)
+    return Flattener(inner, size, split, write)
 
 
 def vector(word: str, space: Any, whose: str = "the ") -> tuple[int, Write]:

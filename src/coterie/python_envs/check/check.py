@@ -294,8 +294,8 @@ class _Session:
             )  # fmt: skip
         for i in np.flatnonzero(shown.alive).tolist():
             if raw.observations[i] is not None:
-                inner, _ = env.sights[i].split(raw.observations[i])
-                for outside in outside_space(env.sights[i].space, inner):
+                inner, _ = env.flatteners[i].split(raw.observations[i])
+                for outside in outside_space(env.flatteners[i].space, inner):
                     self._add_outside(outside, step, env.spec.agents[i])
         for outside in rounded(np.asarray(env.stated), "the state"):
             self._add_outside(outside, step)
