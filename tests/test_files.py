@@ -191,7 +191,7 @@ def test_nothing_is_written_through_links(tmp_path: Path, name: str):
     (run / name).parent.mkdir(parents=True)
     refuse_links(run)
     (run / name).symlink_to(outside)
-    with pytest.raises(UsageError, match=f"{name} is a link"), RunDirectory(run).claimed():
+    with pytest.raises(UsageError, match=f"{name} is a link"), RunDirectory(run).locked():
         pass
 
 

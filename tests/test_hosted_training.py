@@ -27,7 +27,7 @@ from coterie.python_envs import evaluate as hosted_play
 from coterie.python_envs import opening
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.opening import open_python_env
-from coterie.python_envs.probe import pays_in_common
+from coterie.python_envs.probe import is_common
 from coterie.python_envs.training import HostDevice
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, STEP, Limits
@@ -349,24 +349,22 @@ def test_what_hangs_before_training_is_named():
         with pytest.raises(EnvironmentFault, match=r"late: did not return within 1\.5 seconds"):
             open_python_env("late", late, PythonEnvSettings(step_timeout=1.0))
     with pytest.raises(EnvironmentFault, match=r"sleeps, step 1 .*: did not return within 0\.5 s"):
-        pays_in_common(
-            open_python_env("sleeps", guests.Sleeps), PythonEnvSettings(step_timeout=0.5)
-        )
+        is_common(open_python_env("sleeps", guests.Sleeps), PythonEnvSettings(step_timeout=0.5))
 
 
 # From outside ----------------------------------------------------------------------------------
 
 
 def test_a_common_reward_is_noticed_or_must_be_named(tmp_path):
-    assert pays_in_common(open_python_env("dice", guests.Dice), PythonEnvSettings())
-    assert not pays_in_common(open_python_env("unequal", guests.Unequal), PythonEnvSettings())
+    assert is_common(open_python_env("dice", guests.Dice), PythonEnvSettings())
+    assert not is_common(open_python_env("unequal", guests.Unequal), PythonEnvSettings())
     with pytest.raises(UsageError, match="common reward, but guests:Unequal does not reward"):
         train("vdn", guests.Unequal, reward=None)
 
 
 def test_the_dead_are_paid_in_common_too():
     """A mean over all is not what those who live are paid."""
-    assert not pays_in_common(open_python_env("bereaved", guests.Bereaved), PythonEnvSettings())
+    assert not is_common(open_python_env("bereaved", guests.Bereaved), PythonEnvSettings())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

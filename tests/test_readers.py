@@ -32,7 +32,7 @@ import coterie
 from coterie.errors import DamagedFile, UsageError
 from coterie.lecture import items
 from coterie.lecture.base import course
-from coterie.lecture.base.item import Outcome, Scale
+from coterie.lecture.base.experiment import Outcome, Scale
 from coterie.runs.api import open_run
 from coterie.runs.policy_files import load_policy
 from coterie.show import curves

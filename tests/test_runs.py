@@ -26,7 +26,7 @@ from coterie.networks.per_agent import PerAgent
 from coterie.runs import evaluation as run_evaluation
 from coterie.runs import loop
 from coterie.runs.api import open_run, resume, train
-from coterie.runs.learner import learner, settle
+from coterie.runs.learner import finalise, learner
 from coterie.runs.run import Run
 from coterie.storage.files import seal
 from coterie.storage.run_directory import RunDirectory
@@ -397,7 +397,7 @@ def test_what_was_learned_is_read_off_the_run_that_learned_it_only(trained, tmp_
 
     with pytest.raises(CheckpointError, match="is of another run"):
         learner(opened(seed=8))
-    settle(opened())
+    finalise(opened())
     assert jax.tree.leaves(learner(opened()))
     other = opened(seed=8)
     for _ in range(2):

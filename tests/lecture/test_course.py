@@ -21,11 +21,11 @@ from coterie import envs
 from coterie.algorithms import make
 from coterie.cli import entry as cli
 from coterie.errors import DamagedFile, NotFinite, UsageError
-from coterie.lecture import items
+from coterie.lecture import experiments
 from coterie.lecture.base import course
 from coterie.lecture.base.blocks import learning_curves, mean_payoff, outcomes
 from coterie.lecture.base.course import give
-from coterie.lecture.base.item import Check, Item, Outcome, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Outcome, Recipe, Scale
 from coterie.runs import api, plan
 from coterie.runs import run as opened_runs
 from coterie.runs.api import open_run
@@ -36,7 +36,7 @@ from coterie.storage.files import read_sealed, seal
 SMALL = {"environments": 4, "hidden": (8,)}
 
 
-class Trained(Item):
+class Trained(Experiment):
     """One training of ten iterations, saved after the third."""
 
     name, number, title = "trained", 1, "A game, learnt"  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class Trained(Item):
         return [learning_curves(trained, "eval/return/team_mean", {}, "How it went.")]
 
 
-class Told(Item):
+class Told(Experiment):
     """Nothing to train; it passes as long as the test says so."""
 
     name, number, title = "told", 2, "A tale, told"  # type: ignore[assignment]
@@ -85,7 +85,7 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def lecture(monkeypatch):
-    """A lecture of these two items."""
+    """A lecture of these two experiments."""
     monkeypatch.setattr(course, "items", lambda: {"trained": Trained(), "told": Told()})
     monkeypatch.setattr(Told, "times", 0)
 
@@ -119,7 +119,7 @@ def call(capsys, monkeypatch):
 
 
 def events(names, out, scale=Scale()):  # noqa: B008
-    """What a display is told while items are given, without the facts; and the outcomes."""
+    """What a display is told while experiments run, without the facts; and the outcomes."""
     told = []
     found = give(names, out, scale, lambda event, facts: told.append(event))
     assert told.pop(0) == "begin"
@@ -141,17 +141,17 @@ KEPT, DONE = ["item", "outcome"], ["item", "training", "outcome"]
 
 
 def test_the_lecture_has_eight_items_in_its_order():
-    assert list(items()) == [
+    assert list(experiments()) == [
         "modes", "speaker-listener", "climbing", "equilibria",
         "decomposition", "igm", "lbf", "policy-gradient",
     ]  # fmt: skip
-    assert [item.number for item in items().values()] == list(range(1, 9))
-    assert all(item.name == name for name, item in items().items())
+    assert [item.number for item in experiments().values()] == list(range(1, 9))
+    assert all(item.name == name for name, item in experiments().items())
 
 
 RECIPES = {
     (name, key, quick): recipe.at(Scale(quick, seed=3 * quick))
-    for name, item in items().items()
+    for name, item in experiments().items()
     for key, recipe in item.recipes().items()
     for quick in (False, True)
 }
@@ -194,7 +194,7 @@ def test_a_command_is_the_training_it_stands_for(which, monkeypatch):
 
 
 def test_names_of_runs_tell_trainings_apart():
-    """One name, one training: items that share a run directory share all of the training."""
+    """One name, one training: experiments that share a run directory share all of the training."""
     trainings = {}
     for recipe in RECIPES.values():
         assert trainings.setdefault(recipe.name, recipe) == recipe

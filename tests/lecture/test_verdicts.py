@@ -24,9 +24,9 @@ from coterie.algorithms.pac import max_over_others
 from coterie.algorithms.vdn import VDN
 from coterie.analysis import gradients
 from coterie.games.decomposition import additive_fit, monotone_fit
-from coterie.lecture import items, lbf, modes, policy_gradient
+from coterie.lecture import experiments, lbf, modes, policy_gradient
 from coterie.lecture.base.decomposed import UNIFORM, recipes
-from coterie.lecture.base.item import Scale
+from coterie.lecture.base.experiment import Scale
 from coterie.networks.mixers import MonotonicMixer
 from coterie.networks.per_agent import PerAgent
 from coterie.ops import losses, returns
@@ -85,7 +85,7 @@ right = functools.cache(train)
 
 def judged(item, numbers):
     """The claims that fail, each by the beginning of its sentence."""
-    return [check.claim for check in items()[item].checks(numbers) if not check.passed]
+    return [check.claim for check in experiments()[item].checks(numbers) if not check.passed]
 
 
 def failing(claims, *beginnings):
@@ -212,14 +212,14 @@ def test_who_learns_to_talk(central, own, with_z, without, turned):
 def test_a_quick_lecture_compares_proximal_ones_only():
     quick = {name: SPOKEN[name] for name in PAIRS[1]}
     assert failing(judged("speaker-listener", quick))
-    assert len(items()["speaker-listener"].checks(quick)) == 3
+    assert len(experiments()["speaker-listener"].checks(quick)) == 3
 
 
 def test_a_surrogate_of_the_wrong_sign_says_nothing(wrong):
     correct = losses.clipped_surrogate
     wrong(correct, lambda *args: -correct(*args))
     broken = train("mappo", "mpe/simple-speaker-listener", 25_000, 1, **TALKING)
-    measured = items()["speaker-listener"].measure({"mappo": broken}, Scale())
+    measured = experiments()["speaker-listener"].measure({"mappo": broken}, Scale())
     assert measured["mappo"]["per_seed"][0] < -20
     assert failing(judged("speaker-listener", SPOKEN | measured), *claims_of(*PAIRS[1])[:2])
 
@@ -246,7 +246,7 @@ def climbing_with(*names):
     for name in ("climbing pac", "climbing maa2c"):
         how = train if name in names else right
         trained[name.partition(" ")[2]] = how(*PLAYED[name], **settings(name))
-    return items()["climbing"].measure(trained, Scale())
+    return experiments()["climbing"].measure(trained, Scale())
 
 
 def equilibria_with(*names):
@@ -255,7 +255,7 @@ def equilibria_with(*names):
         for name in PLAYED
     }
     alike = {name: right(*PLAYED[other], **settings(other)) for name, other in ALIKE.items()}
-    return items()["equilibria"].measure(trained | alike, Scale())
+    return experiments()["equilibria"].measure(trained | alike, Scale())
 
 
 def on_average(team, q, legal):
@@ -326,7 +326,7 @@ def stated(name):
 
 def both(trained):
     """Numbers of both items."""
-    return [items()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
+    return [experiments()[item].measure(trained, Scale()) for item in ("decomposition", "igm")]
 
 
 def verdicts(numbers):
@@ -414,7 +414,7 @@ def test_foraging_of_correct_and_of_wrong_algorithms(wrong):
     correct, target = foraged(), losses.one_step_target
     wrong(target, lambda rewards, *more: target(-rewards, *more))
     trained = {"idqn": correct, "vdn": foraged(train, 20_000), "qmix": correct}
-    numbers = items()["lbf"].measure(trained, Scale())
+    numbers = experiments()["lbf"].measure(trained, Scale())
     assert 0.3 < numbers["random"] < 0.4
     assert failing(judged("lbf", numbers), "VDN beats random play")
 
@@ -447,7 +447,7 @@ def measured(
         patch.setattr(policy_gradient, "ESTIMATORS", estimators)
         chosen = {game: policy_gradient.GAMES[game] for game in games}
         patch.setattr(policy_gradient, "GAMES", chosen)
-        return items()["policy-gradient"].measure({}, Scale(quick=True))
+        return experiments()["policy-gradient"].measure({}, Scale(quick=True))
 
 
 @pytest.fixture(scope="module")

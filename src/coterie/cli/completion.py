@@ -49,7 +49,7 @@ def _names(command: str, place: int) -> list[str]:
         known = families().items() if command != "game" else [("matrix", families()["matrix"])]
         return [f"{family}/{variant}" for family, module in known for variant in module.EXAMPLES]
     if command == "lecture":
-        from coterie.lecture import items
+        from coterie.lecture import experiments
 
-        return list(items())
+        return list(experiments())
     return list(SCRIPTS) if command == "completion" else []

@@ -103,7 +103,7 @@ class MatrixGame(Environment):
     ) -> None:
         """Takes payoffs [A_1, ..., A_n, n], or [A_1, ..., A_n] where all get the same.
 
-        A shape that can be read both ways, such as [2, 2, 2], is settled by ``agents``.
+        A shape that can be read both ways, such as [2, 2, 2], is decided by ``agents``.
         ``actions`` are labels, one list for all agents or one per agent (default A, B, C, ...).
         """
         if not isinstance(rounds, int) or rounds < 1:

@@ -139,7 +139,7 @@ def monotone_fit(
 
     Args:
         greedy: only decompositions under which this joint action is the greedy one; the fit is
-            then what a learner reaches at best that has settled on it.
+            then what a learner reaches at best that always plays it.
         max_orders: refuse tables with more combinations of orders.
 
     Raises:

@@ -1,6 +1,6 @@
 """The lecture's figures and tables, each trained, measured and checked by one file of this folder.
 
-The directory is the registry: a module ``lecture/<name>.py`` holds one final ``Item``.
+The directory is the registry: a module ``lecture/<name>.py`` holds one final ``Experiment``.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import importlib
 import pkgutil
 from functools import cache
 
-from coterie.lecture.base.item import Item
+from coterie.lecture.base.experiment import Experiment
 
 
 @cache
-def items() -> dict[str, Item]:
-    """All items by name, in the order of the report."""
-    found: list[Item] = []
+def experiments() -> dict[str, Experiment]:
+    """All experiments by name, in the order of the report."""
+    found: list[Experiment] = []
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_") and module.name != "course":
             loaded = importlib.import_module(f"{__name__}.{module.name}")
@@ -23,10 +23,10 @@ def items() -> dict[str, Item]:
                 value()
                 for value in vars(loaded).values()
                 if isinstance(value, type)
-                and issubclass(value, Item)
+                and issubclass(value, Experiment)
                 and value.__module__ == loaded.__name__
             ]
     return {item.name: item for item in sorted(found, key=lambda item: item.number)}
 
 
-__all__ = ["Item", "items"]
+__all__ = ["Experiment", "experiments"]

@@ -16,7 +16,7 @@ from coterie.lecture.base.blocks import (
     summary_table,
     tally,
 )
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.metrics import bounds
 from coterie.show.numbers import number
@@ -25,7 +25,7 @@ BEST, SAFE = 11.0, 7.0
 """Per agent: the lecture's curves of Pareto-AC and of centralised A2C end here."""
 
 
-class Climbing(Item):
+class Climbing(Experiment):
     """Centralised A2C climbs to the middle equilibrium, Pareto actor-critic to the best one."""
 
     number = 3

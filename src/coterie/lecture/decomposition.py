@@ -11,7 +11,7 @@ from coterie.analysis.igm import learned_decomposition
 from coterie.games.decomposition import additive_fit, is_monotone
 from coterie.lecture.base import decomposed
 from coterie.lecture.base.decomposed import ADDITIVE_MSE, MONOTONE_MSE
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.numbers import listed, number, written
 from coterie.show.report.blocks import Grid, Matrix, Table, Text
@@ -27,7 +27,7 @@ PUBLISHED = {
 CLOSE_TO_FIT, EXACT = 0.15, 0.1
 
 
-class Decomposition(Item):
+class Decomposition(Experiment):
     """True rewards, utilities, Q_tot and residuals of VDN and QMIX."""
 
     number = 5

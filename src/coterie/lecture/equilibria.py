@@ -9,7 +9,7 @@ from coterie import envs
 from coterie.envs.matrix import MatrixGame
 from coterie.games.solution_concepts import describe
 from coterie.lecture.base.blocks import ended, outcomes, tally
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.numbers import number
 from coterie.show.report.blocks import Grid, Table
@@ -21,7 +21,7 @@ GAMES = {
 """The lecture's two games: who learns them, for how many steps."""
 
 
-class Equilibria(Item):
+class Equilibria(Experiment):
     """Stag Hunt and Climbing: all equilibria, what they are, and who went where."""
 
     number = 4

@@ -7,7 +7,7 @@ from typing import Any
 
 from coterie.analysis.igm import learned_verdict
 from coterie.lecture.base import decomposed
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.numbers import number
 from coterie.show.report.blocks import Table
@@ -15,7 +15,7 @@ from coterie.show.report.blocks import Table
 FITS = ("smallest_slope", "mse", "additive_mse", "monotone_mse")
 
 
-class IGM(Item):
+class IGM(Experiment):
     """IGM and monotonicity of each learned decomposition, and how good it could have been."""
 
     number = 6

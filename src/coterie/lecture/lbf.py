@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.evaluation import evaluate_native
 from coterie.runs.run import Run
 from coterie.show.metrics import bounds
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 hurry collect as much, and learn it in fewer steps."""
 
 
-class LevelBasedForaging(Item):
+class LevelBasedForaging(Experiment):
     """Three items, two agents, an 8x8 grid."""
 
     number = 7

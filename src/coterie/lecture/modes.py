@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from coterie import envs
 from coterie.algorithms import algorithms
 from coterie.learners.contract import Algorithm
-from coterie.lecture.base.item import Check, Item, Numbers, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Scale
 from coterie.policies.acting import act
 from coterie.runs.environments import make_game
 from coterie.runs.run import Run
@@ -39,7 +39,7 @@ EXPECTED = {
 """Mode -> whether the first agent learns from, and acts on, what only the others see."""
 
 
-class Modes(Item):
+class Modes(Experiment):
     """One row for each algorithm, and what its first agent's update and actions depend on."""
 
     number = 1

@@ -20,7 +20,7 @@ from coterie.analysis.gradients import (
 )
 from coterie.envs.matrix import MatrixGame
 from coterie.games.finite import matrix_game
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.numbers import number, plural
 from coterie.show.report.blocks import Table
@@ -35,7 +35,7 @@ LEARNED = ("ia2c", "maa2c", "coma")
 SAMPLES, QUICK_SAMPLES = 2**18, 2**15
 
 
-class PolicyGradient(Item):
+class PolicyGradient(Experiment):
     """Exact gradients by enumeration against what IA2C, MAA2C and COMA sample."""
 
     number = 8

@@ -9,7 +9,7 @@ import numpy as np
 
 from coterie.analysis.messages import codes
 from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
-from coterie.lecture.base.item import Check, Item, Numbers, Recipe, Scale
+from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
 from coterie.runs.run import Run
 from coterie.show.numbers import interval, listed, number
 from coterie.show.report.blocks import Grid, Table
@@ -39,7 +39,7 @@ TALKS, COSTS = 0.8, 1.0
 1.58), and words of other episodes in its place cost so much return per agent."""
 
 
-class SpeakerListener(Item):
+class SpeakerListener(Experiment):
     """A speaker knows the goal, a listener moves: who learns to talk?"""
 
     number = 2

@@ -18,7 +18,7 @@ PROBE_EPISODES, PROBE_STEPS = 5, 1_000
 """Random play before training: at most so much."""
 
 
-def pays_in_common(factory: PythonEnvFactory, python_env: PythonEnvSettings) -> bool:
+def is_common(factory: PythonEnvFactory, python_env: PythonEnvSettings) -> bool:
     """Whether random play got rewards, and all agents always got the same.
 
     Where faults are allowed the first one ends the play.

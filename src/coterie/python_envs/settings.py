@@ -37,7 +37,7 @@ class PythonEnvSettings:
         return (os.cpu_count() or 1) if self.workers is None else self.workers
 
 
-def settle(
+def resolve_settings(
     python_env: PythonEnvSettings | None, environment: Any, name: str
 ) -> tuple[PythonEnvSettings | None, list[str]]:
     """The settings of a run, and sentences about them; None for a JAX environment.

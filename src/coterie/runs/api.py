@@ -133,7 +133,7 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -
         if path is not None:
             check_restorable(config, algorithm)
         directory = RunDirectory.create(path) if path is not None else None
-        with directory.claimed() if directory else contextlib.nullcontext():
+        with directory.locked() if directory else contextlib.nullcontext():
             if directory:
                 directory.begin(config)
             report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
@@ -150,7 +150,7 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
         UsageError: it has other settings.
     """
     algorithm, game = plan.algorithm, plan.game
-    with directory.claimed():
+    with directory.locked():
         config = directory.config()
         now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
         check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
@@ -220,7 +220,7 @@ def resume(
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
-    with directory.claimed():
+    with directory.locked():
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers

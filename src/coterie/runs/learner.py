@@ -42,7 +42,7 @@ def learner(run: Run, seed: int = 0) -> PyTree:
     return jax.tree.map(lambda x: x[seed], _learners(run))
 
 
-def settle(run: Run) -> None:
+def finalise(run: Run) -> None:
     """Drops a complete run's checkpoints, replay and all, for ``learner.safetensors``.
 
     Everything can still be read off the run, but it cannot be resumed any more.

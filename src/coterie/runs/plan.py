@@ -13,8 +13,8 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
 from coterie.python_envs.opening import digest
-from coterie.python_envs.probe import episode_length, pays_in_common
-from coterie.python_envs.settings import PythonEnvSettings, settle
+from coterie.python_envs.probe import episode_length, is_common
+from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import as_json, configured_algorithm
 from coterie.runs.environments import Opened, make_game, open_environment, sizes
 from coterie.runs.evaluation import check_memory, headline, playing_bytes, sum_bounds
@@ -76,20 +76,20 @@ def make_plan(
     options = as_json(options or {})
     state = chosen.kind.central and central != "joint"
     env, name = open_environment(environment, options, python_env, state)
-    settled, remarks = settle(python_env, env, name)
+    resolved, remarks = resolve_settings(python_env, env, name)
     unresolved = chosen.made(name, steps, limit := env.spec().time_limit)
     algorithm = unresolved.resolve(steps, limit)
-    if recorded and settled:  # what random play said of how many are worth while, said once
+    if recorded and resolved:  # what random play said of how many are worth while, said once
         known = ABSENT_ONCE | recorded
         asked = {name: known[name] if value is None else value for name, value in asked.items()}
     undecided = reward is None and algorithm.common_reward
-    if undecided and settled and isinstance(env, PythonEnvFactory) and pays_in_common(env, settled):
+    if undecided and resolved and isinstance(env, PythonEnvFactory) and is_common(env, resolved):
         reward = "mean"
         remarks.append("in random play all agents always got the same reward: it is common")
     game = make_game(algorithm, env, name, reward, central)
     remarks += chosen.remarks() + algorithm.remarks(game) + algorithm.shortfalls(steps)
     remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
-    judged, remark = _evaluations_of(asked, steps, algorithm, env, settled)
+    judged, remark = _evaluations_of(asked, steps, algorithm, env, resolved)
     remarks += remark
     config = {
         "coterie": versions()["coterie"],
@@ -111,8 +111,8 @@ def make_plan(
         "sizes": sizes(game.players),
         "versions": versions(),
     }
-    if settled:
-        config |= {"hosting": dataclasses.asdict(settled), "spec_digest": digest(game.players)}
+    if resolved:
+        config |= {"hosting": dataclasses.asdict(resolved), "spec_digest": digest(game.players)}
     settings = unresolved.settings()
     depends = {name for name, value in algorithm.settings().items() if settings[name] != value}
     return Plan(algorithm, game, config, remarks, depends | chosen.depends())

@@ -14,7 +14,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
-from coterie.python_envs.settings import PythonEnvSettings, settle
+from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import python_env_of
 from coterie.runs.environments import Opened, check_fits, open_environment, sizes
 from coterie.runs.evaluation import (
@@ -130,7 +130,7 @@ class Run:
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)
         if isinstance(game.env, PythonEnvFactory) or given:
-            python_env, _ = settle(python_env, game.env, name)
+            python_env, _ = resolve_settings(python_env, game.env, name)
         played = evaluate_game(
             game,
             self.policies[which],

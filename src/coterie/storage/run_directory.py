@@ -108,7 +108,7 @@ class RunDirectory:
         raise UsageError(f"{self.path} {what}; choose another --out (nothing was overwritten)")
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Makes a claimed directory a run: from here on it can be resumed.
+        """Makes a locked directory a run: from here on it can be resumed.
 
         Raises:
             UsageError: somebody else has made it one.
@@ -165,7 +165,7 @@ class RunDirectory:
         return cls(path)
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Nobody else writes here meanwhile.
 
         Raises:
@@ -193,7 +193,7 @@ class RunDirectory:
 
     @property
     def learner(self) -> Path:
-        """Stands for the checkpoints of a run that was settled: what its seeds learned with."""
+        """Stands for the checkpoints of a run that was finalised: what its seeds learned with."""
         return self.path / "learner.safetensors"
 
     def write_config(self, config: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class LectureArgs:
 def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.lecture.base import course
     from coterie.lecture.base.display import LectureDisplay
-    from coterie.lecture.base.item import Scale
+    from coterie.lecture.base.experiment import Scale
     from coterie.training.devices import one_core_per_seed
 
     own = parsed.run

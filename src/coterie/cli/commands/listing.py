@@ -27,7 +27,7 @@ MODES = {
 def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.algorithms import algorithms, title
     from coterie.envs import families
-    from coterie.lecture import items
+    from coterie.lecture import experiments
 
     found = {
         "algorithms": [
@@ -36,7 +36,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
             for name, cls in algorithms().items()
         ],
         "environments": [f"{f}/{v}" for f, m in families().items() for v in m.EXAMPLES],
-        "lecture": [{"name": name, "title": item.title} for name, item in items().items()],
+        "lecture": [{"name": name, "title": item.title} for name, item in experiments().items()],
     }  # fmt: skip
     if parsed.run.json:
         return answer_json(found)
@@ -63,7 +63,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
     lessons = Table.grid(padding=(0, 2, 0, 0))
-    for name, item in items().items():
+    for name, item in experiments().items():
         lessons.add_row(bold(name, "cyan"), line(item.title, style="dim"))
     say(
         table, line(legend, style="dim"), "", bold("environments"), homes,

@@ -1,1 +1,1 @@
-"""What items of the lecture share, and how a whole lecture is run."""
+"""What experiments of the lecture share, and how a whole lecture is run."""

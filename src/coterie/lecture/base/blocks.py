@@ -1,4 +1,4 @@
-"""What several items show alike."""
+"""What several experiments show alike."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from typing import Any
 from coterie import __version__
 from coterie.algorithms import make
 from coterie.errors import UsageError
-from coterie.lecture import items
-from coterie.lecture.base.item import (
+from coterie.lecture import experiments
+from coterie.lecture.base.experiment import (
     Check,
     Diverged,
-    Item,
+    Experiment,
     Numbers,
     Outcome,
     Recipe,
@@ -49,18 +49,18 @@ def give(
     tell: Tell = lambda event, facts: None,
     report: Report | None = None,
 ) -> list[Outcome]:
-    """Runs items, or takes them over from ``out`` where they are done already.
+    """Runs experiments, or takes them over from ``out`` where they are done already.
 
     Args:
-        names: of items; all of them where there are none.
+        names: of experiments; all of them where there are none.
         out: holds ``runs/``, ``items/NAME.json`` and ``report.html``.
         report: where the trainings report to.
 
     Raises:
-        UsageError: no such item, or ``out`` holds something else, or one of these items as it was
+        UsageError: no such experiment, or ``out`` holds something else, or one of these items as it was
             given at another scale.
     """
-    chosen = [_find(name) for name in names] or list(items().values())
+    chosen = [_find(name) for name in names] or list(experiments().values())
     _check_place(out)
     for item in chosen:
         _check_scale(item, out, scale)
@@ -70,7 +70,7 @@ def give(
 
 
 def _give_all(
-    chosen: list[Item], out: Path, scale: Scale, tell: Tell, report: Report | None
+    chosen: list[Experiment], out: Path, scale: Scale, tell: Tell, report: Report | None
 ) -> list[Outcome]:
     kept = {item.name: _kept(item, out, scale) for item in chosen}
     ahead = [item for item in chosen if kept[item.name] is None]
@@ -91,10 +91,10 @@ def _give_all(
     return outcomes
 
 
-def _find(name: str) -> Item:
-    if name in items():
-        return items()[name]
-    hint = did_you_mean(name, items(), f"; it has {', '.join(items())}", cutoff=0.4)
+def _find(name: str) -> Experiment:
+    if name in experiments():
+        return experiments()[name]
+    hint = did_you_mean(name, experiments(), f"; it has {', '.join(experiments())}", cutoff=0.4)
     raise UsageError(f"the lecture has no experiment {name!r}{hint}")
 
 
@@ -109,7 +109,7 @@ def _check_place(out: Path) -> None:
             raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
 
 
-def _check_scale(item: Item, out: Path, scale: Scale) -> None:
+def _check_scale(item: Experiment, out: Path, scale: Scale) -> None:
     """UsageError where an outcome of another scale would have to make room."""
     outcome = _read(out, item)
     if outcome is not None and outcome.scale != dataclasses.asdict(scale):
@@ -120,7 +120,7 @@ def _check_scale(item: Item, out: Path, scale: Scale) -> None:
         )
 
 
-def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
+def _give(item: Experiment, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
     begun = time.perf_counter()
     recipes = _recipes(item, scale)
     trained: dict[str, Run] = {}
@@ -148,7 +148,7 @@ def _give(item: Item, out: Path, scale: Scale, tell: Tell, report: Report) -> Ou
     )
 
 
-def _plain(item: Item, measured: Numbers) -> Numbers:
+def _plain(item: Experiment, measured: Numbers) -> Numbers:
     """The numbers as they are read back from their file."""
     try:
         return json.loads(json.dumps(measured, allow_nan=False))
@@ -156,7 +156,7 @@ def _plain(item: Item, measured: Numbers) -> Numbers:
         raise Diverged(f"{item.name}: a number that was measured is not finite") from None
 
 
-def _recipes(item: Item, scale: Scale) -> dict[str, Recipe]:
+def _recipes(item: Experiment, scale: Scale) -> dict[str, Recipe]:
     given = {k: r for k, r in item.recipes().items() if not (scale.quick and r.only_full)}
     return {key: recipe.at(scale) for key, recipe in given.items()}
 
@@ -176,7 +176,7 @@ def _seconds(path: Path) -> float:
     return max(x for seed in series(path, "seconds").values() for x in seed.values())
 
 
-def _fingerprint(item: Item, scale: Scale) -> str:
+def _fingerprint(item: Experiment, scale: Scale) -> str:
     """What an outcome depends on: version, scale, the item's code, its trainings' settings."""
     recipes = {
         key: [dataclasses.asdict(recipe), make(recipe.algorithm, **recipe.settings).settings()]
@@ -187,13 +187,13 @@ def _fingerprint(item: Item, scale: Scale) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _kept(item: Item, out: Path, scale: Scale) -> Outcome | None:
+def _kept(item: Experiment, out: Path, scale: Scale) -> Outcome | None:
     """The outcome of an item that was given already, at the same scale."""
     outcome = _read(out, item)
     return outcome if outcome is not None and outcome.scale == dataclasses.asdict(scale) else None
 
 
-def _read(out: Path, item: Item) -> Outcome | None:
+def _read(out: Path, item: Experiment) -> Outcome | None:
     """What ``out`` holds of an item; None where it is damaged, of other code, or a run is gone."""
     path = out / "items" / f"{item.name}.json"
     if not os.path.lexists(path):
@@ -217,7 +217,7 @@ def _read(out: Path, item: Item) -> Outcome | None:
 
 def write(out: Path) -> Path:
     """``report.html``, of every item that ``out`` holds an outcome of."""
-    read = [(item, _read(out, item)) for item in items().values()]
+    read = [(item, _read(out, item)) for item in experiments().values()]
     given = [(item, outcome) for item, outcome in read if outcome is not None]
     sections = [_overview([outcome for _, outcome in given])]
     sections += [_section(item, outcome, out) for item, outcome in given]
@@ -251,7 +251,7 @@ def _overview(outcomes: Iterable[Outcome]) -> Section:
     return Section("Overview", [Table(headers, rows)])
 
 
-def _section(item: Item, outcome: Outcome, out: Path) -> Section:
+def _section(item: Experiment, outcome: Outcome, out: Path) -> Section:
     trained = {key: open_run(out / t["run"]) for key, t in outcome.trainings.items()}
     claims = [
         ["✓ yes" if c["passed"] else "✗ no", *(_set(c[k]) for k in CLAIM)] for c in outcome.checks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coterie.lecture.base.item import Recipe
+from coterie.lecture.base.experiment import Recipe
 
 GAMES = ("linear", "monotonic", "climbing")
 ALGORITHMS = ("vdn", "qmix")

@@ -13,7 +13,7 @@ from coterie.show.terminal.console import line
 from coterie.show.terminal.progress import TrainDisplay
 
 if TYPE_CHECKING:
-    from coterie.lecture.base.item import Outcome
+    from coterie.lecture.base.experiment import Outcome
 
 _WORDS = {True: ("passed", "green"), False: ("failed", "red")}
 

@@ -22,9 +22,9 @@ from coterie.python_envs.adapters.spaces import (
     Nonsense,
     Write,
     choice,
+    flattener,
     gymnasium,
     not_finite,
-    flattener,
     vector,
 )
 from coterie.spec import EnvSpec, TimeStep

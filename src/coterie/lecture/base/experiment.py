@@ -1,4 +1,4 @@
-"""What an item of the lecture is: trainings, measurements, claims, and how they are shown."""
+"""What an experiment of the lecture is: trainings, measurements, claims, and how they are shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coterie.flags import arguments
 from coterie.runs import api, loop
 from coterie.runs import config as configs
 from coterie.runs.api import open_run
-from coterie.runs.learner import settle
+from coterie.runs.learner import finalise
 from coterie.runs.plan import EVALUATIONS
 from coterie.runs.run import FINAL_EPISODES, Run
 from coterie.show.numbers import short
@@ -150,7 +150,7 @@ def _settled(run: Run) -> Run:
     """The run from its directory, which keeps no replay: a lecture's would be gigabytes."""
     assert run.path is not None
     if (run.path / "checkpoints").is_dir():
-        settle(run)
+        finalise(run)
     return open_run(run.path)
 
 
@@ -180,7 +180,7 @@ Numbers = dict[str, Any]
 """What an item measured: JSON-able, and the same whenever the same seeds are run."""
 
 
-class Item(abc.ABC):
+class Experiment(abc.ABC):
     """One figure or table of the lecture.
 
     Attributes:
