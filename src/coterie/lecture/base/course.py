@@ -57,8 +57,8 @@ def give(
         report: where the trainings report to.
 
     Raises:
-        UsageError: no such experiment, or ``out`` holds something else, or one of these items as it was
-            given at another scale.
+        UsageError: no such experiment, or ``out`` holds something else, or one of these
+            experiments at another scale.
     """
     chosen = [_find(name) for name in names] or list(experiments().values())
     _check_place(out)
