@@ -227,7 +227,7 @@ def test_what_does_not_repeat_itself_is_resumed_with_new_episodes(tmp_path):
 @pytest.mark.slow
 def test_a_run_is_not_resumed_elsewhere(tmp_path):
     cut = interrupted(guests.Dice, tmp_path / "cut")
-    with pytest.raises(UsageError, match="give --environment guests:Dice again"):
+    with pytest.raises(UsageError, match="give --environment guests:Dice"):
         coterie.resume(cut.path)
     with pytest.raises(UsageError, match="the team has observation sizes"):
         coterie.resume(cut.path, environment=guests.Relay)

@@ -62,7 +62,7 @@ def named(state) -> dict[str, np.ndarray]:
 
 
 WITHOUT_EFFECT = {
-    "vector/shown/rewards", "vector/shown/terminated", "vector/shown/truncated",
+    "vector/time_step/rewards", "vector/time_step/terminated", "vector/time_step/truncated",
     "vector/state/alive",
 }  # fmt: skip
 """The first three are shown to nobody after the step that they are of; a view is kept whole. Who is
