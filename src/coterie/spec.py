@@ -138,7 +138,7 @@ class TimeStep:
         central: [Z], centralised information z (the environment's state).
         truncated_alone: [N], agents that were truncated in this step while others go on. Worked
             out from the flags; ``Game`` keeps it where it makes a difference to learning.
-        final: where the step led from each agent's point of view, which differs from
+        final: the next observation from each agent's point of view, which differs from
             ``observation`` for those truncated alone; ``Game`` sets it beside ``truncated_alone``.
     """
 
@@ -159,7 +159,7 @@ class TimeStep:
 
     @property
     def next_observation(self) -> Observation:
-        """What is learned from: where the step led from each agent's point of view."""
+        """What is learned from: the next observation from each agent's point of view."""
         return self.observation if self.final is None else self.final
 
     def onward(self) -> TimeStep:

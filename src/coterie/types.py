@@ -64,7 +64,7 @@ jax.tree_util.register_pytree_with_keys(TimeStep, _named_fields, _rebuilt)
 class Transition(eqx.Module):
     """Steps as the learner sees them; every leaf carries the same leading axes, e.g. [T, B].
 
-    ``next_*`` describe the state the step truly led to, also where the environment was reset
+    ``next_*`` describe the state that the step led to, also where the environment was reset
     right after it: a truncated step bootstraps from ``next_observations``.
 
     Under central learning the one learner is the whole team (N = 1), while ``rewards`` stay those
@@ -113,7 +113,7 @@ class Transition(eqx.Module):
 
 
 def transition(before: Observation, after: Observation, **step: Any) -> Transition:
-    """Steps from what was acted on to where they led.
+    """Steps from what was acted on to the next observations.
 
     Args:
         step: all other fields of ``Transition``, by name.

@@ -1,6 +1,6 @@
 """Returns along a rollout: time-major pure functions, T first, any axes after it.
 
-Everywhere ``next_values`` are V of the state a step truly led to (the final observation where an
+Everywhere ``next_values`` are V of the state that a step led to (the final observation where an
 episode ended), so ``next_values[t]`` equals ``values[t + 1]`` exactly where the episode goes on.
 ``terminated`` cuts the bootstrap; ``ended`` (terminated or truncated) stops the recursion, and so
 does the rollout's last step: both bootstrap from ``next_values`` there unless terminated.

@@ -116,8 +116,8 @@ def moved_sentence(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     if not differ:
         return None
     return (
-        f"the newest checkpoint was written with {', '.join(differ)}: the run goes on, but need "
-        "not equal an uninterrupted one bit for bit"
+        f"the newest checkpoint was written with {', '.join(differ)}: the run continues, but its "
+        "results may differ from those of an uninterrupted run"
     )
 
 

@@ -89,7 +89,7 @@ def make_plan(
     game = make_game(algorithm, env, name, reward, central)
     remarks += chosen.remarks() + algorithm.remarks(game) + algorithm.shortfalls(steps)
     remarks += _fewer_points(asked["evaluations"], algorithm.iterations(steps))
-    judged, remark = _evaluations_of(asked, steps, algorithm, env, resolved)
+    evaluations, remark = _evaluations_of(asked, steps, algorithm, env, resolved)
     remarks += remark
     config = {
         "coterie": versions()["coterie"],
@@ -105,7 +105,7 @@ def make_plan(
         "steps": steps,
         "seeds": seeds,
         "seed": seed,
-        **judged,
+        **evaluations,
         "metric": headline(game, algorithm.stochastic),
         "return_bounds": list(bounds) if (bounds := sum_bounds(env)) else None,
         "sizes": sizes(game.players),
@@ -123,9 +123,9 @@ def _evaluations_of(
 ) -> tuple[dict[str, int], list[str]]:
     """How often and how long policies are evaluated, and a sentence if that is less than usual."""
     usual = dict(zip(asked, (EVALUATIONS, EPISODES, FINAL_EPISODES), strict=True))
-    judged = {name: usual[name] if value is None else value for name, value in asked.items()}
+    evaluations = {name: usual[name] if value is None else value for name, value in asked.items()}
     if python_env is None or None not in asked.values():
-        return judged, []
+        return evaluations, []
     length = episode_length(env, python_env)
     # Half of them for the end, the other half for the start and the points along the way.
     affordable = steps // (2 * length * (1 + algorithm.stochastic))
@@ -136,8 +136,8 @@ def _evaluations_of(
         "final_episodes": int(np.clip(affordable, FEW_FINAL, FINAL_EPISODES)),
     }
     fewer = {name: fewer[name] if value is None else value for name, value in asked.items()}
-    if fewer == judged:
-        return judged, []
+    if fewer == evaluations:
+        return evaluations, []
     return fewer, [
         f"an episode takes about {length:,} steps, so evaluations play fewer of them: "
         f"--evaluations {fewer['evaluations']} --evaluation-episodes "

@@ -1,7 +1,7 @@
 """Seeds spread over devices.
 
 Where there is one device all seeds run as one batched program. Where there are several (the cores
-of a CPU, one device each, as the command line sets them up) every seed is a lane of its own: small
+of a CPU, one device each, as the command line sets them up) every seed has a device of its own: small
 networks gain nothing from splitting one product over cores, and lose the time it takes to agree.
 """
 

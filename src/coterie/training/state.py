@@ -39,7 +39,7 @@ class TrainState(eqx.Module):
 
     Attributes:
         learner: parameters, targets, optimiser, replay, normalisers.
-        vector: the K environments and their prepared starts; for Python environments what it
+        vector: the K environments and their reset states; for Python environments what it
             takes to bring them to the same states again (``python_envs.record.EpisodeHistory``).
         hidden_state: [B, N, H] hidden state of acting.
         key, evaluation_key: randomness of everything to come: training, evaluation.

@@ -1,7 +1,7 @@
 """How a learner sees an environment: padded, masked, time-limited, reset by itself.
 
 ``Game`` is one environment made uniform; ``VectorState`` is K of them stepping together, with
-starts prepared in batches outside the scan (a reset costs more than a step).
+reset states sampled in batches outside the scan (a reset costs more than a step).
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ class Game:
         central: Float[Array, "*S _"] | None,
         truncated_alone: Bool[Array, "*S N"],
     ) -> Observation:
-        """Where a step led: as ``see``, but who was truncated alone still sees its last moment.
+        """The next observation: as ``see``, but who was truncated alone still sees its final one.
 
         Where z is the joint observation there is one for each agent, [..., N, Z]: those that were
         truncated alone see each other's last moment, too, all others do not see them any more.

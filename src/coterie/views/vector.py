@@ -174,8 +174,8 @@ def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"])
     slot = vector.head * block + vector.used + jnp.cumsum(ended) - ended
     slot = slot % (blocks * block)
 
-    def renew(prepared: Array, old: Array) -> Array:
-        new = jax.lax.collapse(prepared, 0, 2).at[slot].get(mode="promise_in_bounds")
+    def renew(ready: Array, old: Array) -> Array:
+        new = jax.lax.collapse(ready, 0, 2).at[slot].get(mode="promise_in_bounds")
         return jnp.where(jnp.expand_dims(ended, tuple(range(1, new.ndim))), new, old)
 
     state, next_step = vector.state, vector.time_step

@@ -247,7 +247,7 @@ def _overview(outcomes: Iterable[Outcome]) -> Section:
         title = outcome.title + " (quick)" * outcome.quick
         minutes = round(outcome.seconds / 60, 1)
         rows.append([title, verdict, f"{sum(claims)} of {len(claims)}", seeds, minutes])
-    headers = ["item", "verdict", "claims borne out", "seeds", "minutes"]
+    headers = ["experiment", "verdict", "claims supported", "seeds", "minutes"]
     return Section("Overview", [Table(headers, rows)])
 
 
@@ -258,7 +258,7 @@ def _section(item: Experiment, outcome: Outcome, out: Path) -> Section:
     ]
     blocks: list[Any] = [Text(item.about)]
     blocks += item.blocks(outcome.numbers, trained) if outcome.numbers else []  # none: diverged
-    blocks.append(Table(["borne out", "claim", "published", "measured here"], claims))
+    blocks.append(Table(["supported", "claim", "published", "measured here"], claims))
     for training in outcome.trainings.values():
         took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "
         caption = took + f"{training['seconds']:.0f} s"
