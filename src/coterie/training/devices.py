@@ -1,8 +1,8 @@
 """Seeds spread over devices.
 
-Where there is one device all seeds run as one batched program. Where there are several (the cores
-of a CPU, one device each, as the command line sets them up) every seed has a device of its own: small
-networks gain nothing from splitting one product over cores, and lose the time it takes to agree.
+On one device all seeds run as one batched program. With several devices (the cores of a CPU, as the
+command line sets them up) every seed has its own: small networks gain nothing from splitting one
+product over cores, and lose the time it takes to agree.
 """
 
 from __future__ import annotations
