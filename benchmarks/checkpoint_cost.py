@@ -91,7 +91,7 @@ def cost(name: str, task: str, steps: int, settings: dict[str, Any]) -> dict[str
 @contextlib.contextmanager
 def blind() -> Iterator[None]:
     """What is compiled meanwhile does not look."""
-    real = training.check_finite, training.ill, training.finite
+    real = training.check_finite, training.any_failed, training.finite
     no = jnp.zeros((), bool)
     training.check_finite = lambda rollout, losses, parameters: FiniteChecks(
         observations=jnp.zeros(rollout.observations.shape[-2:-1], bool),
@@ -100,9 +100,9 @@ def blind() -> Iterator[None]:
         losses=jnp.zeros(len(losses), bool),
         parameters=no,
     )
-    training.ill, training.finite = lambda health: no, lambda tree: ~no
+    training.any_failed, training.finite = lambda health: no, lambda tree: ~no
     yield
-    training.check_finite, training.ill, training.finite = real
+    training.check_finite, training.any_failed, training.finite = real
 
 
 def looking(name: str, task: str, turns: int = 40) -> dict[str, Any]:

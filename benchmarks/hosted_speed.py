@@ -102,14 +102,14 @@ def trained(
 ) -> dict[str, Any]:
     """Figures of one algorithm; ``path`` is a file in which workers note their seconds."""
     from coterie.algorithms import make
-    from coterie.python_envs.settings import PythonEnvSettings, settle
+    from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
     from coterie.python_envs.training import HostDevice
     from coterie.runs.environments import make_game, open_environment
     from coterie.spec import PythonEnvFactory
 
     made = make(algorithm, environments=environments).resolve(1_000_000)
     env, _ = open_environment(name, {})
-    python_env, _ = settle(PythonEnvSettings(workers=workers), env, name)
+    python_env, _ = resolve_settings(PythonEnvSettings(workers=workers), env, name)
     assert python_env is not None
     own = np.memmap(path, np.float64, "w+", shape=(PROCESSES,))
     game = make_game(made, env, name, "sum", "auto")
@@ -146,7 +146,7 @@ def main() -> None:
     asked.add_argument("algorithms", nargs="*", default=["vdn", "ia2c", "ippo"])
     asked.add_argument("--environments", type=int, default=16)
     given = asked.parse_args()
-    one_core_per_seed(1, hosted=True)
+    one_core_per_seed(1, python_env=True)
     name, workers = given.environment, given.workers
     own, ours = at_once(name, max(workers, 1))
     report: dict[str, Any] = {

@@ -99,7 +99,7 @@ def trained(algorithm: str, make: Any, steps: int, workers: int) -> dict[str, An
 def main() -> None:
     from coterie.training.devices import one_core_per_seed
 
-    one_core_per_seed(1, hosted=True)
+    one_core_per_seed(1, python_env=True)
     steps = int(float(sys.argv[1])) if len(sys.argv) > 1 else 50_000
     workers = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     report = {

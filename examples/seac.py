@@ -94,7 +94,7 @@ class SEAC(ActorCritic):
         )
 
     def actor_loss(
-        self, log_probs: Float[Array, "T B N"], behaviour: PyTree, advantages: Float[Array, "T B N"]
+        self, log_probs: Float[Array, "T B N"], extras: PyTree, advantages: Float[Array, "T B N"]
     ) -> Float[Array, "T B N"]:
         return policy_gradient(log_probs, advantages)
 
@@ -102,22 +102,22 @@ class SEAC(ActorCritic):
         return (batch.targets - outputs[..., 0]) ** 2
 
     def loss(
-        self, networks: dict[str, PerAgent], batch: Batch, clock: dict[str, Array]
+        self, networks: dict[str, PerAgent], batch: Batch, schedules: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Own experience counts fully, that of others by λ π_i(a_k | o_k) / π_k(a_k | o_k)."""
         n = batch.alive.shape[2]
         share = jnp.full(n, self.share).at[0].set(1.0)  # e = 0: the agent's own experience
 
         def one(
-            share: Array, seen: Array, mask: Array, actions: Array, behaviour: Array,
+            share: Array, seen: Array, mask: Array, actions: Array, extras: Array,
             alive: Array, counts: Array, advantages: Array, targets: Array,
         ) -> tuple[Array, Array, Array]:  # fmt: skip
             logits, _ = networks["actor"].unroll(batch.hidden_state[0], seen, batch.start)
             values, _ = networks["critic"].unroll(batch.critic_hidden_state[0], seen, batch.start)
-            policy = self.distribution(logits, mask, clock)
+            policy = self.distribution(logits, mask, schedules)
             log_probs, entropy = policy.log_prob_and_entropy(actions)
-            weight = share * jax.lax.stop_gradient(jnp.exp(log_probs - behaviour))
-            actor = weight * self.actor_loss(log_probs, behaviour, advantages)
+            weight = share * jax.lax.stop_gradient(jnp.exp(log_probs - extras))
+            actor = weight * self.actor_loss(log_probs, extras, advantages)
             critic = weight * self.critic_loss(values, dataclasses.replace(batch, targets=targets))
             acting, counted = alive.astype(weight.dtype), counts.astype(weight.dtype)
             return (
@@ -133,7 +133,7 @@ class SEAC(ActorCritic):
         actor, critic, entropy = jax.vmap(one)(share, *map(of_others, met), *estimates)
         actor, critic, bonus = actor.sum(), critic.sum(), entropy[0]
         metrics = {"actor_loss": actor, "critic_loss": critic, "entropy": bonus}
-        return actor - clock["entropy"] * bonus + critic, metrics
+        return actor - schedules["entropy"] * bonus + critic, metrics
 
 
 if __name__ == "__main__":

@@ -170,7 +170,6 @@ def parsed(line: str) -> Kinds:
         ("--layers=5", Kinds(layers=(5,))),
         ("--path a=b --word c", Kinds(path=Path("a=b"), word="c")),
         ("--path None", Kinds()),
-        ("--path=", Kinds(path=Path())),
     ],
 )
 def test_flags_become_fields(line, expected):
@@ -186,14 +185,15 @@ def test_flags_become_fields(line, expected):
         ("--n 1.5", "--n must be a whole number from -1e15 to 1e15; got 1.5"),
         ("--n 1e16", "--n must be a whole number from -1e15 to 1e15; got 1e16"),
         ("--n 1 2", "unexpected argument 2"),
-        ("--on yes", "unexpected argument yes"),
+        ("--on yes", "unexpected argument yes: --on is a switch, which takes no value"),
+        ("--path=", "--path must be a path or None; got ''"),
         ("--no-on=no", "--no-on must be a switch, which takes no value; got no"),
         ("--layers 1 x", "--layers must be 0 to 1000 values, each a whole number"),
         ("--word d", "--word must be a, b or c; got d"),
         ("--wrod a", "unknown option --wrod; did you mean --word?"),
         ("--no-word", "unknown option --no-word"),
         ("-n 1", "unexpected argument -n"),
-        ("--", "unknown option --"),
+        ("--", "unexpected argument --"),
     ],
 )
 def test_flags_that_are_none_are_answered(line, sentence):

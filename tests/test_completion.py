@@ -24,6 +24,8 @@ from coterie.cli.entry import main
         (["train", "vdn", "matrix/climbing", "--sharing", ""], ["own", "shared"]),
         (["train", "vdn", "matrix/climbing", "--sharing", "s"], ["shared"]),
         (["evaluate", "runs/x", "--which", "l"], ["last"]),
+        (["train", "vdn", "matrix/climbing", "--out", ""], []),
+        (["train", "vdn", "matrix/climbing", "--json", "--sha"], ["--sharing"]),
         (["lecture", "clim"], ["climbing"]),
         (["completion", ""], list(SCRIPTS)),
         (["evaluate", "ru"], []),

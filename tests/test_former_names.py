@@ -1,6 +1,7 @@
 """Names of the last version still work, and say which name has taken their place."""
 
 import dataclasses
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,3 +63,38 @@ def test_an_algorithms_clock_is_its_schedules():
                 return {"asked": iterations}
 
     assert Mine().schedules(np.arange(2)).keys() == {"asked"}
+
+
+def test_what_a_subclass_adds_to_the_former_clock():
+    with pytest.warns(DeprecationWarning, match="Mine.clock is now schedules"):
+
+        class Mine(coterie.VDN):
+            def clock(self, iterations):
+                return super().clock(iterations) | {"asked": iterations}
+
+    algorithm = Mine().resolve(1000)
+    with pytest.warns(DeprecationWarning, match="clock is now schedules"):
+        found = algorithm.schedules(np.arange(2))
+    assert {"asked", "epsilon", "updates"} <= found.keys()
+    with pytest.warns(DeprecationWarning, match="clock is now schedules"):
+        assert coterie.VDN().resolve(1000).clock(np.arange(2)).keys() == found.keys() - {"asked"}
+
+
+def test_of_two_names_the_present_one_decides():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class Both(coterie.VDN):
+            def schedules(self, iterations):
+                return {"present": iterations}
+
+            def clock(self, iterations):
+                return {"former": iterations}
+
+    assert Both().schedules(np.arange(2)).keys() == {"present"}
+
+
+def test_an_argument_under_both_names_is_refused():
+    settings = coterie.PythonEnvSettings()
+    with pytest.raises(TypeError, match="hosting is the former name of python_env: give one"):
+        coterie.train("vdn", "matrix/climbing", 100, hosting=settings, python_env=settings)

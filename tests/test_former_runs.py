@@ -247,3 +247,25 @@ def test_new_runs_say_their_format(tmp_path):
         "matrix/climbing", 8, out=tmp_path / "run", evaluations=1, final_episodes=0, reward="sum",
     )  # fmt: skip
     assert json.loads((tmp_path / "run" / "config.json").read_text())["format"] == formats.FORMAT
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "expected"),
+    [
+        # leaves of former formats
+        (["vector/fresh", "memory"], ["vector/start", "hidden_state"],
+         {"vector/fresh": "vector/start", "memory": "hidden_state"}),
+        (["vector/shown/alive", "replay/start"], ["vector/time_step/alive", "replay/start"],
+         {"vector/shown/alive": "vector/time_step/alive"}),
+        # a user's own leaf that has a present or a former name
+        (["learner/start/memory"], ["learner/start/hidden_state"],
+         {"learner/start/memory": "learner/start/hidden_state"}),
+        (["learner/memory"], ["learner/memory"], {}),
+        (["learner/memory"], ["learner/memory", "learner/hidden_state"], {}),
+        # what is of another run stays what it is
+        (["learner/other"], ["learner/hidden_state"], {}),
+        (["vector/fresh", "vector/start"], ["vector/start"], {}),
+    ],
+)  # fmt: skip
+def test_leaves_under_former_names(stored, wanted, expected):
+    assert formats.present_leaves(stored, wanted) == expected

@@ -459,6 +459,23 @@ for algorithm, more in [
     ]
 
 
+class Mine(coterie.VDN):
+    """Of no file of ``coterie.algorithms``."""
+
+
+def test_a_class_counts_as_its_name_or_is_made():
+    chosen = presets.Chosen(coterie.VDN, "epymarl", {"lr": 1e-3})
+    assert (chosen.algorithm, chosen.given) == ("vdn", {"lr": 1e-3})
+    own = presets.Chosen(Mine, None, {"lr": 1e-3})
+    assert (own.algorithm, own.given) == (Mine(lr=1e-3), {})
+    with pytest.raises(UsageError, match="a preset has settings of Coterie's algorithms; got Mine"):
+        presets.Chosen(Mine, "epymarl")
+    with pytest.raises(UsageError, match="Mine has no setting 'lrr'; did you mean lr"):
+        presets.Chosen(Mine, None, {"lrr": 1e-3})
+    with pytest.raises(UsageError, match="ValueBased is a base of algorithms"):
+        presets.Chosen(coterie.VDN.__mro__[1])
+
+
 def test_settings_of_a_named_algorithm_are_those_it_has():
     with pytest.raises(UsageError, match="vdn has no setting 'entorpy'"):
         coterie.train("vdn", "matrix/climbing", 100, settings={"entorpy": 1})

@@ -30,7 +30,7 @@ from test_numbers import broken
 
 import coterie
 from coterie.errors import DamagedFile, UsageError
-from coterie.lecture import items
+from coterie.lecture import experiments
 from coterie.lecture.base import course
 from coterie.lecture.base.experiment import Outcome, Scale
 from coterie.runs.api import open_run
@@ -47,7 +47,7 @@ from coterie.views.game import Game
 
 HERE = Path(__file__).parent
 ANSWERED = (UsageError, CheckpointError)
-ITEM = items()["modes"]
+ITEM = experiments()["modes"]
 
 
 class Kind(NamedTuple):

@@ -1,6 +1,8 @@
 """Whatever the documentation shows can be done: commands are read, code runs as it is printed."""
 
+import ast
 import contextlib
+import importlib
 import os
 import re
 import shlex
@@ -151,3 +153,24 @@ def test_code_runs_as_it_is_printed(page, tmp_path, monkeypatch):
         PREPARE.get((page, number), no)(space)
         with contextlib.redirect_stdout(None):
             exec(compile(code, f"{page}, block {number}", "exec", dont_inherit=True), space)
+
+
+# Benchmarks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_benchmarks_use_names_that_there_are(path):
+    """They run by hand only, and long: here every name of Coterie's that they use is looked up."""
+    tree, modules = ast.parse(path.read_text()), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("coterie"):
+            for alias in node.names:
+                try:
+                    found = importlib.import_module(f"{node.module}.{alias.name}")
+                    modules[alias.asname or alias.name] = found
+                except ModuleNotFoundError:
+                    assert hasattr(importlib.import_module(node.module), alias.name), alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            assert module is None or hasattr(module, node.attr), f"{node.value.id}.{node.attr}"

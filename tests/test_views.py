@@ -10,6 +10,7 @@ import pytest
 from probes import Starts, Walk, collector, quick, random_learner, small
 
 from coterie.envs.base import Environment
+from coterie.envs.matrix import MatrixGame
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec
 from coterie.types import TimeStep
@@ -188,3 +189,14 @@ def test_starts_are_counted_in_64_bits():
     np.testing.assert_array_equal(across[2:], starts_by_number(key, 2**32, 2))
     low = starts_by_number(key, 0, 2)
     assert not np.intersect1d(across, low).size, "numbers that differ in the high word only"
+
+
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
+def test_end_flags_of_a_reset_have_their_shape_too(flag):
+    class Odd(MatrixGame):
+        def reset(self, key):
+            state, shown = super().reset(key)
+            return state, dataclasses.replace(shown, **{flag: jnp.zeros(5, bool)})
+
+    with pytest.raises(UsageError, match=rf"{flag} must have shape \(\) or \(2,\)"):
+        Game(Odd(np.zeros((2, 2)))).reset(jax.random.key(0))

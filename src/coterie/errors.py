@@ -16,7 +16,7 @@ class UsageError(ValueError):
 class DamagedFile(UserWarning):
     """Part of a file is damaged, missing or without a digest; the message says which and what.
 
-    Whoever reads goes on without what is damaged. ``warnings.simplefilter("error", DamagedFile)``
+    The reader leaves out what is damaged. ``warnings.simplefilter("error", DamagedFile)``
     makes it an error; the command line prints it to standard error.
     """
 
@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class NotFinite(RuntimeError):
-    """A number that learning depends on is infinite or none at all; training stopped right there.
+    """A number that learning depends on is NaN or infinite; training stopped in that rollout.
 
     Attributes:
         what: the quantity, and of which agents.
@@ -69,12 +69,13 @@ class NotFinite(RuntimeError):
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment broke down or its promise; the message says which, when, whose and what.
+    """An environment failed, or returned what it must not; the message names environment, step and
+    agent.
 
     Attributes:
         what: what happened, as the rest of a sentence.
         environment: its name.
-        agent: the agent whose part was at fault; ``None`` where it is nobody's own.
+        agent: the agent whose part was at fault; ``None`` if it is no single agent's.
         step: steps taken in the episode, the faulty one included; 0 is the reset,
             ``None`` where it is not known.
         seed: the episode's, where it is known.

@@ -116,7 +116,7 @@ else:
     _State = Float[Any, "*S Z"] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TimeStep:
     """What an environment shows after a reset or a step; arrays of JAX, or of NumPy.
 

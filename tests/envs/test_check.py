@@ -53,7 +53,7 @@ NAMED = {
     "not_dictionaries": "step 3: observations are a list, not dictionaries by agent",
     "nan_state": "step 3: the state holds NaN",
     "nondeterministic": "reset: the same seed and actions, in another instance, gave other obs",
-    "forgets_to_reset": "reset: .* after other episodes, gave other observations of left; reset",
+    "forgets_to_reset": "reset: .* after other episodes, gave other observations of agent left;",
     "never_ends": "the episode goes on after 100 steps of random play",
     "time_out_as_end": "every episode terminated after exactly 8 steps, .*--time-limit 8",
     "slow": r"a step takes \d\d+ ms, \d+ a second",

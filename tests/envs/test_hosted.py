@@ -389,9 +389,9 @@ class Absent:
 @pytest.mark.parametrize(
     ("missing", "name", "message"),
     [
-        ("gymnasium", "gymnasium:CartPole-v1", r"coterie\[hosted\]"),
-        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[hosted\]"),
-        ("pettingzoo", "pettingzoo:pettingzoo.test", r"coterie\[hosted\]"),
+        ("gymnasium", "gymnasium:CartPole-v1", r"coterie\[python-envs\]"),
+        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[python-envs\]"),
+        ("pettingzoo", "pettingzoo:pettingzoo.test", r"coterie\[python-envs\]"),
         ("lbforaging", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[lbforaging\]"),
         ("mpe2", "pettingzoo:mpe2.simple_spread_v3", r"coterie\[mpe\]"),
     ],

@@ -86,7 +86,7 @@ def quick(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def lecture(monkeypatch):
     """A lecture of these two experiments."""
-    monkeypatch.setattr(course, "items", lambda: {"trained": Trained(), "told": Told()})
+    monkeypatch.setattr(course, "experiments", lambda: {"trained": Trained(), "told": Told()})
     monkeypatch.setattr(Told, "times", 0)
 
 
@@ -94,7 +94,7 @@ def lecture(monkeypatch):
 def finished(tmp_path_factory):
     """A whole lecture, given once; tests that change it take a copy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "items", lambda: {"trained": Trained(), "told": Told()})
+        patch.setattr(course, "experiments", lambda: {"trained": Trained(), "told": Told()})
         out = tmp_path_factory.mktemp("lectures") / "whole"
         return out, give([], out)
 

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from coterie.errors import UsageError
@@ -49,10 +50,17 @@ def title(algorithm: type[Algorithm]) -> str:
 def make(name: str, **settings: Any) -> Algorithm:
     """The algorithm with these settings; UsageError for an unknown name or setting."""
     cls = find(name)
+    return cls(**known_settings(cls, settings, name))
+
+
+def known_settings(
+    cls: type[Algorithm], settings: Mapping[str, Any], name: str = ""
+) -> Mapping[str, Any]:
+    """The settings, if the algorithm has all of them; UsageError naming the nearest otherwise."""
     known = [field.name for field in dataclasses.fields(cls)]
     for setting in settings:
         if setting not in known:
             refuse_former([setting])
             hint = did_you_mean(setting, known)
-            raise UsageError(f"{name} has no setting {setting!r}{hint}")
-    return cls(**settings)
+            raise UsageError(f"{name or cls.__name__} has no setting {setting!r}{hint}")
+    return settings

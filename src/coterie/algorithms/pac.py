@@ -85,7 +85,7 @@ class PAC(ActorCritic):
         q, v, next_q = outputs[..., :-1], outputs[..., -1], next_outputs[..., :-1]
         team = game.team
         legal, next_legal = team.mask(rollout.action_mask), team.mask(rollout.next_action_mask)
-        if game.truncates_alone:  # whoever goes on does so without those that were truncated
+        if game.truncates_alone:  # agents that go on do so without those that were truncated
             onward = team.mask(usable(rollout.next_action_mask, rollout.next_alive))
             next_legal = jnp.where(rollout.next_alive[..., None], onward, next_legal)
         y = self.returns(steps, jnp.max(jnp.where(next_legal, next_q, ILLEGAL), axis=-1))

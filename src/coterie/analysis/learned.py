@@ -17,7 +17,7 @@ from coterie.games.solution_concepts import Equilibrium, Joint, describe, deviat
 from coterie.ops.losses import log_probabilities
 from coterie.runs.policy_files import WHICH
 from coterie.runs.run import Run
-from coterie.views.game import TimeStep
+from coterie.types import TimeStep
 
 
 def single_shot(run: Run) -> MatrixGame:

@@ -32,8 +32,10 @@ def _candidates(before: list[str], last: str) -> list[str]:
     if before[-1].startswith("--") or last.startswith("-"):
         command = COMMANDS[before[0]]
         flags = [f for t, cls in groups_of(command, names, before) for f in flags_of(t, cls)]
-        choices = next((f.value for f in flags if f.name == before[-1] and "|" in f.value), "")
-        return choices.split("|") if choices else [*(f.name for f in flags), "--help"]
+        value = next((f.value for f in flags if f.name == before[-1]), "")
+        if value and not last.startswith("-"):  # of another kind than choices, the shell's own
+            return value.split("|") if "|" in value else []
+        return [*(f.name for f in flags), "--help"]
     return _names(before[0], len(names))
 
 

@@ -24,6 +24,9 @@ Groups = list[tuple[str, type]]
 """Settings dataclasses by title; those titled ``env`` carry that prefix."""
 
 
+SWITCH = "a switch, which takes no value"
+
+
 class Option(NamedTuple):
     """A flag, and the field of which group it sets."""
 
@@ -88,12 +91,15 @@ def _opposite(name: str) -> str:
 
 def _split(args: list[str], options: dict[str, Option]) -> Iterator[tuple[str, list[str]]]:
     """Each flag with the words that follow it, up to the next flag."""
-    rest = list(args)
+    rest, name = list(args), ""
     while rest:
         word = rest.pop(0)
-        name = _flag(word)
         if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word}")
+            switch = f": {name} is {SWITCH}" if name and options[name].hint is bool else ""
+            raise UsageError(f"unexpected argument {word}{switch}")
+        name = _flag(word)
+        if name == "--":
+            raise UsageError("unexpected argument --")
         if name not in options:
             refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
             shown = {option.flag.name for option in options.values()}
@@ -115,7 +121,7 @@ def _value(name: str, words: list[str], option: Option) -> Any:
         return not name.startswith("--no-")
     with contextlib.suppress(ValueError, OverflowError):
         return fitted(name, _read(words, option.hint), option.hint)
-    wanted = "a switch, which takes no value" if switch else what(option.hint)
+    wanted = SWITCH if switch else what(option.hint)
     got = shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in words)
     raise UsageError(f"{name} must be {wanted}; got {got or 'nothing'}")
 
@@ -130,6 +136,8 @@ def _read(words: list[str], hint: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         return tuple(_read([word], typing.get_args(hint)[0]) for word in words)
     if len(words) != 1 or hint is bool:
+        raise ValueError
+    if hint is Path and not words[0]:
         raise ValueError
     return {int: whole_number, float: float, Path: Path}.get(hint, str)(words[0])
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from coterie.errors import UsageError
-from coterie.former import warn_former
+from coterie.former import under_former_name, warn_former
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
 from coterie.policies.acting import act
@@ -72,9 +72,12 @@ class Algorithm(abc.ABC):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         for former, present in (("clock", "schedules"), ("scheduled", "logged_schedules")):
-            if former in vars(cls):
-                warn_former(f"{cls.__name__}.{former}", present)
-                setattr(cls, present, vars(cls)[former])
+            own = vars(cls)
+            if callable(own.get(former)) and present not in own:
+                warn_former(f"{cls.__name__}.{former}", present, stacklevel=4)
+                setattr(cls, present, own[former])
+            elif callable(own.get(present)):
+                setattr(cls, former, under_former_name(own[present], former, present))
 
     def __new__(cls, *args: Any, **settings: Any):
         refuse_former(settings.keys() - cls.__dataclass_fields__.keys())

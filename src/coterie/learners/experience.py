@@ -117,7 +117,7 @@ def minibatch(ring: Experience, index: Int[Array, "M *N"], each_its_own: bool) -
     return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
 
 
-def blank_rollout(game: Game, length: int, hidden_state: int) -> Transition:
+def blank_rollout(game: Game, length: int, hidden_size: int) -> Transition:
     """Zeros of the shape of a rollout of one environment, [L, 1, ...]."""
     n = game.spec.n_agents
     seen = Observation(
@@ -128,7 +128,7 @@ def blank_rollout(game: Game, length: int, hidden_state: int) -> Transition:
     )
     flag = jnp.zeros((length, 1), bool)
     return transition(
-        seen, seen, hidden_state=jnp.zeros((length, 1, n, hidden_state)), start=flag, extras=(),
+        seen, seen, hidden_state=jnp.zeros((length, 1, n, hidden_size)), start=flag, extras=(),
         actions=jnp.zeros((length, 1, n), jnp.int32), terminated=flag, truncated=flag,
         rewards=jnp.zeros((length, 1, game.players.n_agents)),
     )  # fmt: skip

@@ -230,11 +230,11 @@ class ValueBased(ValueSettings, Algorithm):
             moments=Moments.empty(distinct_rewards(game)),
         )
 
-    def _item(self, game: Game, hidden_state: int) -> Experience:
+    def _item(self, game: Game, hidden_size: int) -> Experience:
         """Zeros of the shape of one item of replay."""
 
         def blank() -> Experience:
-            rollout = blank_rollout(game, self._length, hidden_state)
+            rollout = blank_rollout(game, self._length, hidden_size)
             outputs = jnp.zeros(rollout.action_mask.shape)
             schedules = {
                 k: jnp.asarray(x[0]) for k, x in self.schedules(np.zeros(1, np.int64)).items()
@@ -357,11 +357,11 @@ class ValueBased(ValueSettings, Algorithm):
         _, target_hidden_states = target.utility.unroll(
             hidden_state, batch.observations, batch.start
         )
-        fresh = jnp.zeros_like(batch.start)
-        next_q, _ = target.utility.step(target_hidden_states, batch.next_observations, fresh)
+        same = jnp.zeros_like(batch.start)  # the next observation is of the same episode
+        next_q, _ = target.utility.step(target_hidden_states, batch.next_observations, same)
         best = masked_max(next_q, batch.next_action_mask)
         if self.double_q:
-            online, _ = values.utility.step(hidden_states, batch.next_observations, fresh)
+            online, _ = values.utility.step(hidden_states, batch.next_observations, same)
             selected = greedy(online, batch.next_action_mask)
             best = of_action(next_q, selected)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from coterie.algorithms import algorithms, make
+from coterie.algorithms import algorithms, known_settings, make
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
@@ -147,7 +148,9 @@ class Chosen:
             return name
         if self.preset is not None:
             raise UsageError(f"a preset has settings of Coterie's algorithms; got {kind.__name__}")
-        made = kind(**self.given)
+        if inspect.isabstract(kind):
+            raise UsageError(f"{kind.__name__} is a base of algorithms, and no algorithm itself")
+        made = kind(**known_settings(kind, self.given))
         object.__setattr__(self, "given", {})
         return made
 

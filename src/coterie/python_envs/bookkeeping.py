@@ -33,7 +33,7 @@ class Seconds:
         self._last = time.perf_counter()
 
     def start(self) -> None:
-        """What came before is nobody's."""
+        """Leaves out the time before this call."""
         self._last = time.perf_counter()
 
     def spent(self, on: str) -> None:

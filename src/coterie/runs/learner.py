@@ -15,7 +15,7 @@ from coterie.runs.config import restore
 from coterie.runs.run import Run
 from coterie.storage import checkpoint, tree_files
 from coterie.storage.config_file import identity
-from coterie.storage.formats import RESUMED_BY, format_of, former_leaf
+from coterie.storage.formats import RESUMED_BY, format_of, present_leaves
 from coterie.storage.run_directory import RunDirectory
 from coterie.training.devices import Devices, stack
 from coterie.training.finite import without_replay
@@ -105,12 +105,15 @@ def read_former(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         CheckpointMismatch: a leaf of ``like`` is not there, or has a shape that cannot be repeated.
     """
     arrays, meta = tree_files.read_arrays(path)
+    wanted = map(tree_files.leaf_name, (p for p, _ in jax.tree_util.tree_leaves_with_path(like)))
+    present = present_leaves(arrays, wanted)
+    arrays = {present.get(name, name): array for name, array in arrays.items()}
 
     def leaf(key_path: Any, wanted: Any) -> Any:
         if not hasattr(wanted, "shape"):
             return wanted
         name = tree_files.leaf_name(key_path)
-        found = arrays.get(name, arrays.get(former_leaf(name)))
+        found = arrays.get(name)
         if found is None or found.shape != wanted.shape[: found.ndim]:
             raise tree_files.CheckpointMismatch(
                 f"{path} is of a former version, and {name} cannot be read from it"

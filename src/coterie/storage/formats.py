@@ -42,9 +42,20 @@ def refuse_former(names: Iterable[str]) -> None:
             raise UsageError(f"{name} is now {replacement[0]}" + (f": {values}" if values else ""))
 
 
-def former_leaf(name: str) -> str:
-    """The name that a leaf had up to format 2."""
-    return "/".join(FORMER_LEAVES.get(part, part) for part in name.split("/"))
+def present_leaves(stored: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Present names, by the names in a file, of leaves that have another name in it.
+
+    Of names that are in the file and not wanted, and names that are wanted and not in the file,
+    those belong together that are the same but for parts that were renamed.
+    """
+    stored, wanted = set(stored), set(wanted)
+    left = {_renamed(name): name for name in sorted(wanted - stored)}
+    return {name: left[_renamed(name)] for name in stored - wanted if _renamed(name) in left}
+
+
+def _renamed(name: str) -> str:
+    present = {then: now for now, then in FORMER_LEAVES.items()}
+    return "/".join(present.get(part, part) for part in name.split("/"))
 
 
 def format_of(config: dict[str, Any]) -> int:

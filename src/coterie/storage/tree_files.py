@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coterie.storage.files import opened, replacing
-from coterie.storage.formats import former_leaf
+from coterie.storage.formats import present_leaves
 from coterie.types import PyTree
 
 _DTYPES = {
@@ -157,7 +157,7 @@ def read_tree(
 
 def _under_present_names(layout: _Layout, wanted: Iterable[str]) -> _Layout:
     """The layout with the present names of leaves that a former format called otherwise."""
-    present = {former_leaf(name): name for name in wanted if name not in layout.tensors}
+    present = present_leaves(layout.tensors, wanted)
     return layout._replace(
         tensors={present.get(name, name): tensor for name, tensor in layout.tensors.items()},
         keys={present.get(name, name): impl for name, impl in layout.keys.items()},

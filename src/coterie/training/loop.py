@@ -96,7 +96,7 @@ class Paced(abc.ABC):
         """Shapes and types of the state; little or nothing is allocated."""
 
     def bytes(self) -> int:
-        """Hidden state of the whole state, known before it is allocated."""
+        """Memory of the whole state, known before it is allocated."""
         return tree_bytes(self.template())
 
 

@@ -151,6 +151,7 @@ class Game:
 
     def reset(self, key: PRNGKey) -> tuple[GameState, TimeStep]:
         state, shown = self.jax_env.reset(key)
+        self._check(shown)
         no, t = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         everybody = jnp.ones(self.players.n_agents, bool)
         begun = ends_of(dataclasses.replace(shown, terminated=no, truncated=no), everybody)
@@ -226,7 +227,6 @@ class Game:
 
     def _complete(self, shown: TimeStep) -> TimeStep:
         """Pads observations to [N, O] and fills in masks and z; ends are those of ``ends_of``."""
-        self._check(shown)
         spec = self.players
         available = jnp.asarray(spec.available_actions)
         observations = pad_observations(shown.observations, spec)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.types import PRNGKey, PyTree, UInt
-from coterie.views.game import Game, GameState, TimeStep, usable
+from coterie.types import PRNGKey, PyTree, TimeStep, UInt
+from coterie.views.game import Game, GameState, usable
 
 SEED_AXIS = "seed"
 """Name of the outer ``vmap`` axis over seeds; every compiled loop runs under it."""

@@ -18,8 +18,8 @@ from coterie.python_envs.process import OutOfTime, undisturbed
 from coterie.text import clipped, did_you_mean
 
 EXTRAS = {
-    "gymnasium": "factory",
-    "pettingzoo": "factory",
+    "gymnasium": "python-envs",
+    "pettingzoo": "python-envs",
     "lbforaging": "lbforaging",
     "mpe2": "mpe",
 }

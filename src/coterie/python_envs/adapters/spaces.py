@@ -26,7 +26,7 @@ class Nonsense(ValueError):
     """An environment gave what it did not promise.
 
     Attributes:
-        agent: whose part it was; ``None`` where it is nobody's own.
+        agent: whose part it was; ``None`` if it is no single agent's.
     """
 
     def __init__(self, what: str, agent: str | None = None) -> None:

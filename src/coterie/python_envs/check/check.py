@@ -49,7 +49,7 @@ def check_env(
             or a name.
         episodes: how many; their seeds are ``seed``, ``seed + 1``, ...
         time_limit: steps after which an episode is cut, as ``PythonEnv`` takes it.
-        tell: called with every call before it is made, and of every finding once.
+        tell: called with every call before it is made, and with every finding once.
 
     Raises:
         UsageError: the name leads nowhere, a package is missing, or a number makes no sense.

@@ -128,6 +128,7 @@ class TrainDisplay:
             "steps": f"{short(facts['env_steps'])}/{short(self.total)}",
             "score": _exploring(facts, self.metric),
             "split": _split(facts, self.origin),
+            "rate": "",
         }
         if steps > 0:
             rate = steps / max(facts["seconds"] - self.origin["seconds"], 1e-9)
