@@ -207,7 +207,7 @@ def test_a_signal_in_the_final_evaluation_loses_no_training(calm, tmp_path, monk
         stop(signal.SIGINT)
         time.sleep(10)
 
-    monkeypatch.setattr(run_evaluation, "evaluate_native", interrupted)
+    monkeypatch.setattr(run_evaluation, "evaluate_jax_env", interrupted)
     # As in a terminal: a process that a shell runs in the background ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -90,7 +90,7 @@ def test_nothing_is_drawn_twice_in_training_and_in_evaluation():
     played.append(games["eval"][0])
     policies = algorithm.policy(state.learner)
     for seed in (0, 1):
-        final = run_evaluation.evaluate_native(game, policies, 4, seed, stochastic=True)
+        final = run_evaluation.evaluate_jax_env(game, policies, 4, seed, stochastic=True)
         played += [final["eval"][0], final["eval_sampled"][0]]
     training = drawn(state.learner.replay.rewards)
     evaluation = np.concatenate([drawn(returns) for returns in played])
@@ -157,7 +157,7 @@ def test_sampled_evaluation_draws_for_everyone():
     game = Game(Choices())
     policy = algorithm.policy(random_learner(algorithm, game))
     policies = jax.tree.map(lambda x: jnp.zeros((SEEDS, *x.shape)), policy)
-    played = run_evaluation.evaluate_native(game, policies, 8, 0, stochastic=True)
+    played = run_evaluation.evaluate_jax_env(game, policies, 8, 0, stochastic=True)
     assert_unrelated(played["eval_sampled"][0], SEEDS * 8 * 3)
 
 

@@ -327,7 +327,7 @@ def test_another_scale_of_another_item_is_labelled(given):
 def test_an_outcome_of_another_scale_is_never_replaced(tmp_path, first, then, how):
     give(["told"], tmp_path, first)
     before = (tmp_path / "items/told.json").read_bytes()
-    with refused(f"holds told as it was given {how}: choose another --out"):
+    with refused(f"holds told as it was run {how}: choose another --out"):
         give(["trained", "told"], tmp_path, then)
     assert (tmp_path / "items/told.json").read_bytes() == before
     assert not (tmp_path / "runs").exists()

@@ -26,7 +26,10 @@ def experiments() -> dict[str, Experiment]:
                 and issubclass(value, Experiment)
                 and value.__module__ == loaded.__name__
             ]
-    return {item.name: item for item in sorted(found, key=lambda item: item.number)}
+    return {
+        experiment.name: experiment
+        for experiment in sorted(found, key=lambda experiment: experiment.number)
+    }
 
 
 __all__ = ["Experiment", "experiments"]

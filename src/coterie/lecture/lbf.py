@@ -10,7 +10,7 @@ import numpy as np
 
 from coterie.lecture.base.blocks import episode, final_returns, learning_curves, summary_table
 from coterie.lecture.base.experiment import Check, Experiment, Numbers, Recipe, Scale
-from coterie.runs.evaluation import evaluate_native
+from coterie.runs.evaluation import evaluate_jax_env
 from coterie.runs.run import Run
 from coterie.show.metrics import bounds
 from coterie.show.numbers import folded, interval, number
@@ -98,7 +98,7 @@ class LevelBasedForaging(Experiment):
 def _random_play(run: Run) -> float:
     """The team return of uniformly random play."""
     even = jax.tree.map(lambda x: np.zeros_like(x[:1]), run.policies["last"])  # all logits equal
-    played = evaluate_native(run.game, even, RANDOM_EPISODES, run.config["seed"], stochastic=True)
+    played = evaluate_jax_env(run.game, even, RANDOM_EPISODES, run.config["seed"], stochastic=True)
     return float(played["eval_sampled"][0].sum(-1).mean())
 
 

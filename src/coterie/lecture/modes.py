@@ -130,7 +130,7 @@ def _dependence(algorithm: Algorithm, game: Game) -> tuple[bool, bool]:
             learnt, _ = algorithm.learn(game, learner, seen, learn_key, schedules)
             return jax.tree.map(lambda x: x[0], algorithm.policy(learnt))
 
-        def first_scores(seen: Transition) -> Array:
+        def first_outputs(seen: Transition) -> Array:
             observed = seen.observations[0], seen.action_mask[0]
             return act(policy, hidden_state, *observed, extras=lambda chosen, _: chosen.outputs)[2][
                 :, 0
@@ -138,7 +138,7 @@ def _dependence(algorithm: Algorithm, game: Game) -> tuple[bool, bool]:
 
         return (
             _differ(first_after(rollout), first_after(disturbed)),
-            _differ(first_scores(rollout), first_scores(disturbed)),
+            _differ(first_outputs(rollout), first_outputs(disturbed)),
         )
 
     quickly = {"xla_backend_optimization_level": 0}

@@ -10,7 +10,7 @@ import numpy as np
 from coterie.errors import EnvironmentFault
 from coterie.python_envs.workers.worker import Fault
 
-TRAINING, EVALUATION, JUDGEMENT = 0, 1, 2
+TRAINING, EVALUATION, FINAL_EVALUATION = 0, 1, 2
 """First word of an episode's seed: what it is played for."""
 
 

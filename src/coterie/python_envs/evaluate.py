@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act
-from coterie.python_envs.bookkeeping import JUDGEMENT, Restarts, episode_seed
+from coterie.python_envs.bookkeeping import FINAL_EVALUATION, Restarts, episode_seed
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import VectorEnv, make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits
@@ -195,7 +195,7 @@ def play_python_envs(
     )
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x5A), count)
-    starts = [(JUDGEMENT, seed, k) for k in range(count)]
+    starts = [(FINAL_EVALUATION, seed, k) for k in range(count)]
     restarts = Restarts(game.env.name, python_env.restarts)
     evaluator = Evaluator(vector_env, 0, 0, (side_by_side, count), make_choose(game), restarts)
     try:

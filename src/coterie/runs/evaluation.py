@@ -35,13 +35,13 @@ def evaluate_game(
 ) -> Played:
     """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
     if not isinstance(game.env, PythonEnvFactory):
-        return evaluate_native(game, policies, episodes, seed, stochastic)
+        return evaluate_jax_env(game, policies, episodes, seed, stochastic)
     from coterie.python_envs.evaluate import play_python_envs
 
     return play_python_envs(game, policies, episodes, seed, stochastic, python_env)
 
 
-def evaluate_native(
+def evaluate_jax_env(
     game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
 ) -> Played:
     """``evaluate_game`` where the environment is compiled."""

@@ -1,4 +1,4 @@
-"""Gives the lecture: one item after the other, each kept as soon as it is done."""
+"""Runs the lecture: one experiment after the other, each saved as soon as it is done."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from coterie.storage.run_directory import RunDirectory
 from coterie.text import did_you_mean
 
 Tell = Callable[[str, dict[str, Any]], None]
-"""Told of every item and training that begins or is done, for a display."""
+"""Called with every experiment and training that begins or ends, for a display."""
 
 
 def give(
@@ -62,8 +62,8 @@ def give(
     """
     chosen = [_find(name) for name in names] or list(experiments().values())
     _check_place(out)
-    for item in chosen:
-        _check_scale(item, out, scale)
+    for experiment in chosen:
+        _check_scale(experiment, out, scale)
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
         return _give_all(chosen, out, scale, tell, report)
@@ -72,19 +72,22 @@ def give(
 def _give_all(
     chosen: list[Experiment], out: Path, scale: Scale, tell: Tell, report: Report | None
 ) -> list[Outcome]:
-    kept = {item.name: _kept(item, out, scale) for item in chosen}
-    ahead = [item for item in chosen if kept[item.name] is None]
+    kept = {experiment.name: _kept(experiment, out, scale) for experiment in chosen}
+    ahead = [experiment for experiment in chosen if kept[experiment.name] is None]
     tell(
         "begin",
-        {"items": len(ahead), "minutes": sum((item.expected(scale) for item in ahead), 0.0)},
+        {
+            "items": len(ahead),
+            "minutes": sum((each.expected(scale) for each in ahead), 0.0),
+        },
     )
     outcomes: list[Outcome] = []
-    for item in chosen:
-        tell("item", {"item": item, "of": len(chosen)})
-        outcome = kept[item.name]
+    for experiment in chosen:
+        tell("item", {"item": experiment, "of": len(chosen)})
+        outcome = kept[experiment.name]
         if outcome is None:
-            outcome = _give(item, out, scale, tell, report or (lambda event, facts: None))
-            RunDirectory(out).write_json(f"items/{item.name}.json", seal(outcome.to_dict()))
+            outcome = _run(experiment, out, scale, tell, report or (lambda event, facts: None))
+            RunDirectory(out).write_json(f"items/{experiment.name}.json", seal(outcome.to_dict()))
         write(out)  # at once: what is done is shown, also where the lecture is cut off
         tell("outcome", {"outcome": outcome})
         outcomes.append(outcome)
@@ -109,55 +112,55 @@ def _check_place(out: Path) -> None:
             raise UsageError(f"{out} holds something else ({min(strange)}); choose another --out")
 
 
-def _check_scale(item: Experiment, out: Path, scale: Scale) -> None:
+def _check_scale(experiment: Experiment, out: Path, scale: Scale) -> None:
     """UsageError where an outcome of another scale would have to make room."""
-    outcome = _read(out, item)
+    outcome = _read(out, experiment)
     if outcome is not None and outcome.scale != dataclasses.asdict(scale):
         how = f"with {given}" if (given := str(Scale(**outcome.scale))) else "at its full size"
         raise UsageError(
-            f"{out} holds {item.name} as it was given {how}: choose another --out (nothing was "
+            f"{out} holds {experiment.name} as it was run {how}: choose another --out (nothing was "
             "overwritten)"
         )
 
 
-def _give(item: Experiment, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
+def _run(experiment: Experiment, out: Path, scale: Scale, tell: Tell, report: Report) -> Outcome:
     begun = time.perf_counter()
-    recipes = _recipes(item, scale)
+    recipes = _recipes(experiment, scale)
     trained: dict[str, Run] = {}
     try:
         for key, recipe in recipes.items():
             tell("training", {"command": recipe.command(out / "runs" / recipe.name)})
             trained[key] = recipe.train(out / "runs", report)
             check_finite(trained[key])
-        numbers = _plain(item, item.measure(trained, scale))
-        checks = item.checks(numbers)
+        numbers = _plain(experiment, experiment.measure(trained, scale))
+        checks = experiment.checks(numbers)
     except Diverged as error:
         numbers, checks = {}, [Check("Every training stays finite", "", str(error), False)]
     trainings = {key: _facts(recipes[key], out) for key in trained}
     return Outcome(
-        item=item.name,
-        title=item.title,
-        source=item.source,
+        item=experiment.name,
+        title=experiment.title,
+        source=experiment.source,
         quick=scale.quick,
         scale=dataclasses.asdict(scale),
         numbers=numbers,
         checks=[dataclasses.asdict(check) for check in checks],
         trainings=trainings,
         seconds=time.perf_counter() - begun,
-        fingerprint=_fingerprint(item, scale),
+        fingerprint=_fingerprint(experiment, scale),
     )
 
 
-def _plain(item: Experiment, measured: Numbers) -> Numbers:
+def _plain(experiment: Experiment, measured: Numbers) -> Numbers:
     """The numbers as they are read back from their file."""
     try:
         return json.loads(json.dumps(measured, allow_nan=False))
     except ValueError:
-        raise Diverged(f"{item.name}: a number that was measured is not finite") from None
+        raise Diverged(f"{experiment.name}: a number that was measured is not finite") from None
 
 
-def _recipes(item: Experiment, scale: Scale) -> dict[str, Recipe]:
-    given = {k: r for k, r in item.recipes().items() if not (scale.quick and r.only_full)}
+def _recipes(experiment: Experiment, scale: Scale) -> dict[str, Recipe]:
+    given = {k: r for k, r in experiment.recipes().items() if not (scale.quick and r.only_full)}
     return {key: recipe.at(scale) for key, recipe in given.items()}
 
 
@@ -176,37 +179,37 @@ def _seconds(path: Path) -> float:
     return max(x for seed in series(path, "seconds").values() for x in seed.values())
 
 
-def _fingerprint(item: Experiment, scale: Scale) -> str:
-    """What an outcome depends on: version, scale, the item's code, its trainings' settings."""
+def _fingerprint(experiment: Experiment, scale: Scale) -> str:
+    """What an outcome depends on: version, scale, the experiment's code, settings of trainings."""
     recipes = {
         key: [dataclasses.asdict(recipe), make(recipe.algorithm, **recipe.settings).settings()]
-        for key, recipe in _recipes(item, scale).items()
+        for key, recipe in _recipes(experiment, scale).items()
     }
-    code = inspect.getsource(sys.modules[type(item).__module__])
+    code = inspect.getsource(sys.modules[type(experiment).__module__])
     content = [__version__, code, dataclasses.asdict(scale), recipes]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _kept(item: Experiment, out: Path, scale: Scale) -> Outcome | None:
-    """The outcome of an item that was given already, at the same scale."""
-    outcome = _read(out, item)
+def _kept(experiment: Experiment, out: Path, scale: Scale) -> Outcome | None:
+    """The outcome of an experiment that was run already, at the same scale."""
+    outcome = _read(out, experiment)
     return outcome if outcome is not None and outcome.scale == dataclasses.asdict(scale) else None
 
 
-def _read(out: Path, item: Experiment) -> Outcome | None:
-    """What ``out`` holds of an item; None where it is damaged, of other code, or a run is gone."""
-    path = out / "items" / f"{item.name}.json"
+def _read(out: Path, experiment: Experiment) -> Outcome | None:
+    """What ``out`` holds of it; None where that is damaged, of other code, or a run is gone."""
+    path = out / "items" / f"{experiment.name}.json"
     if not os.path.lexists(path):
         return None
     try:
         outcome = Outcome.from_dict(read_sealed(path))
-        if outcome.fingerprint != _fingerprint(item, Scale(**outcome.scale)):
+        if outcome.fingerprint != _fingerprint(experiment, Scale(**outcome.scale)):
             return None
     except UsageError as error:
-        warn(f"{error}; the experiment {item.name} runs again")
+        warn(f"{error}; the experiment {experiment.name} runs again")
         return None
     except (ValueError, LookupError, TypeError, AttributeError):
-        warn(f"{path} is not of the format; the experiment {item.name} runs again")
+        warn(f"{path} is not of the format; the experiment {experiment.name} runs again")
         return None
     there = all(RunDirectory(out / t["run"]).holds_a_run() for t in outcome.trainings.values())
     return outcome if there else None
@@ -216,16 +219,16 @@ def _read(out: Path, item: Experiment) -> Outcome | None:
 
 
 def write(out: Path) -> Path:
-    """``report.html``, of every item that ``out`` holds an outcome of."""
-    read = [(item, _read(out, item)) for item in experiments().values()]
-    given = [(item, outcome) for item, outcome in read if outcome is not None]
+    """``report.html``, of every experiment that ``out`` holds an outcome of."""
+    read = [(experiment, _read(out, experiment)) for experiment in experiments().values()]
+    given = [(experiment, outcome) for experiment, outcome in read if outcome is not None]
     sections = [_overview([outcome for _, outcome in given])]
-    sections += [_section(item, outcome, out) for item, outcome in given]
+    sections += [_section(experiment, outcome, out) for experiment, outcome in given]
     quick = any(outcome.quick for _, outcome in given)
     subtitle = (
         "The figures and tables of the lecture Multi-Agent Deep Reinforcement Learning, Part 1 "
         "(Albrecht, Christianos, Schäfer), run again and compared with its claims."
-    ) + (" Items marked quick were run with fewer seeds and steps." if quick else "")
+    ) + (" Experiments marked quick were run with fewer seeds and steps." if quick else "")
     facts = {"coterie": __version__}
     return write_report(out / "report.html", "The lecture, run again", sections, subtitle, facts)
 
@@ -251,13 +254,15 @@ def _overview(outcomes: Iterable[Outcome]) -> Section:
     return Section("Overview", [Table(headers, rows)])
 
 
-def _section(item: Experiment, outcome: Outcome, out: Path) -> Section:
+def _section(experiment: Experiment, outcome: Outcome, out: Path) -> Section:
     trained = {key: open_run(out / t["run"]) for key, t in outcome.trainings.items()}
     claims = [
         ["✓ yes" if c["passed"] else "✗ no", *(_set(c[k]) for k in CLAIM)] for c in outcome.checks
     ]
-    blocks: list[Any] = [Text(item.about)]
-    blocks += item.blocks(outcome.numbers, trained) if outcome.numbers else []  # none: diverged
+    blocks: list[Any] = [Text(experiment.about)]
+    blocks += (
+        experiment.blocks(outcome.numbers, trained) if outcome.numbers else []
+    )  # none: diverged
     blocks.append(Table(["supported", "claim", "published", "measured here"], claims))
     for training in outcome.trainings.values():
         took = f"{training['seeds']} seeds, {training['steps']:,} steps each, "

@@ -1,4 +1,4 @@
-"""The trainings that the decomposition and the IGM item share."""
+"""The trainings that the experiments decomposition and igm share."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _WORDS = {True: ("passed", "green"), False: ("failed", "red")}
 
 
 class LectureDisplay(TrainDisplay):
-    """Shows which item and which training is on, and the training itself."""
+    """Shows which experiment and which training is running, and the training itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class LectureDisplay(TrainDisplay):
         return self
 
     def tell(self, event: str, facts: dict[str, Any]) -> None:
-        """One line for the lecture, and for every item, training and outcome."""
+        """One line for the lecture, and for every experiment, training and outcome."""
         if event == "begin":
             self._expect(facts["items"], facts["minutes"])
         elif event == "item":
@@ -58,7 +58,7 @@ class LectureDisplay(TrainDisplay):
             self.say("the same coterie lecture command continues there")
 
     def summary(self, outcomes: Sequence[Outcome]) -> RenderableType:
-        """Every claim of every item, with what was measured."""
+        """Every claim of every experiment, with what was measured."""
         parts: list[RenderableType] = []
         for outcome in outcomes:
             quick = (" (quick)" if outcome.quick else "", "dim")

@@ -35,7 +35,7 @@ class Scale:
     """How large a lecture is given.
 
     Attributes:
-        quick: fewer seeds and steps where an item offers it; what comes out is labelled so.
+        quick: fewer seeds and steps where an experiment offers it; the result says so.
         seeds: overrides the number of seeds of every training.
         seed: the first seed.
     """
@@ -53,7 +53,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training of an item, at its full and its quick size.
+    """One training of an experiment, at its full and its quick size.
 
     Attributes:
         quick_environment, quick_steps, quick_seeds: in their place in a quick lecture.
@@ -117,7 +117,7 @@ class Recipe:
         if directory.holds_a_run():
             self._check_same(directory)
             if directory.is_finished(directory.config()):
-                return _settled(open_run(path))
+                return _finalised(open_run(path))
         else:
             directory.check_blank()
         try:
@@ -125,7 +125,7 @@ class Recipe:
             run = api.resume(path, report=report) if begun else self._begin(path, report)
         except NotFinite as bad:
             raise Diverged(f"{self.name} has diverged: {bad}") from None
-        return _settled(run)
+        return _finalised(run)
 
     def _begin(self, path: Path, report: loop.Report) -> Run:
         return api.train(
@@ -146,7 +146,7 @@ class Recipe:
             )
 
 
-def _settled(run: Run) -> Run:
+def _finalised(run: Run) -> Run:
     """The run from its directory, which keeps no replay: a lecture's would be gigabytes."""
     assert run.path is not None
     if (run.path / "checkpoints").is_dir():
@@ -177,7 +177,7 @@ class Check:
 
 
 Numbers = dict[str, Any]
-"""What an item measured: JSON-able, and the same whenever the same seeds are run."""
+"""What an experiment measured: JSON-able, and the same whenever the same seeds are run."""
 
 
 class Experiment(abc.ABC):
@@ -222,7 +222,7 @@ class Experiment(abc.ABC):
 
     @abc.abstractmethod
     def blocks(self, numbers: Numbers, trained: dict[str, Run]) -> Sequence[Any]:
-        """The item in the report: blocks of ``coterie.show.report``."""
+        """The experiment in the report: blocks of ``coterie.show.report``."""
 
 
 FACTS = ("command", "run", "steps", "seeds", "seconds")
@@ -231,7 +231,7 @@ FACTS = ("command", "run", "steps", "seeds", "seconds")
 
 @dataclass
 class Outcome:
-    """An item given: what ``result.json`` holds.
+    """The outcome of an experiment: what ``result.json`` holds.
 
     Attributes:
         trainings: command, run directory, steps, seeds and seconds of each training.

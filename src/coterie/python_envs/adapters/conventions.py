@@ -194,7 +194,7 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
         UsageError: it follows none.
     """
     kind = type(environment).__name__
-    if is_native(environment):
+    if is_jax_env(environment):
         raise UsageError(f"{kind} is a JAX environment: use it as it is")
     if sentence := reason(environment):
         raise UsageError(sentence)
@@ -291,7 +291,7 @@ def _close(environment: Any) -> None:
         close()
 
 
-def is_native(environment: Any) -> bool:
+def is_jax_env(environment: Any) -> bool:
     """Whether it is one of Coterie's own kind."""
     # Whoever has made a JAX environment has imported its base; workers should not import JAX.
     base = sys.modules.get("coterie.envs.base")

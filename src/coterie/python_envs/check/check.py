@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.python_envs.adapters.conventions import is_native
+from coterie.python_envs.adapters.conventions import is_jax_env
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.check.compiled import Compiled
@@ -136,7 +136,7 @@ class _Session:
             self.add(f"it cannot be made: {described(error)}")
             return None
         try:
-            if is_native(made):
+            if is_jax_env(made):
                 return Compiled(made, self._time_limit, self._name)
             return PythonEnv(made, self._time_limit, self._name)
         except UsageError as error:
