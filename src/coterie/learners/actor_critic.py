@@ -70,7 +70,7 @@ class ActorCritic(PolicySettings, Algorithm):
     normalise_advantages: bool = False
     """Standardise the advantages of each agent over the rollout."""
     critic_lr: Rate | None = None
-    """Learning rate of the critics; by default --lr. It follows the schedule of --lr-end, too."""
+    """Learning rate of the critics; by default --lr. With --lr-end it falls by the same factor."""
     target_interval: Count | None = None
     """Bootstrap from target critics θ̄, which are copied from θ every N updates."""
     target_tau: Part | None = None
