@@ -8,13 +8,12 @@ import inspect
 import itertools
 import re
 import textwrap
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from coterie.settings import hints, span
+from coterie.settings import hints, options_of, parts_of, span
 
 
 class Flag(NamedTuple):
@@ -66,15 +65,12 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
 
 def _value(hint: Any) -> str:
     """What stands for a value of this type in the help; nothing for a switch."""
-    if typing.get_origin(hint) is Annotated:
-        return _value(typing.get_args(hint)[0])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _value(next(h for h in typing.get_args(hint) if h is not type(None)))
-    if typing.get_origin(hint) is Literal:
-        return "|".join(str(word) for word in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"{_value(typing.get_args(hint)[0])} ..."
-    return {bool: "", int: "N", float: "X", Path: "PATH"}.get(hint, "NAME")
+    kind, _ = parts_of(options_of(hint)[0])
+    if typing.get_origin(kind) is Literal:
+        return "|".join(str(word) for word in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"{_value(typing.get_args(kind)[0])} ..."
+    return {bool: "", int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
 
 
 def _default(value: Any) -> str:

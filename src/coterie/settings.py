@@ -142,7 +142,7 @@ _NONE = object()
 
 def _fit(value: Any, hint: Any) -> Any:
     """The value as one of a kind; ``_NONE`` where it is none."""
-    hint, limits = _parts(hint)
+    hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next((v for o in options if (v := _fit(value, o)) is not _NONE), _NONE)
@@ -182,12 +182,20 @@ def _fit_number(value: Any, kind: type, limits: Range) -> Any:
     return int(value) if value == math.floor(value) else _NONE
 
 
-def _parts(hint: Any) -> tuple[Any, Range]:
-    """The kind without its range, and the range."""
+def parts_of(hint: Any) -> tuple[Any, Range]:
+    """A declared kind without its range, and the range."""
     if typing.get_origin(hint) is Annotated:
         kind, *more = typing.get_args(hint)
         return kind, next((m for m in more if isinstance(m, Range)), _usual(kind))
     return hint, _usual(hint)
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The kinds of a union, None left out; the kind itself where there is one only."""
+    kind, _ = parts_of(hint)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return tuple(option for option in typing.get_args(kind) if option is not type(None))
+    return (hint,)
 
 
 def _usual(kind: Any) -> Range:
@@ -200,7 +208,7 @@ def _usual(kind: Any) -> Range:
 
 def words(hint: Any) -> str:
     """What a setting must be: "a number from 0 to 1 or None"."""
-    hint, limits = _parts(hint)
+    hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join("None" if o is type(None) else words(o) for o in options)
@@ -232,7 +240,7 @@ def shown(value: Any) -> str:
 
 def span(hint: Any) -> str:
     """The range of a setting as ``--help`` shows it; empty where nobody would leave it."""
-    hint, limits = _parts(hint)
+    hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next((text for o in options if (text := span(o))), "")

@@ -6,16 +6,15 @@ import contextlib
 import dataclasses
 import re
 import shlex
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.flags import Flag, flags
-from coterie.settings import check, fitted, hints
+from coterie.settings import check, fitted, hints, options_of, parts_of
 from coterie.settings import words as what
 from coterie.storage.formats import refuse_former
 from coterie.text import did_you_mean
@@ -105,7 +104,8 @@ def _split(args: list[str], options: dict[str, Option]) -> Iterator[tuple[str, l
             shown = {option.flag.name for option in options.values()}
             raise UsageError(f"unknown option {name}{did_you_mean(name, shown)}")
         words = [word.partition("=")[2]] if "=" in word else []
-        many = typing.get_origin(_kind(options[name].hint)) is tuple
+        kind, _ = parts_of(options_of(options[name].hint)[0])
+        many = typing.get_origin(kind) is tuple
         while rest and not rest[0].startswith("--") and _takes_more(options[name], words, many):
             words.append(rest.pop(0))
         yield name, words
@@ -128,23 +128,14 @@ def _value(name: str, words: list[str], option: Option) -> Any:
 
 def _read(words: list[str], hint: Any) -> Any:
     """The words as a value of one kind, its range aside; ValueError where they are none."""
-    hint = _kind(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if words == ["None"]:
-            return None
-        return _read(words, next(h for h in typing.get_args(hint) if h is not type(None)))
-    if typing.get_origin(hint) is tuple:
-        return tuple(_read([word], typing.get_args(hint)[0]) for word in words)
-    if len(words) != 1 or hint is bool:
+    if words == ["None"] and options_of(hint) != (hint,):
+        return None
+    kind, _ = parts_of(options_of(hint)[0])
+    if typing.get_origin(kind) is tuple:
+        return tuple(_read([word], typing.get_args(kind)[0]) for word in words)
+    if len(words) != 1 or kind is bool or (kind is Path and not words[0]):
         raise ValueError
-    if hint is Path and not words[0]:
-        raise ValueError
-    return {int: whole_number, float: float, Path: Path}.get(hint, str)(words[0])
-
-
-def _kind(hint: Any) -> Any:
-    """A type without its range."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    return {int: whole_number, float: float, Path: Path}.get(kind, str)(words[0])
 
 
 def whole_number(text: str) -> int:
