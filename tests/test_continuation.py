@@ -131,7 +131,14 @@ def test_what_follows_from_the_number_of_steps_is_not_a_difference_of_its_own(tm
         start(None, resume=True)
 
 
-@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "config.json.tmp")])
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param((".lock",), marks=pytest.mark.slow),
+        (".lock", "config.json.tmp"),
+    ],
+)
 def test_a_directory_that_holds_nothing_is_none(tmp_path, left):
     for resume in (False, True):
         run = tmp_path / str(resume)
@@ -174,6 +181,7 @@ def test_an_interruption_ends_a_loop_over_trainings(tmp_path, number):
         start(None, stop_at("progress", number))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_extended_is_not_advised_to_be(tmp_path):
     run = tmp_path / "run"
     start(run)
@@ -183,6 +191,7 @@ def test_a_run_that_was_extended_is_not_advised_to_be(tmp_path):
     assert "extends" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_an_interruption_in_the_last_chunk_is_none_of_the_result(tmp_path):
     def report(event, facts):
         if event == "progress" and facts["env_steps"] == STEPS:

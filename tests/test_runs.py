@@ -617,6 +617,7 @@ def test_a_central_team_takes_and_gives_what_each_agent_sees_and_does(trained):
     assert len(chosen) > 5
 
 
+@pytest.mark.slow
 def test_a_recurrent_team_remembers_its_own_observations_only(trained):
     team = coterie.load(trained("recurrent").path)
     first, other, now = (np.full((2, 9), value) for value in (1.0, 4.0, 2.0))

@@ -131,15 +131,18 @@ PREPARE = {
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,
 }
+QUICK = (
+    "docs/environments-matrix.md",
+    "docs/presets.md",
+    "docs/promises.md",
+    "docs/add-an-environment.md",
+)
 PYTHON = [str(p.relative_to(ROOT)) for p in PAGES if blocks(str(p.relative_to(ROOT)))]
 
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(p, marks=pytest.mark.slow if p in ("README.md", "docs/analysis.md") else ())
-        for p in PYTHON
-    ],
+    [pytest.param(p, marks=() if p in QUICK else pytest.mark.slow) for p in PYTHON],
 )
 def test_code_runs_as_it_is_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

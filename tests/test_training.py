@@ -116,6 +116,7 @@ def test_moments_are_part_of_the_state_and_cover_every_step():
     np.testing.assert_array_equal(state.learner.moments.count, [[steps], [steps]])
 
 
+@pytest.mark.slow
 def test_memory_goes_on_from_one_rollout_to_the_next():
     """Items begin where rollouts do: all but those where an episode begins too recall something."""
     replay = run(1).learner.replay

@@ -238,6 +238,7 @@ def test_a_worker_that_stands_still_is_noticed_within_its_limit(what, where, has
     assert time.monotonic() - begun < 15
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_with_nothing_to_do_is_noticed_within_its_limit(hasty):
     with opened("Dice", 1, Limits(1.5, opening=600.0)) as vector_env:
         assert play(vector_env) == []

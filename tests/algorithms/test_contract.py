@@ -20,8 +20,6 @@ from coterie.training import state as training_state
 from coterie.views.vector import SEED_AXIS
 
 NAMES = list(algorithms())
-UNLIKE = ("qmix", "reinforce", "mappo")
-"""Algorithms that share the least with each other."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,7 +195,7 @@ def test_the_learning_rate_moves_linearly_in_steps_and_stays(name):
     ],
 )
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in UNLIKE else pytest.mark.slow) for n in NAMES]
+    "name", [pytest.param(n, marks=[] if n == "reinforce" else pytest.mark.slow) for n in NAMES]
 )
 def test_it_trains_on_unequal_mortal_masked_agents(name, settings):
     if find(name).joint_view:

@@ -663,13 +663,8 @@ BY_ACTION = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "maa2c",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ia2c", "ia2c recurrent", "ippo")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["maa2c", "ia2c", "ia2c recurrent", "ippo"])
 def test_critics_learn_the_values_of_the_policy(case):
     """Time-outs bootstrap, terminals do not, the dead neither learn nor count."""
     for path, expected in (CERTAIN | BY_ACTION).items():

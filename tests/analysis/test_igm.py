@@ -191,6 +191,7 @@ def test_slopes_of_a_mixer_in_any_environment(trained):
 # What teams play --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_play_of_a_team_that_acts_by_values(trained):
     for seed, play in enumerate(learned_play(trained("idqn"))):
         assert play.seed == seed

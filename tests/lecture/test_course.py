@@ -350,6 +350,7 @@ def test_a_complete_training_keeps_what_it_learned_and_no_replay(given, tmp_path
     assert api.resume(plain, steps=440).steps == 440
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_off_before_it_was_settled(given, finished, tmp_path):
     """The last checkpoint and what stands for it may both be there."""
     path = given / "runs/ia2c-climbing-2x400"
@@ -365,6 +366,7 @@ def test_a_training_that_was_cut_off_before_it_was_settled(given, finished, tmp_
         (given / "items/trained.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_training_that_diverged_fails_the_verdict(monkeypatch, tmp_path):
     train = Recipe.train
 
@@ -458,6 +460,7 @@ def test_a_damaged_result_of_another_item_is_left_out_of_the_report(given, how):
     assert Told.title not in (given / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_result_whose_run_is_gone_is_made_again(given, finished):
     shutil.rmtree(given / "runs")
     told, (outcome,) = events(["trained"], given)
