@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from coterie.cli.commands.completion import SCRIPTS
-from coterie.cli.parsing import flags_of
+from coterie.cli.parsing import flags_of, leading_names
 from coterie.cli.table import COMMANDS, groups_of
 from coterie.errors import UsageError
 
@@ -28,7 +28,7 @@ def _candidates(before: list[str], last: str) -> list[str]:
         return [*COMMANDS, "--help", "--version"]
     if before[0] not in COMMANDS:
         return []
-    names = before[1 : next((k for k, w in enumerate(before) if w.startswith("-")), len(before))]
+    names = leading_names(before[1:])
     if before[-1].startswith("--") or last.startswith("-"):
         command = COMMANDS[before[0]]
         flags = [f for t, cls in groups_of(command, names, before) for f in flags_of(t, cls)]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from coterie.cli.completion import ASK, complete
-from coterie.cli.parsing import flags_of, parse
+from coterie.cli.parsing import flags_of, leading_names, parse
 from coterie.cli.printing import INTERRUPTED, answer, answers, keep_standard_output, say
 from coterie.cli.table import COMMANDS, Command, groups_of
 from coterie.errors import DamagedFile, EnvironmentFault, UsageError
@@ -143,7 +143,7 @@ def _dispatch(args: list[str]) -> int:
         hint = did_you_mean(args[0], COMMANDS)
         raise UsageError(f"there is no command {args[0]!r}{hint} (coterie --help shows all)")
     command, rest = COMMANDS[args[0]], args[1:]
-    names = rest[: next((k for k, a in enumerate(rest) if a.startswith("-")), len(rest))]
+    names = leading_names(rest)
     if "-h" in rest or "--help" in rest:
         _print_help(command, names, rest)
         return 0

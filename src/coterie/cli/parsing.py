@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import shlex
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -58,6 +59,11 @@ def parse(groups: Groups, args: list[str], prog: str) -> Any:
 def flags_of(title: str, cls: type) -> list[Flag]:
     """The flags of one group."""
     return flags(cls, "env." if title == "env" else "")
+
+
+def leading_names(args: Sequence[str]) -> list[str]:
+    """The words before the first flag."""
+    return list(itertools.takewhile(lambda word: not word.startswith("-"), args))
 
 
 def named(args: list[str], settings: Any) -> dict[str, Any]:

@@ -57,8 +57,7 @@ class TrainArgs:
     """Directory to create for the run; by default runs/ALGORITHM-ENVIRONMENT."""
     preset: str | None = None
     """Use the settings of another library (epymarl, jaxmarl, marl-book) or of the lecture's slides
-    (lecture) in place of the defaults; flags that you give
-    override it (docs/presets.md)."""
+    (lecture) in place of the defaults; flags that you give override it (docs/presets.md)."""
     reward: Literal["individual", "sum", "mean"] | None = None
     """Rewards that agents learn from: each its own, or the sum or mean over agents as a common
     reward; by default what the environment declares."""
@@ -164,7 +163,7 @@ class ResumeArgs:
     """Environment of the run; required if it is a Python environment or defined in your own
     code, which Coterie imports only if you name it."""
     workers: Workers | None = None
-    """Worker processes for Python environments; by default as many as before."""
+    """Worker processes for Python environments; by default as many as the run had."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 

@@ -1,6 +1,6 @@
 """Why something is no environment that Coterie can train in, and what to give instead.
 
-Kinds are told apart by their attributes, so that no package of others has to be installed.
+Kinds are told apart by their attributes, so neither PettingZoo nor Gymnasium need be installed.
 """
 
 from __future__ import annotations
