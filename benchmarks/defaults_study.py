@@ -108,7 +108,7 @@ def returns(out: Path) -> np.ndarray | None:
     except coterie.UsageError:
         return None
     kind = "eval_sampled" if "eval_sampled/return/team_sum" in found else "eval"
-    return np.asarray(found[f"{kind}/return/team_sum"])
+    return np.asarray(found[f"{kind}/return/team_sum"]["per_seed"])
 
 
 def main() -> None:
