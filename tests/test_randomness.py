@@ -13,6 +13,7 @@ from probes import collector, game_for, quick_program, random_learner, small
 
 import coterie
 from coterie.algorithms import algorithms
+from coterie.policies.distributions import Categorical
 from coterie.python_envs.evaluate import play_python_envs
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.training import HostDevice
@@ -146,7 +147,7 @@ def test_whether_and_how_to_explore_are_drawn_apart():
     noise = algorithm.noise(jax.random.key(0), game, (rows,))
     scores, mask = jnp.zeros((rows, 3, ACTIONS)), jnp.ones((rows, 3, ACTIONS), bool)
     clock = {"epsilon": jnp.float32(0.5)}
-    actions = algorithm.distribution(scores, mask, clock).sample(noise)
+    actions = algorithm.behaviour(Categorical(scores, mask), clock).sample(noise)
     assert np.mean(actions >= ACTIONS // 2) == pytest.approx(0.25, abs=0.03)
     assert np.mean(actions == 0) == pytest.approx(0.5 + 0.5 / ACTIONS, abs=0.04)
 

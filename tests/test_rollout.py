@@ -10,6 +10,7 @@ import pytest
 from probes import Walk, collector, game_for, quick, random_learner, small
 
 from coterie.algorithms import algorithms
+from coterie.policies.distributions import Categorical
 from coterie.training.rollout import scan_rollout
 from coterie.views.game import Game
 from coterie.views.vector import SEED_AXIS, init_vector
@@ -104,7 +105,9 @@ def test_acting_needs_own_observation_and_memory_only():
     def act(hidden_state, obs, start, mask):
         scores, _ = policy.step(hidden_state, obs, start)
         noise = jnp.zeros((R * T // 2 * B, 2, N))
-        return algorithm.distribution(scores, mask, {"epsilon": jnp.zeros(())}).sample(noise)
+        return algorithm.behaviour(Categorical(scores, mask), {"epsilon": jnp.zeros(())}).sample(
+            noise
+        )
 
     start = jnp.repeat(second["start"][..., None], N, -1)
     given = [second[k] for k in ("hidden_state", "observations")] + [start, second["action_mask"]]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from coterie.runs.api import open_run, resume, train
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
-    from coterie.spec import EnvSpec
+    from coterie.spec import ActionSpace, EnvSpec
     from coterie.types import TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
@@ -51,6 +51,7 @@ _HOME = {
     "REINFORCE": "algorithms.reinforce",
     "VDN": "algorithms.vdn",
     "Environment": "envs.base",
+    "ActionSpace": "spec",
     "EnvSpec": "spec",
     "EnvironmentFault": "errors",
     "PythonEnvSettings": "python_envs.settings",
@@ -72,7 +73,7 @@ _FORMER = {"Hosting": "PythonEnvSettings"}
 """Former names, by which version 0.1 knew them."""
 
 __all__ = [  # noqa: RUF022
-    "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
+    "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
     "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "PAC",
     "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
     "check_env", "load", "make", "open_run", "resume", "train",

@@ -18,27 +18,92 @@ Reward = Literal["individual", "sum", "mean"]
 
 
 @dataclass(frozen=True)
+class ActionSpace:
+    """What one agent decides at every step: choices among alternatives, numbers, or both.
+
+    Attributes:
+        choices: of how many alternatives each choice is.
+        low, high: the bounds of each number; infinite where there is none.
+    """
+
+    choices: tuple[int, ...] = ()
+    low: tuple[float | int, ...] = ()
+    high: tuple[float | int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        object.__setattr__(self, "choices", _plain(tuple(self.choices)))
+        if not self.choices and not self.low:
+            raise UsageError("an action space must have a choice or a number")
+        if any(count < 1 for count in self.choices):
+            raise UsageError(f"each choice must have at least one alternative; got {self.choices}")
+        ordered = len(self.low) == len(self.high) and all(
+            low < high for low, high in zip(self.low, self.high, strict=True)
+        )
+        if not ordered:
+            raise UsageError(
+                f"each number must have a low bound below its high one; got {self.low}, {self.high}"
+            )
+
+    def __str__(self) -> str:
+        """In a sentence: "3 choices and 2 numbers"."""
+        parts = []
+        if self.choices:
+            word = "choice" if len(self.choices) == 1 else "choices"
+            parts.append(f"{len(self.choices)} {word} (of {', '.join(map(str, self.choices))})")
+        if self.low:
+            parts.append(f"{len(self.low)} continuous number{'s' if len(self.low) > 1 else ''}")
+        return " and ".join(parts)
+
+    @property
+    def is_single_choice(self) -> bool:
+        """Whether an action is one number, counted from 0."""
+        return len(self.choices) == 1 and not self.low
+
+    @property
+    def size(self) -> int:
+        """Length of an action as a vector: its choices, counted from 0, then its numbers."""
+        return len(self.choices) + len(self.low)
+
+    @property
+    def flags(self) -> int:
+        """Length of an action mask: a flag for every alternative of every choice, at least 1."""
+        return max(sum(self.choices), 1)
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """What an environment promises before its first reset.
 
     Attributes:
         agents: the agents' names; their order is the agent axis N.
         observation_sizes: length of each agent's observation o_i.
-        action_counts: |A_i| of each agent.
+        action_counts: |A_i| of each agent; where actions are vectors, the length of its mask.
         central_size: length of the environment's own state vector, offered as centralised
             information z; 0 when it offers none.
         time_limit: steps after which an episode is cut (a truncation); ``None`` for no limit.
         reward: the environment's default reward for learners.
+        actions: the agents' action spaces, where not all of them are single choices; joint actions
+            are then vectors [N, P] of 32-bit floats. Empty where they are numbers [N].
     """
 
     agents: tuple[str, ...]
     observation_sizes: tuple[int, ...]
-    action_counts: tuple[int, ...]
+    action_counts: tuple[int, ...] = ()
     central_size: int = 0
     time_limit: int | None = None
     reward: Reward = "individual"
+    actions: tuple[ActionSpace, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.actions:
+            given = self.action_counts
+            object.__setattr__(self, "action_counts", tuple(a.flags for a in self.actions))
+            if given not in ((), self.action_counts):
+                raise UsageError(f"action_counts {given} are not those of the action spaces")
+            if all(space.is_single_choice for space in self.actions):
+                object.__setattr__(self, "actions", ())
         for field in ("observation_sizes", "action_counts", "central_size", "time_limit"):
             object.__setattr__(self, field, _plain(getattr(self, field)))
         n = len(self.agents)
@@ -68,6 +133,17 @@ class EnvSpec:
     def action_count(self) -> int:
         """A, the padded number of actions."""
         return max(self.action_counts)
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of a joint action: [N], or [N, P] where actions are vectors."""
+        sizes = [space.size for space in self.actions]
+        return (self.n_agents, max(sizes)) if sizes else (self.n_agents,)
+
+    @property
+    def action_dtype(self) -> type[np.generic]:
+        """Of joint actions: whole numbers, or floats where they are vectors."""
+        return np.float32 if self.actions else np.int32
 
     @property
     def available_actions(self) -> np.ndarray:

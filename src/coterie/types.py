@@ -24,10 +24,13 @@ from coterie.spec import EnvSpec, Observation, Reward, TimeStep
 
 PRNGKey = Key[Array, ""]
 PyTree = Any
+Actions = Int[Array, "*S N"] | Float[Array, "*S N P"]
+"""Joint actions: a number for each agent, or a vector of choices and numbers."""
 Schedules = dict[str, Array]
 """What depends on time alone, by name: ε, how many updates are due, the learning rate."""
 
 __all__ = [
+    "Actions",
     "Array",
     "Bool",
     "EnvSpec",
@@ -77,7 +80,8 @@ class Transition(eqx.Module):
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.
         hidden_state: [..., N, H] the GRU's summary of the history before o^t (H = 0 without one).
         start: this is the first step of its episode, so ``hidden_state`` is the initial one.
-        actions: [..., N] joint action a^t.
+        actions: [..., N] joint action a^t; [..., N, P] where actions are vectors, then in the
+            learners' units (``views.game.Game.own_actions``).
         extras: what the algorithm noted when it acted, such as log π(a_i | h_i).
         rewards: [..., R] the environment's own r_i^t.
         terminated, truncated: how the episode ended at this step, if it did.
@@ -96,7 +100,7 @@ class Transition(eqx.Module):
     central: Float[Array, "*S Z"]
     hidden_state: Float[Array, "*S N H"]
     start: Bool[Array, "*S"]
-    actions: Int[Array, "*S N"]
+    actions: Actions
     extras: PyTree
     rewards: Float[Array, "*S R"]
     terminated: Bool[Array, "*S"]

@@ -33,6 +33,7 @@ from coterie.errors import UsageError
 from coterie.learners.actor_critic import Learner
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import Moments
+from coterie.policies.distributions import Categorical
 from coterie.spec import EnvSpec
 from coterie.storage.tree_files import read_tree, write_tree
 from coterie.types import TimeStep, Transition
@@ -478,7 +479,7 @@ def test_actions_are_drawn_from_the_policy_by_each_agent_for_itself(name):
         noise = algorithm.noise(key, game, (1, trials))
         rows = jnp.broadcast_to(jnp.log(jnp.asarray(p) + 1e-9), (trials, n, widest))
         mask = jnp.broadcast_to(jnp.asarray(game.spec.available_actions), rows.shape)
-        policy = algorithm.distribution(rows.astype(jnp.float32), mask, {})
+        policy = algorithm.behaviour(Categorical(rows.astype(jnp.float32), mask), {})
         actions = policy.sample(noise[0])
         return actions, algorithm.extras(policy, actions)
 

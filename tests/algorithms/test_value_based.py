@@ -11,6 +11,7 @@ import pytest
 from probes import Walk, clock_at, game_for, quick, random_learner, random_like, small
 
 from coterie.learners.experience import Experience
+from coterie.policies.distributions import Categorical
 from coterie.types import Transition
 from coterie.views.game import Game, usable
 from coterie.views.steps import learner_steps
@@ -427,7 +428,9 @@ def test_each_agent_explores_by_itself_and_uniformly(name):
         noise = algorithm.noise(key, GAME, (1, trials))
         clock = {"epsilon": jnp.float32(epsilon)}
         first = jax.tree.map(lambda x: x[0], noise)
-        policy = algorithm.distribution(scores, jnp.broadcast_to(mask, scores.shape), clock)
+        policy = algorithm.behaviour(
+            Categorical(scores, jnp.broadcast_to(mask, scores.shape)), clock
+        )
         return policy.sample(first)
 
     chosen = np.asarray(act(jax.random.key(0), scores))

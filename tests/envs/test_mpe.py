@@ -21,6 +21,7 @@ from coterie.envs.mpe.particles import Particles
 from coterie.envs.mpe.physics import State
 from coterie.errors import UsageError
 from coterie.python_envs.adapters.environment import make_factory
+from coterie.spec import ActionSpace
 from coterie.views.game import Game, GameState
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,14 @@ TASKS = (
     ("simple-tag", {"num_good": 1, "num_adversaries": 1, "num_obstacles": 0}),
     ("simple-reference", {}),
     ("simple-reference", {"local_ratio": 0.0}),
-)
+    *[
+        (variant, {"continuous_actions": True})
+        for variant in (
+            "simple-speaker-listener", "simple-spread", "simple-adversary", "simple-tag",
+            "simple-reference",
+        )
+    ],
+)  # fmt: skip
 
 
 def original(variant: str, options: dict):
@@ -92,7 +100,10 @@ def inject(judge, start: Situation) -> None:
     for i, agent in enumerate(world.agents):
         agent.state.p_pos = start.positions[i].astype(np.float64)
         agent.state.p_vel = start.velocities[i].astype(np.float64)
-        agent.state.c = np.eye(world.dim_c + 1)[start.said[i]][: world.dim_c]
+        if start.said.ndim == 1:
+            agent.state.c = np.eye(world.dim_c + 1)[start.said[i]][: world.dim_c]
+        else:
+            agent.state.c = np.resize(start.said[i].astype(np.float64), world.dim_c)
     for i, landmark in enumerate(world.landmarks):
         landmark.state.p_pos = start.positions[n + i].astype(np.float64)
     if len(start.goals) == 1:
@@ -137,8 +148,12 @@ def wild(env, count: int, seed: int) -> Situation:
     moves = np.array([body.push > 0 for body in bodies])[:, None]
     start.velocities = (rng.normal(size=start.velocities.shape) * moves).astype(np.float32)
     speaks = np.array([body.speaks for body in bodies])
-    words = rng.integers(0, max(env.world.words, 1), start.said.shape)
-    start.said = np.where(speaks, words, -1).astype(np.int32)
+    if env.continuous_actions:
+        words = rng.uniform(size=start.said.shape)
+        start.said = np.where(speaks[:, None], words, 0).astype(np.float32)
+    else:
+        words = rng.integers(0, max(env.world.words, 1), start.said.shape)
+        start.said = np.where(speaks, words, -1).astype(np.int32)
     return start
 
 
@@ -153,6 +168,10 @@ def crowded(env, count: int, seed: int) -> Situation:
 
 
 def draw_actions(env, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    if env.continuous_actions:
+        size = (*shape, *env.spec().action_shape)
+        steps = np.random.default_rng(seed).integers(0, 4096, size, endpoint=True)
+        return (steps / 4096).astype(np.float32)  # exact in learners' units, too
     counts = env.spec().action_counts
     return np.random.default_rng(seed).integers(0, counts, (*shape, len(counts)))
 
@@ -173,11 +192,14 @@ class Record:
 def read(judge, start: Situation) -> Situation:
     """The original's state; what it holds as objects is as in ``start``."""
     world = judge.unwrapped.world
-    said = [a.state.c.argmax() if a.state.c.any() else -1 for a in world.agents]
+    if start.said.ndim == 1:
+        said = [a.state.c.argmax() if a.state.c.any() else -1 for a in world.agents]
+    else:
+        said = [a.state.c[: start.said.shape[-1]] for a in world.agents]
     return Situation(
         np.array([entity.state.p_pos for entity in world.entities]),
         np.array([agent.state.p_vel for agent in world.agents]),
-        np.array(said, np.int32),
+        np.array(said, np.int32 if start.said.ndim == 1 else np.float64),
         start.goals,
     )
 
@@ -200,7 +222,11 @@ def episode(judge, start: Situation, actions: np.ndarray, rounded: bool) -> list
                 np.float32, (before.positions, before.velocities)
             )
             inject(judge, before)
-        chosen = dict(zip(names, joint.tolist(), strict=True))
+        spaces = [judge.action_space(name) for name in names]
+        chosen = {
+            name: a[: space.shape[0]] if space.shape else int(a)
+            for name, a, space in zip(names, joint, spaces, strict=True)
+        }
         seen, rewards, terminated, truncated, _ = judge.step(chosen)
         row = np.concatenate([seen[name] for name in names])
         paid = [rewards[name] for name in names]
@@ -239,6 +265,11 @@ def in_a_row(observations, sizes: tuple[int, ...]) -> np.ndarray:
     return np.concatenate(own, -1)
 
 
+def as_learned(env: Particles, actions: np.ndarray) -> jax.Array:
+    """Actions as learners have them, in units in which bounds are ±1."""
+    return jnp.asarray(2 * actions - 1 if env.continuous_actions else actions)
+
+
 def deviations(env: Particles, view, judged: Record) -> dict[str, np.ndarray]:
     """The largest deviation of each kind, for each environment at each step."""
     ours = {
@@ -259,7 +290,7 @@ def play(env: Particles, judged: Record):
         return jax.vmap(game.step, in_axes=(None, 0, 0))(jax.random.key(0), state, actions)
 
     whole = jax.jit(lambda s, a: jax.lax.scan(step, s, a), compiler_options=OPTIMISED)
-    return whole(state, jnp.asarray(judged.actions))[1]
+    return whole(state, as_learned(env, judged.actions))[1]
 
 
 each_task = pytest.mark.parametrize(
@@ -282,10 +313,10 @@ def test_every_scenario_is_judged():
 def test_each_step_equals_the_original(task):
     """From hundreds of states, each injected into ours: the original's episodes, step by step."""
     env, judged = record(task, True)
-    game, (steps, count, n) = Game(env, central="state"), judged.actions.shape
+    game, (steps, count, *shape) = Game(env, central="state"), judged.actions.shape
     t = jnp.asarray(np.repeat(np.arange(steps, dtype=np.int32), count))
     state = GameState(judged.before.flat().state(), t)
-    actions = jnp.asarray(judged.actions.reshape(-1, n))
+    actions = as_learned(env, judged.actions.reshape(-1, *shape))
     step = jax.jit(jax.vmap(game.step, in_axes=(None, 0, 0)))
     _, view = step(jax.random.key(0), state, actions)
     view = jax.tree.map(lambda x: np.asarray(x).reshape(steps, count, *x.shape[1:]), view)
@@ -357,7 +388,12 @@ def test_sizes_and_names_are_those_of_the_original(task):
     names = judge.possible_agents
     assert spec.agents == tuple(names)
     assert spec.observation_sizes == tuple(judge.observation_space(a).shape[0] for a in names)
-    assert spec.action_counts == tuple(int(judge.action_space(a).n) for a in names)
+    if "continuous_actions" in options:
+        for space, name in zip(spec.actions, names, strict=True):
+            box = judge.action_space(name)
+            assert space == ActionSpace(low=tuple(box.low.tolist()), high=tuple(box.high.tolist()))
+    else:
+        assert spec.action_counts == tuple(int(judge.action_space(a).n) for a in names)
     assert spec.time_limit == judge.unwrapped.max_cycles == 25
     competes = variant in ("simple-adversary", "simple-tag")
     assert spec.reward == ("individual" if competes else "mean")
@@ -415,7 +451,7 @@ def test_starts_are_distributed_as_the_original(task):
     for axis in (0, 1):  # independent of each other
         assert np.abs(np.corrcoef(scaled[..., axis].T) - np.eye(n + landmarks)).max() < 0.08
     assert not start.velocities.any()
-    assert (start.said == -1).all()
+    assert (start.said == (0 if env.continuous_actions else -1)).all()
     pairs = start.goals @ landmarks ** np.arange(start.goals.shape[1])
     counts = np.bincount(pairs, minlength=landmarks ** start.goals.shape[1])
     assert len(counts) == 1 or chisquare(counts).pvalue > ALPHA

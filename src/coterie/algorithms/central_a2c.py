@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode, joint_actions_remark, scaling_remarks
 from coterie.ops.losses import policy_gradient
 from coterie.settings import JointActions
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
 
@@ -27,6 +27,7 @@ class CentralA2C(ActorCritic):
 
     mode: ClassVar[Mode] = "centralised training and execution"
     common_reward: ClassVar[bool] = True
+    action_vectors: ClassVar[bool] = True
     joint_view: ClassVar[bool] = True
 
     sharing: ClassVar[Literal["own"]] = "own"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -35,6 +36,8 @@ class CentralA2C(ActorCritic):
     """Largest number of joint actions; games with more are refused."""
 
     def remarks(self, game: Game) -> list[str]:
+        if game.players.actions:
+            return scaling_remarks(self.reward_scaling)
         joint = joint_actions_remark(game.team.count, self.max_joint_actions)
         return scaling_remarks(self.reward_scaling) + joint
 
@@ -43,7 +46,7 @@ class CentralA2C(ActorCritic):
         game: Game,
         observations: Float[Array, "*S N O"],
         central: Float[Array, "*S Z"],
-        actions: Int[Array, "*S N"],
+        actions: Actions,
     ) -> Float[Array, "*S N O"]:
         """V(h): the critic sees the joint observation, as the actor does."""
         return observations

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode
 from coterie.ops.losses import policy_gradient
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
 
@@ -26,13 +26,14 @@ class IA2C(ActorCritic):
 
     mode: ClassVar[Mode] = "decentralised training and execution"
     common_reward: ClassVar[bool] = False
+    action_vectors: ClassVar[bool] = True
 
     def critic_inputs(
         self,
         game: Game,
         observations: Float[Array, "*S N O"],
         central: Float[Array, "*S Z"],
-        actions: Int[Array, "*S N"],
+        actions: Actions,
     ) -> Float[Array, "*S N O"]:
         """V(h_i): a critic sees what its agent sees."""
         return observations

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
 from coterie.ops.losses import policy_gradient
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
 
@@ -26,6 +26,7 @@ class MAA2C(ActorCritic):
 
     mode: ClassVar[Mode] = "centralised training, decentralised execution"
     common_reward: ClassVar[bool] = False
+    action_vectors: ClassVar[bool] = True
     central: ClassVar[bool] = True
 
     def critic_inputs(
@@ -33,7 +34,7 @@ class MAA2C(ActorCritic):
         game: Game,
         observations: Float[Array, "*S N O"],
         central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
-        actions: Int[Array, "*S N"],
+        actions: Actions,
     ) -> Float[Array, "*S N I"]:
         """V(h_i, z): a critic sees what its agent sees, and z."""
         return with_central(observations, central)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
@@ -16,7 +16,7 @@ from coterie.learners.policy_gradient import schedule_ends
 from coterie.learners.ppo import minibatches, ratio_diagnostics
 from coterie.ops.losses import clipped_surrogate
 from coterie.policies.distributions import Distribution
-from coterie.types import PRNGKey, PyTree, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
 
@@ -30,6 +30,7 @@ class MAPPO(ProximalSettings, ActorCritic):
 
     mode: ClassVar[Mode] = "centralised training, decentralised execution"
     common_reward: ClassVar[bool] = False
+    action_vectors: ClassVar[bool] = True
     central: ClassVar[bool] = True
 
     diagnostics: ClassVar[tuple[str, ...]] = (*ActorCritic.diagnostics, "kl", "clip_fraction")
@@ -41,7 +42,7 @@ class MAPPO(ProximalSettings, ActorCritic):
     def passes(self) -> tuple[int, int]:
         return self.epochs, minibatches(self)
 
-    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
+    def extras(self, distribution: Distribution, actions: Actions) -> PyTree:
         """log π_β(a_i | h_i) of the policy that acts, β."""
         return distribution.log_prob(actions)
 
@@ -50,7 +51,7 @@ class MAPPO(ProximalSettings, ActorCritic):
         game: Game,
         observations: Float[Array, "*S N O"],
         central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
-        actions: Int[Array, "*S N"],
+        actions: Actions,
     ) -> Float[Array, "*S N I"]:
         """V(h_i, z): a critic sees what its agent sees, and z."""
         return with_central(observations, central)

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, Mode, scaling_remarks, whole_rollouts
@@ -26,12 +26,13 @@ from coterie.learners.policy_gradient import (
     schedule_ends,
     schedules,
     unreached_ends,
+    vectors_of,
 )
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.losses import policy_gradient, summed_mean
 from coterie.ops.returns import reward_to_go
 from coterie.ops.running_statistics import Moments
-from coterie.policies.distributions import Categorical, Distribution
+from coterie.policies.acting import distribution, noise
 from coterie.settings import TimeLimit
 from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
@@ -57,6 +58,7 @@ class REINFORCE(PolicySettings, Algorithm):
 
     mode: ClassVar[Mode] = "decentralised training and execution"
     common_reward: ClassVar[bool] = False
+    action_vectors: ClassVar[bool] = True
     whole_episodes: ClassVar[bool] = True
     stochastic: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("actor_loss", "entropy", "updates")
@@ -112,12 +114,7 @@ class REINFORCE(PolicySettings, Algorithm):
         return learner.actor
 
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
-        return jax.random.uniform(key, (*shape, game.spec.n_agents))
-
-    def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
-    ) -> Distribution:
-        return Categorical(outputs, mask)
+        return noise(key, shape, game.spec.n_agents, vectors_of(self, game.spec))
 
     def learn(
         self,
@@ -140,8 +137,9 @@ class REINFORCE(PolicySettings, Algorithm):
         def loss(actors: dict[str, PerAgent]) -> tuple[Array, dict[str, Array]]:
             start = per_agent(rollout.start, rollout.alive)
             hidden_state = rollout.hidden_state[0]
-            logits, _ = actors["actor"].unroll(hidden_state, rollout.observations, start)
-            policy = self.distribution(logits, rollout.action_mask, schedules)
+            outputs, _ = actors["actor"].unroll(hidden_state, rollout.observations, start)
+            chosen = distribution(actors["actor"], outputs, rollout.action_mask)
+            policy = self.behaviour(chosen, schedules)
             length = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
 
             def episode_mean(x: Array) -> Array:

@@ -98,6 +98,8 @@ def channels(env: Any) -> tuple[Channel, ...]:
     speakers = [i for i, body in enumerate(world.agents.values()) if body.speaks]
     if not speakers:
         raise UsageError(f"nobody speaks in {type(env).__name__}")
+    if env.continuous_actions:
+        raise UsageError("messages are counted where agents say one word, not all more or less")
     return tuple(_spoken(env, i, k % world.goals) for k, i in enumerate(speakers))
 
 

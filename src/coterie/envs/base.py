@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from coterie.envs.scene import Scene
 from coterie.spec import EnvSpec
-from coterie.types import PRNGKey, TimeStep
+from coterie.types import Actions, PRNGKey, TimeStep
 
 
 class Environment(abc.ABC):
@@ -46,7 +46,7 @@ class Environment(abc.ABC):
         """Draws a start: the state (any PyTree of arrays) and its first time step."""
 
     @abc.abstractmethod
-    def step(self, key: PRNGKey, state: Any, actions: Int[Array, " N"]) -> tuple[Any, TimeStep]:
+    def step(self, key: PRNGKey, state: Any, actions: Actions) -> tuple[Any, TimeStep]:
         """One joint action; ``truncated`` stays False unless the game itself cuts episodes."""
 
     def return_bounds(self) -> tuple[float, float] | None:
@@ -65,7 +65,22 @@ class Environment(abc.ABC):
         """What each agent's actions are called where they are shown; their numbers, if nothing."""
         return tuple(tuple(str(a) for a in range(k)) for k in self.spec().action_counts)
 
-    def scene(self, state: Any, actions: Sequence[int] | None = None) -> Scene | None:
+    def in_words(self, actions: Any) -> tuple[str, ...]:
+        """What each agent does in a joint action [N] or [N, P], for pictures."""
+        spec = self.spec()
+        if not spec.actions:
+            names = self.action_names()
+            return tuple(names[i][int(a)] for i, a in enumerate(np.asarray(actions)))
+        return tuple(
+            " ".join(f"{x:g}" if k < len(space.choices) else f"{x:.2f}" for k, x in enumerate(row))
+            for space, row in zip(
+                spec.actions,
+                (a[: s.size] for s, a in zip(spec.actions, np.asarray(actions), strict=True)),
+                strict=True,
+            )
+        )
+
+    def scene(self, state: Any, actions: Sequence[Any] | None = None) -> Scene | None:
         """A picture of one state; None where the environment cannot be drawn.
 
         Called on the host, with NumPy arrays.

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from coterie.learners.batches import Batch, Estimates, Learner
 from coterie.learners.contract import (
@@ -38,15 +38,16 @@ from coterie.learners.policy_gradient import (
     schedule_ends,
     schedules,
     unreached_ends,
+    vectors_of,
 )
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.ops.losses import explained_variance, normalise, summed_mean
 from coterie.ops.returns import lambda_return, n_step_return
 from coterie.ops.running_statistics import Moments
 from coterie.ops.updates import follow
-from coterie.policies.distributions import Categorical, Distribution
+from coterie.policies.acting import distribution, noise
 from coterie.settings import Count, Part, Rate, Share
-from coterie.types import PRNGKey, PyTree, Schedules, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
@@ -84,7 +85,7 @@ class ActorCritic(PolicySettings, Algorithm):
         game: Game,
         observations: Float[Array, "*S N O"],
         central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
-        actions: Int[Array, "*S N"],
+        actions: Actions,
     ) -> Float[Array, "*S N I"]:
         """What each critic sees of a state and of what is done there."""
 
@@ -183,7 +184,7 @@ class ActorCritic(PolicySettings, Algorithm):
         seen = jax.eval_shape(
             lambda *given: self.critic_inputs(game, *given),
             *(jax.ShapeDtypeStruct(shape, np.float32) for shape in ((n, o), (z,))),
-            jax.ShapeDtypeStruct((n,), np.int32),
+            jax.ShapeDtypeStruct(game.spec.action_shape, game.spec.action_dtype),
         )
         return seen.shape[-1], self.critic_outputs(game)
 
@@ -220,18 +221,12 @@ class ActorCritic(PolicySettings, Algorithm):
 
     @replaceable
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
-        return jax.random.uniform(key, (*shape, game.spec.n_agents))
-
-    @replaceable
-    def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
-    ) -> Distribution:
-        return Categorical(outputs, mask)
+        return noise(key, shape, game.spec.n_agents, vectors_of(self, game.spec))
 
     # Estimates --------------------------------------------------------------------------------
 
     def evaluate(
-        self, game: Game, learner: Learner, rollout: Transition, next_actions: Int[Array, "T B N"]
+        self, game: Game, learner: Learner, rollout: Transition, next_actions: Actions
     ) -> tuple[Float[Array, "T B N J"], Float[Array, "T B N J"], Float[Array, "B N C"]]:
         """Critics' outputs at every step, (target) critics' at the next one, and the hidden state.
 
@@ -361,19 +356,23 @@ class ActorCritic(PolicySettings, Algorithm):
         Actors learn from the steps in which they live, critics from all that count.
         They share no parameter, so their sum's gradient is that of each.
         """
-        logits, _ = networks["actor"].unroll(batch.hidden_state[0], batch.observations, batch.start)
-        policy = self.distribution(logits, batch.action_mask, schedules)
+        actor = networks["actor"]
+        outputs, _ = actor.unroll(batch.hidden_state[0], batch.observations, batch.start)
+        chosen = distribution(actor, outputs, batch.action_mask)
+        policy = self.behaviour(chosen, schedules)
         log_probs, entropies = policy.log_prob_and_entropy(batch.actions)
-        outputs, _ = networks["critic"].unroll(
+        valued, _ = networks["critic"].unroll(
             batch.critic_hidden_state[0], batch.critic_inputs, batch.start
         )
         acting, counts = (x.astype(log_probs.dtype) for x in (batch.alive, batch.counts))
-        actor = summed_mean(self.actor_loss(log_probs, batch.extras, batch.advantages), acting)
-        critic = summed_mean(self.critic_loss(outputs, batch), counts)
+        policy_loss = summed_mean(
+            self.actor_loss(log_probs, batch.extras, batch.advantages), acting
+        )
+        critic = summed_mean(self.critic_loss(valued, batch), counts)
         bonus = summed_mean(entropies, acting)
-        metrics = {"actor_loss": actor, "critic_loss": critic, "entropy": bonus}
+        metrics = {"actor_loss": policy_loss, "critic_loss": critic, "entropy": bonus}
         metrics |= self.actor_diagnostics(log_probs, batch)
-        return actor - schedules["entropy"] * bonus + critic, metrics
+        return policy_loss - schedules["entropy"] * bonus + critic, metrics
 
 
 def contradictions_of(settings: ActorCritic) -> list[str]:

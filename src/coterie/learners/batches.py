@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import Moments
-from coterie.types import PyTree
+from coterie.types import Actions, PyTree
 
 
 class Learner(eqx.Module):
@@ -59,7 +59,7 @@ class Batch(eqx.Module):
     alive: Bool[Array, "T B N"]
     counts: Bool[Array, "T B N"]
     start: Bool[Array, "T B N"]
-    actions: Int[Array, "T B N"]
+    actions: Actions
     extras: PyTree
     critic_inputs: Float[Array, "T B N I"]
     advantages: Float[Array, "T B N *E"]

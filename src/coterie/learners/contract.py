@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.former import under_former_name, warn_former
@@ -26,7 +26,7 @@ from coterie.policies.distributions import Distribution
 from coterie.settings import check
 from coterie.spec import Observation
 from coterie.storage.formats import refuse_former
-from coterie.types import PRNGKey, PyTree, Schedules, Transition
+from coterie.types import Actions, PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 
 Mode = Literal[
@@ -63,6 +63,8 @@ class Algorithm(abc.ABC):
     """Central learning: one learner sees the joint observation and chooses joint actions."""
     whole_episodes: ClassVar[bool] = False
     """Every rollout begins with a new episode in every environment."""
+    action_vectors: ClassVar[bool] = False
+    """Actions may be vectors of choices and numbers; else they are single choices."""
     metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
     """What ``learn`` reports, as sums over the updates it made; a run ends where one of them is
     not finite."""
@@ -78,6 +80,9 @@ class Algorithm(abc.ABC):
                 setattr(cls, present, own[former])
             elif callable(own.get(present)):
                 setattr(cls, former, under_former_name(own[present], former, present))
+        if "distribution" in vars(cls) and "behaviour" not in vars(cls):
+            warn_former(f"{cls.__name__}.distribution", "behaviour", stacklevel=3)
+            cls.behaviour = _by_outputs
 
     def __new__(cls, *args: Any, **settings: Any):
         refuse_former(settings.keys() - cls.__dataclass_fields__.keys())
@@ -174,14 +179,18 @@ class Algorithm(abc.ABC):
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         """All randomness of acting for a rollout, drawn at once; leaves lead with shape [T, B]."""
 
-    @abc.abstractmethod
-    def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
-    ) -> Distribution:
-        """How agents act while training, exploration included, given what the policy says."""
+    @replaceable
+    def behaviour(self, chosen: Distribution, schedules: Schedules) -> Distribution:
+        """How agents act while training, exploration included; as the policy says by default.
+
+        Args:
+            chosen: what the policy says.
+        """
+        del schedules
+        return chosen
 
     @replaceable
-    def extras(self, distribution: Distribution, actions: Int[Array, "*S N"]) -> PyTree:
+    def extras(self, distribution: Distribution, actions: Actions) -> PyTree:
         """What ``learn`` needs to know of the actions: ``Transition.extras``."""
         del distribution, actions
         return ()
@@ -194,11 +203,11 @@ class Algorithm(abc.ABC):
         start: Bool[Array, " B"],
         noise: PyTree,
         schedules: Schedules,
-    ) -> tuple[Int[Array, "B N"], Float[Array, "B N H"], PyTree]:
+    ) -> tuple[Actions, Float[Array, "B N H"], PyTree]:
         """Actions while training, the hidden state after them, and ``extras``."""
         return act(
             policy, hidden, seen.observations, seen.action_mask, noise, start=start,
-            distribution=lambda outputs, mask: self.distribution(outputs, mask, schedules),
+            explore=lambda chosen: self.behaviour(chosen, schedules),
             extras=self.extras,
         )  # fmt: skip
 
@@ -215,6 +224,11 @@ class Algorithm(abc.ABC):
 
         Returns: the learner, and the sums named by ``metrics`` and ``diagnostics``.
         """
+
+
+def _by_outputs(self: Any, chosen: Distribution, schedules: Schedules) -> Distribution:
+    """``behaviour`` of a class that still has the method ``distribution`` instead."""
+    return self.distribution(chosen.outputs, chosen.mask, schedules)
 
 
 def whole_rollouts(algorithm: Algorithm, steps: int) -> list[str]:

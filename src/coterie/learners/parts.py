@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from coterie.networks.per_agent import Groups
+from coterie.ops.action_vectors import Bounds
 from coterie.ops.running_statistics import RewardScaling
 from coterie.settings import (
     MOST,
@@ -119,6 +120,14 @@ class PolicySettings(LearnerSettings):
     """Activation function between layers."""
     gain: Positive = 1.414
     """Initial weights of hidden layers have a standard deviation of gain/√inputs; biases are 0."""
+    std: Positive = 1.0
+    """Standard deviation σ of continuous actions at the start, in units where finite bounds are
+    ±1; it is learned, and does not depend on what agents observe."""
+    least_std: Weight = 0.0
+    """Smallest σ of continuous actions."""
+    action_bounds: Bounds = "clip"
+    """How continuous actions are kept within their bounds. clip: what is beyond is set to the
+    bound. tanh: they are squashed by tanh."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,12 @@ from jaxtyping import Array, Bool, Float
 from coterie.learners.contract import unreached
 from coterie.learners.parts import PolicySettings
 from coterie.networks.per_agent import PerAgent, sharing_index
+from coterie.ops.action_vectors import ActionVectors
 from coterie.ops.returns import discounted_so_far
 from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, norm
+from coterie.spec import EnvSpec
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
 
@@ -27,17 +29,27 @@ ACTOR_SCALE = 0.01
 def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
     """One actor per agent (or shared ones): observation history in, logits of actions out."""
     spec = game.spec
+    vectors = vectors_of(settings, spec)
     return PerAgent(
         sharing_index(spec, settings.sharing, settings.groups),
         spec.observation_size,
-        spec.action_count,
+        spec.action_count if vectors is None else vectors.outputs,
         settings.hidden,
         key,
         settings.recurrent,
         settings.activation,
         last=ACTOR_SCALE,
         gain=settings.gain,
+        vectors=vectors,
+        std=settings.std,
     )
+
+
+def vectors_of(settings: PolicySettings, spec: EnvSpec) -> ActionVectors | None:
+    """How the actors' outputs are read where actions are vectors."""
+    if not spec.actions:
+        return None
+    return ActionVectors(spec.actions, settings.action_bounds, settings.least_std)
 
 
 # Schedules ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from coterie.learners.contract import (
     Algorithm,
@@ -44,7 +44,7 @@ from coterie.ops.losses import masked_mean, summed_mean
 from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, follow, norm
-from coterie.policies.distributions import Distribution, EpsilonGreedy
+from coterie.policies.distributions import Categorical, Distribution, EpsilonGreedy
 from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
@@ -239,7 +239,7 @@ class ValueBased(ValueSettings, Algorithm):
             schedules = {
                 k: jnp.asarray(x[0]) for k, x in self.schedules(np.zeros(1, np.int64)).items()
             }
-            acting = self.distribution(outputs, rollout.action_mask, schedules)
+            acting = self.behaviour(Categorical(outputs, rollout.action_mask), schedules)
             extras = self.extras(acting, rollout.actions)
             rollout = dataclasses.replace(rollout, extras=extras)
             return self._sequences(rollout, self.learning_steps(game, rollout))
@@ -257,10 +257,9 @@ class ValueBased(ValueSettings, Algorithm):
         return jax.random.uniform(key, (*shape, 2, game.spec.n_agents))
 
     @replaceable
-    def distribution(
-        self, outputs: Float[Array, "*S N A"], mask: Bool[Array, "*S N A"], schedules: Schedules
-    ) -> Distribution:
-        return EpsilonGreedy(outputs, mask, schedules["epsilon"])
+    def behaviour(self, chosen: Distribution, schedules: Schedules) -> Distribution:
+        """ε-greedy."""
+        return EpsilonGreedy(chosen.outputs, chosen.mask, schedules["epsilon"])
 
     # Learning ---------------------------------------------------------------------------------
 

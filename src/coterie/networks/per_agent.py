@@ -6,6 +6,7 @@ factorisation: several batched ones in one jitted function can deadlock jaxlib o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 from coterie.errors import UsageError
 from coterie.former import former_attribute
 from coterie.networks.layers import History
+from coterie.ops.action_vectors import ActionVectors
 from coterie.spec import EnvSpec
 from coterie.types import PRNGKey
 
@@ -30,11 +32,15 @@ class PerAgent(eqx.Module):
         networks: the stacked networks [G, ...].
         index: which network each agent uses; a static routing map.
         identify: agents that share a network append their one-hot id to the observation.
+        log_std: [G, D] log σ of the numbers in an action, which follow a network's own outputs.
+        vectors: how the outputs are read where actions are vectors.
     """
 
     networks: History
+    log_std: Float[Array, "G D"] | None
     index: tuple[int, ...] = eqx.field(static=True)
     identify: tuple[bool, ...] = eqx.field(static=True)
+    vectors: ActionVectors | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -47,8 +53,16 @@ class PerAgent(eqx.Module):
         activation: str = "relu",
         last: int | float = 1.0,
         gain: int | float | None = None,
+        vectors: ActionVectors | None = None,
+        std: float | int = 1.0,
     ):
+        """``outputs`` are those of a network itself; ``std`` is σ at the start."""
         self.index = index
+        self.vectors = vectors
+        self.log_std = None
+        if vectors is not None and vectors.numbers:
+            shape = (max(index) + 1, vectors.numbers)
+            self.log_std = jnp.full(shape, math.log(std), jnp.float32)
         self.identify = tuple(index.count(g) > 1 for g in index)
         width = inputs + (len(index) if any(self.identify) else 0)
         self.networks = eqx.filter_vmap(
@@ -80,7 +94,19 @@ class PerAgent(eqx.Module):
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
-        inputs = self._with_id(observations)
+        outputs, hidden_states = self._unroll(hidden_state, self._with_id(observations), start)
+        if self.log_std is not None:
+            log_std = self.log_std[jnp.asarray(self.index)]
+            log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
+            outputs = jnp.concatenate([outputs, log_std], axis=-1)
+        return outputs, hidden_states
+
+    def _unroll(
+        self,
+        hidden_state: Float[Array, "*M N H"],
+        inputs: Float[Array, "T *M N I"],
+        start: Bool[Array, "T *M N"],
+    ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         n_networks = max(self.index) + 1
         if n_networks == 1:
             one = jax.tree.map(lambda p: p[0], self.networks)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coterie.ops.action_selection import ILLEGAL, epsilon_greedy, greedy, of_action, sample
 from coterie.ops.losses import entropy, log_probabilities
+from coterie.types import Actions
 
 
 class Distribution(eqx.Module):
@@ -18,42 +19,55 @@ class Distribution(eqx.Module):
     An agent without legal actions takes action 0.
 
     Attributes:
-        outputs: what the agents' networks say of each action: logits, or Q-values.
+        outputs: what the agents' networks say: logits or Q-values of each action, or more.
         mask: legal actions.
     """
 
-    outputs: Float[Array, "*S N A"]
+    outputs: Float[Array, "*S N J"]
     mask: Bool[Array, "*S N A"]
 
     @abc.abstractmethod
-    def sample(self, noise: Float[Array, "..."]) -> Int[Array, "*S N"]:
-        """Actions from uniform numbers in [0, 1), which are all the randomness there is."""
+    def sample(self, noise: Float[Array, "..."]) -> Actions:
+        """Actions from numbers that are all the randomness there is."""
 
     @abc.abstractmethod
-    def mode(self) -> Int[Array, "*S N"]:
+    def mode(self) -> Actions:
         """The likeliest or most valued actions; the first of equals."""
 
     @abc.abstractmethod
-    def log_probabilities(self) -> Float[Array, "*S N A"]:
-        """log π(· | h_i) of all actions; about -10³⁰ where illegal, never NaN."""
-
-    def log_prob(self, actions: Int[Array, "*S N"]) -> Float[Array, "*S N"]:
+    def log_prob(self, actions: Actions) -> Float[Array, "*S N"]:
         """log π(a_i | h_i) of these actions."""
-        return of_action(self.log_probabilities(), actions)
 
+    @abc.abstractmethod
     def log_prob_and_entropy(
-        self, actions: Int[Array, "*S N"]
+        self, actions: Actions
     ) -> tuple[Float[Array, "*S N"], Float[Array, "*S N"]]:
-        """Both from one softmax, for losses: its gradient is then taken once."""
-        log_probs = self.log_probabilities()
-        return of_action(log_probs, actions), entropy(log_probs, self.mask)
+        """Both at once, for losses."""
 
     @abc.abstractmethod
     def entropy(self) -> Float[Array, "*S N"]:
         """H(π(· | h_i)) in nats; 0 where no action is legal."""
 
 
-class Categorical(Distribution):
+class SingleChoice(Distribution):
+    """Over actions that are numbers, counted from 0; noise is uniform in [0, 1)."""
+
+    @abc.abstractmethod
+    def log_probabilities(self) -> Float[Array, "*S N A"]:
+        """log π(· | h_i) of all actions; about -10³⁰ where illegal, never NaN."""
+
+    def log_prob(self, actions: Int[Array, "*S N"]) -> Float[Array, "*S N"]:
+        return of_action(self.log_probabilities(), actions)
+
+    def log_prob_and_entropy(
+        self, actions: Int[Array, "*S N"]
+    ) -> tuple[Float[Array, "*S N"], Float[Array, "*S N"]]:
+        """Both from one softmax, whose gradient is then taken once."""
+        log_probs = self.log_probabilities()
+        return of_action(log_probs, actions), entropy(log_probs, self.mask)
+
+
+class Categorical(SingleChoice):
     """Softmax over the legal actions; noise is one number for each agent, [..., N]."""
 
     def sample(self, noise: Float[Array, "*S N"]) -> Int[Array, "*S N"]:
@@ -69,7 +83,7 @@ class Categorical(Distribution):
         return entropy(self.log_probabilities(), self.mask)
 
 
-class EpsilonGreedy(Distribution):
+class EpsilonGreedy(SingleChoice):
     """The most valued legal action, or with probability ε any legal one.
 
     Each agent tosses its own coin: noise is two numbers for each, [..., 2, N], whether to explore

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from coterie.networks.per_agent import PerAgent
-from coterie.policies.acting import act
+from coterie.policies.acting import act, noise
 from coterie.python_envs.bookkeeping import FINAL_EVALUATION, Restarts, episode_seed
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import VectorEnv, make_vector_env
@@ -47,9 +47,10 @@ def make_choose(game: Game) -> Callable[..., Any]:
     ) -> tuple[Array, Array]:
         state = jnp.zeros((*observations.shape[:-2], game.players.central_size))
         seen = game.see(observations, mask, alive, state)
-        noise = jax.random.uniform(jax.random.fold_in(key, t), seen.alive.shape)
+        shape, agents = seen.alive.shape[:-1], seen.alive.shape[-1]
+        drawn = noise(jax.random.fold_in(key, t), shape, agents, policy.vectors)
         actions, hidden_state, _ = act(
-            policy, hidden_state, *seen[:2], noise, start=starts, sampled=sampled
+            policy, hidden_state, *seen[:2], drawn, start=starts, sampled=sampled
         )
         return game.own_actions(actions), hidden_state
 
@@ -121,7 +122,7 @@ class Evaluator:
                 keys,
                 np.uint32(t),
             )
-            rows.actions[part] = np.asarray(actions).reshape(v * s, -1)
+            rows.actions[part] = np.asarray(actions).reshape(v * s, *rows.actions.shape[1:])
             rows.command[part] = np.where(going, STEP, SKIP)
             dropped = self._move(starts, number, tries)
             for x, next_observation in zip(seen, rows.next_observation, strict=True):

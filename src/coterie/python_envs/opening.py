@@ -32,6 +32,7 @@ def open_python_env(
     python_env: PythonEnvSettings | None = None,
     state: bool = False,
     made: Any = None,
+    combined: bool = True,
 ) -> PythonEnvFactory:
     """A Python environment, of which one is made to see what it promises.
 
@@ -39,9 +40,12 @@ def open_python_env(
         make: makes the environment as its author meant it.
         state: whether its ``state()`` is wanted.
         made: one that was made already; it is closed.
+        combined: see ``PythonEnv``.
     """
     python_env = python_env or PythonEnvSettings()
-    host = functools.partial(PythonEnv, time_limit=python_env.time_limit, name=name, central=state)
+    host = functools.partial(
+        PythonEnv, time_limit=python_env.time_limit, name=name, central=state, combined=combined
+    )
     made = make_one(name, make, python_env) if made is None else made
     with within(python_env.step_timeout + OPENING, name):
         env = host(made)
@@ -86,4 +90,7 @@ def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEn
 
 def digest(spec: EnvSpec) -> str:
     """A digest of all that an environment promises."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(spec)).encode()).hexdigest()
+    promised = dataclasses.asdict(spec)
+    if not spec.actions:  # as before there were any
+        del promised["actions"]
+    return hashlib.sha256(json.dumps(promised).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from coterie.errors import EnvironmentFault
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, STEP, Limits
-from coterie.spec import PythonEnvFactory
+from coterie.spec import EnvSpec, PythonEnvFactory
 
 PROBE_EPISODES, PROBE_STEPS = 5, 1_000
 """Random play before training: at most so much."""
@@ -79,7 +80,7 @@ def _random_play(
             rows.seed[0] = NO_SEED
             masks, over = rows.start.action_mask[0], False
             while steps < PROBE_STEPS and not over:
-                rows.actions[0] = random_actions(masks, rng)
+                rows.actions[0] = random_actions(factory.spec(), masks, rng)
                 move(STEP)
                 steps += 1
                 masks, over = (
@@ -90,7 +91,21 @@ def _random_play(
 
 
 def random_actions(
-    masks: Bool[np.ndarray, "N A"], rng: np.random.Generator
-) -> Integer[np.ndarray, " N"]:
-    """A legal action for each agent, uniformly; 0 where none is legal."""
+    spec: EnvSpec, masks: Bool[np.ndarray, "N A"], rng: np.random.Generator
+) -> Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]:
+    """A legal action for each agent, uniformly; 0 where none is legal, and numbers without bounds
+    are standard normal."""
+    if spec.actions:
+        actions = np.zeros(spec.action_shape, np.float32)
+        for row, mask, space in zip(actions, masks, spec.actions, strict=True):
+            ends = np.cumsum((0, *space.choices))
+            for k, (first, end) in enumerate(itertools.pairwise(ends.tolist())):
+                flags = mask[first:end]
+                row[k] = np.where(flags, rng.random(len(flags)), -1.0).argmax()
+            low, high = np.asarray(space.low), np.asarray(space.high)
+            bounded = np.isfinite(low) & np.isfinite(high)
+            inside = rng.uniform(np.where(bounded, low, 0), np.where(bounded, high, 1))
+            drawn = np.where(bounded, inside, rng.standard_normal(len(low)))
+            row[len(space.choices) : space.size] = np.clip(drawn, low, high)
+        return actions
     return np.where(masks, rng.random(masks.shape), -1.0).argmax(axis=-1)

@@ -36,11 +36,12 @@ class EpisodeHistory(eqx.Module):
 def empty_vector(spec: EnvSpec, rows: int) -> EpisodeHistory:
     """Environments before their first episode."""
     dtype = np.int16 if spec.action_count <= 2**15 else np.int32
+    dtype = spec.action_dtype if spec.actions else dtype
     return EpisodeHistory(
         episode=np.full(rows, -1, np.int64),
         lengths=np.zeros(rows, np.int64),
         returns=np.zeros((rows, spec.n_agents), np.float32),
-        history=np.zeros((rows, spec.time_limit or NO_LIMIT_STEPS, spec.n_agents), dtype),
+        history=np.zeros((rows, spec.time_limit or NO_LIMIT_STEPS, *spec.action_shape), dtype),
         digest=np.zeros(rows, np.uint32),
     )
 

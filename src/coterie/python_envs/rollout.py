@@ -135,7 +135,9 @@ class Collector:
                 own, actions, extras, after = act(
                     t, first[h], observations, starts, hidden_states[h]
                 )
-                self.vector_env.rows.actions[half] = np.asarray(own).reshape(-1, self.spec.n_agents)
+                self.vector_env.rows.actions[half] = np.asarray(own).reshape(
+                    -1, *self.spec.action_shape
+                )
                 self.vector_env.rows.command[half] = STEP
                 self.vector_env.start(h)
                 noted[h].append((hidden_states[h], actions, extras))

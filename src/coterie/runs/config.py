@@ -14,7 +14,7 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.opening import digest
 from coterie.python_envs.settings import PythonEnvSettings
-from coterie.runs.environments import Opened, check_fits, is_code, open_environment
+from coterie.runs.environments import Opened, check_fits, is_code, open_environment, seen_by
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
 from coterie.views.game import Game
@@ -81,8 +81,8 @@ def restore(
         )
     python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
-    env, given = open_environment(opened, options, python_env, state)
-    game = Game(env, config["central"], config["reward"], algorithm.joint_view)
+    env, given = open_environment(opened, options, python_env, state, not algorithm.action_vectors)
+    game = seen_by(algorithm, env, config["central"], config["reward"])
     if is_code(name):
         check_fits(config["sizes"], env.spec(), given)
     if python_env:

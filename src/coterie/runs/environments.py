@@ -7,9 +7,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 from coterie import envs
+from coterie.algorithms import algorithms
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.learners.parts import PolicySettings
 from coterie.python_envs.adapters.refusals import missing_arguments, reason
 from coterie.python_envs.opening import (
     find_factory,
@@ -39,16 +41,20 @@ def is_python_env(name: str) -> bool:
 
 def sizes(spec: Any) -> dict[str, list[int]]:
     """What has to agree between the environments a team can act in."""
-    return {
+    kept: dict[str, Any] = {
         "observation sizes": list(spec.observation_sizes),
         "action counts": list(spec.action_counts),
     }
+    if spec.actions:
+        kept["actions"] = [str(space) for space in spec.actions]
+    return kept
 
 
 def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
     """UsageError unless a team of these ``sizes`` can act where ``spec`` holds."""
-    for word, b in sizes(spec).items():
-        a = team[word]
+    own = sizes(spec)
+    for word in dict.fromkeys([*own, *team]):
+        a, b = team.get(word, []), own.get(word, [])
         if tuple(a) != tuple(b):
             raise UsageError(f"the team has {word} {list(a)}, but {name} has {list(b)}")
 
@@ -58,6 +64,7 @@ def open_environment(
     options: dict[str, Any],
     python_env: PythonEnvSettings | None = None,
     state: bool = False,
+    combined: bool = True,
 ) -> tuple[Environment | PythonEnvFactory, str]:
     """An environment and the name it is recorded under.
 
@@ -67,12 +74,13 @@ def open_environment(
     Args:
         python_env: the settings of Python environments, if it is one.
         state: whether the state of a Python environment is wanted, which costs time at every step.
+        combined: whether several choices of an agent of it are one numbered action.
     """
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_python_env(environment):
         make = find_factory(environment, options, python_env)
-        return open_python_env(environment, make, python_env, state), environment
+        return open_python_env(environment, make, python_env, state, combined=combined), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
@@ -95,7 +103,7 @@ def open_environment(
     if isinstance(made, Environment):
         return made, name
     try:
-        return open_python_env(name, make, python_env, state, made), name
+        return open_python_env(name, make, python_env, state, made, combined), name
     except UsageError as error:
         prefix = f"{name}: " if make is environment else ""
         raise UsageError(f"{prefix}{error}") from error
@@ -127,7 +135,22 @@ def make_game(
         z = ("state" if spec.central_size else "joint") if central == "auto" else central
         if z == "state" and not spec.central_size:
             raise UsageError(f"{name} offers no state for z; use --central joint")
-    game = Game(environment, z, reward, algorithm.joint_view)
+    if spec.actions and not algorithm.action_vectors:
+        able = [each for each, kind in algorithms().items() if kind.action_vectors]
+        agent = next(i for i, space in enumerate(spec.actions) if not space.is_single_choice)
+        raise UsageError(
+            f"{algorithm.name} learns about each single action, but agent {spec.agents[agent]} of "
+            f"{name} acts by {spec.actions[agent]}: train {', '.join(able[:-1])} or {able[-1]}"
+        )
+    game = seen_by(algorithm, environment, z, reward)
     if isinstance(environment, Environment):
         game.trace()
     return game
+
+
+def seen_by(
+    algorithm: Algorithm, environment: Environment | PythonEnvFactory, z: Central, reward: Reward
+) -> Game:
+    """The environment as this algorithm sees it, given what z is and whose rewards are learned."""
+    bounds = algorithm.action_bounds if isinstance(algorithm, PolicySettings) else "clip"
+    return Game(environment, z, reward, algorithm.joint_view, bounds)

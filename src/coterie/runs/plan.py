@@ -75,7 +75,9 @@ def make_plan(
     reward, central = chosen.of_the_run(reward, central)
     options = as_json(options or {})
     state = chosen.kind.central and central != "joint"
-    env, name = open_environment(environment, options, python_env, state)
+    env, name = open_environment(
+        environment, options, python_env, state, not chosen.kind.action_vectors
+    )
     resolved, remarks = resolve_settings(python_env, env, name)
     unresolved = chosen.made(name, steps, limit := env.spec().time_limit)
     algorithm = unresolved.resolve(steps, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.networks.layers import ACTIVATIONS
 from coterie.networks.per_agent import PerAgent
-from coterie.spec import EnvSpec
+from coterie.ops.action_vectors import ActionVectors
+from coterie.spec import ActionSpace, EnvSpec
 from coterie.storage.files import make_directory, read_sealed
 from coterie.storage.tree_files import CheckpointError, read_tree, write_tree
 from coterie.types import PyTree
@@ -50,7 +52,48 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
         "activation": policy.activation,
         "joint": game.joint,
         "stochastic": algorithm.stochastic,
+    } | _described(policy, spec)
+
+
+def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
+    """What is said besides where actions are vectors."""
+    if policy.vectors is None:
+        return {}
+    return {
+        "action_spaces": [
+            {"choices": list(space.choices), "low": _told(space.low), "high": _told(space.high)}
+            for space in spec.actions
+        ],
+        "action_bounds": policy.vectors.bounds,
+        "least_std": policy.vectors.least_std,
     }
+
+
+def _told(bounds: tuple[float, ...]) -> list[float | None]:
+    """Bounds in JSON, which has no infinity: null where there is none."""
+    return [x if math.isfinite(x) else None for x in bounds]
+
+
+def _spaces(d: dict[str, Any]) -> tuple[ActionSpace, ...]:
+    """The inverse of ``_described``; empty where actions are single choices."""
+
+    def heard(bounds: list[float | None], absent: float) -> tuple[float, ...]:
+        return tuple(absent if x is None else x for x in bounds)
+
+    return tuple(
+        ActionSpace(tuple(s["choices"]), heard(s["low"], -math.inf), heard(s["high"], math.inf))
+        for s in d.get("action_spaces", [])
+    )
+
+
+def environment_of(d: dict[str, Any]) -> EnvSpec:
+    """What a policy's agents see and do, from its description."""
+    return EnvSpec(
+        tuple(d["agents"]),
+        tuple(d["observation_sizes"]),
+        tuple(d["action_counts"]),
+        actions=_spaces(d),
+    )
 
 
 def save_policies(path: Path, which: str, policies: PyTree, run: str, steps: Sequence[int]) -> None:
@@ -89,17 +132,21 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         names = [p.name[5:] for p in (run / "policy").glob("seed-*")]
         have = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
         raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
-    spec = EnvSpec(tuple(d["agents"]), tuple(d["observation_sizes"]), tuple(d["action_counts"]))
+    spec = environment_of(d)
     spec = JointView(spec).spec if d["joint"] else spec
+    vectors = None
+    if spec.actions:
+        vectors = ActionVectors(spec.actions, d["action_bounds"], d["least_std"])
     template = eqx.filter_eval_shape(
         PerAgent,
         tuple(d["network_of_agent"]),
         spec.observation_size,
-        spec.action_count,
+        spec.action_count if vectors is None else vectors.outputs,
         tuple(d["hidden"]),
         jax.random.key(0),
         d["recurrent"],
         d["activation"],
+        vectors=vectors,
     )
     policy, label = read_tree(path, template)
     if label | _label(which, seed, d["run"]) != label:
@@ -123,7 +170,7 @@ def _description(run: Path) -> dict[str, Any]:
         isinstance(d[name], list) and all(type(x) is kind for x in d[name])
         for name, kind in LISTS.items()
     )
-    if not kinds or not _fits_together(d):
+    if not kinds or not _fits_together(d) or not _vectors_fit(d):
         raise UsageError(f"{about} is damaged: its agents and networks do not fit together")
     return d
 
@@ -137,6 +184,29 @@ def _fits_together(d: dict[str, Any]) -> bool:
         and 0 < len(d["hidden"]) <= _DEEPEST
         and len(networks) == (1 if d["joint"] else len(d["agents"]))
         and sorted(set(networks)) == list(range(len(set(networks))))
+    )
+
+
+def _vectors_fit(d: dict[str, Any]) -> bool:
+    """Whether what is said of action vectors, if anything is, makes sense."""
+    if "action_spaces" not in d:
+        return True
+    try:
+        spaces = _spaces(d)
+        sizes = [x for space in spaces for x in (space.flags, space.size)]
+        numbers = [x for space in spaces for x in (*space.low, *space.high)]
+    except (UsageError, TypeError, KeyError, AttributeError, ValueError):
+        return False
+    least = d.get("least_std")
+    return (
+        len(spaces) == len(d["agents"])
+        and all(0 < x < _GREATEST for x in sizes)
+        and not any(math.isnan(x) for x in numbers)
+        and [space.flags for space in spaces] == d["action_counts"]
+        and not all(space.is_single_choice for space in spaces)
+        and d.get("action_bounds") in ("clip", "tanh")
+        and isinstance(least, int | float)
+        and 0 <= least < math.inf
     )
 
 

@@ -126,7 +126,9 @@ class Run:
         game, name, given = self.game, self.config.get("environment", ""), python_env
         python_env = python_env or python_env_of(self.config)
         if environment is not None:
-            env, name = open_environment(environment, {}, python_env)
+            env, name = open_environment(
+                environment, {}, python_env, combined=not self.game.players.actions
+            )
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)
         if isinstance(game.env, PythonEnvFactory) or given:

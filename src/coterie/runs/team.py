@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 from coterie.errors import UsageError
 from coterie.former import former_arguments, former_attribute
 from coterie.networks.per_agent import PerAgent
-from coterie.policies.acting import act
-from coterie.runs.policy_files import default_policy, load_policy
-from coterie.spec import EnvSpec
+from coterie.ops.action_vectors import ActionVectors
+from coterie.policies.acting import act, noise
+from coterie.runs.policy_files import default_policy, environment_of, load_policy
+from coterie.spec import ActionSpace, EnvSpec
 from coterie.types import PRNGKey
 from coterie.views.joint_actions import JointView
 
@@ -30,6 +31,7 @@ class Team:
         policy: the networks.
         joint: the team was trained by central learning: one policy sees all and acts for all.
         stochastic: the policies are distributions, from which actions can be sampled.
+        actions: the agents' action spaces, where not all of them are single choices.
         which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
             they were trained for; None where that is not known.
     """
@@ -42,13 +44,16 @@ class Team:
     stochastic: bool = False
     which: str | None = None
     env_steps: int | None = None
+    actions: tuple[ActionSpace, ...] = ()
 
     def __repr__(self) -> str:
         steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
         return f"Team({', '.join(self.agents)}; {self.which or 'its own'} policies{steps})"
 
     def __post_init__(self) -> None:
-        self._spec = EnvSpec(self.agents, self.observation_sizes, self.action_counts)
+        self._spec = EnvSpec(
+            self.agents, self.observation_sizes, self.action_counts, actions=self.actions
+        )
         self._act = jax.jit(self._choose)
 
     def initial_hidden_state(self) -> Float[Array, "N H"]:
@@ -77,8 +82,9 @@ class Team:
             key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
-            the actions in the form of the observations (list of int, or dict), and the hidden
-            state after them.
+            the actions in the form of the observations (list, or dict), and the hidden state after
+            them. An action is an int; where agents decide several things it is a float32 vector of
+            choices, counted from 0, and then of numbers within their bounds.
         """
         named = isinstance(observations, Mapping)
         rows = self._rows(observations, "observations")
@@ -102,7 +108,11 @@ class Team:
                 "this team acts by Q-values, so there is nothing to sample: give no key"
             )
         actions, hidden_state = self._act(hidden_state, padded, masks, key)
-        chosen = np.asarray(actions).tolist()
+        if self.actions:
+            sizes = [space.size for space in self.actions]
+            chosen = [row[:k] for row, k in zip(np.asarray(actions), sizes, strict=True)]
+        else:
+            chosen = np.asarray(actions).tolist()
         return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state
 
     def _rows(self, given: Any, word: str) -> list[np.ndarray]:
@@ -124,9 +134,13 @@ class Team:
         team = JointView(self._spec) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)
-        noise = None if key is None else jax.random.uniform(key, (n,))
-        actions, hidden_state, _ = act(self.policy, hidden_state, observations, mask, noise)
-        return (team.split(actions) if team else actions), hidden_state
+        vectors = self.policy.vectors
+        drawn = None if key is None else noise(key, (), n, vectors)
+        actions, hidden_state, _ = act(self.policy, hidden_state, observations, mask, drawn)
+        own = team.split(actions) if team else actions
+        if vectors is not None:
+            own = ActionVectors(self.actions, vectors.bounds).to_env(own)
+        return own, hidden_state
 
 
 def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
@@ -142,6 +156,7 @@ def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
         agents=tuple(d["agents"]),
         observation_sizes=tuple(d["observation_sizes"]),
         action_counts=tuple(d["action_counts"]),
+        actions=environment_of(d).actions,
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
-from coterie.policies.acting import act
-from coterie.types import PRNGKey
+from coterie.policies.acting import act, noise
+from coterie.types import Actions, PRNGKey
 from coterie.views.game import Game
 
 NO_LIMIT_STEPS = 10_000
@@ -35,7 +35,7 @@ def play(
     return play_watched(game, policy, key, episodes, sampled)[:2]
 
 
-Watch = Callable[..., tuple[Int[Array, "E N"], Any]]
+Watch = Callable[..., tuple[Actions, Any]]
 """(t, state [E], actions [E, N], live [E], notes) -> the actions to be taken, the new notes."""
 
 
@@ -67,11 +67,11 @@ def play_watched(
 
     def step(carry: Any) -> Any:
         t, state, shown, hidden_state, over, returns, lengths, notes = carry
-        noise = None
+        drawn = None
         if sampled is not None:
-            noise = jax.random.uniform(jax.random.fold_in(draw_key, t), (episodes, n))
+            drawn = noise(jax.random.fold_in(draw_key, t), (episodes,), n, policy.vectors)
         actions, hidden_state, _ = act(
-            policy, hidden_state, shown.observations, shown.action_mask, noise, sampled=sampled
+            policy, hidden_state, shown.observations, shown.action_mask, drawn, sampled=sampled
         )
         if watch is not None:
             actions, notes = watch(t, state, actions, ~over, notes)

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.games.solution_concepts import no_conflict
+from coterie.ops.action_vectors import ActionVectors, Bounds
 from coterie.spec import EnvSpec, Observation, PythonEnvFactory, Reward
-from coterie.types import PRNGKey, PyTree, TimeStep
+from coterie.types import Actions, PRNGKey, PyTree, TimeStep
 from coterie.views.joint_actions import JointView
 
 Central = Literal["none", "state", "joint"]
@@ -82,12 +83,14 @@ class Game:
         reward: the rewards that learners get, individual or common; transitions keep the
             environment's own rewards.
         joint: the team appears as one agent that sees everything and chooses joint actions.
+        bounds: how the numbers in learners' actions become legal, ``clip`` or ``tanh``.
     """
 
     env: Environment | PythonEnvFactory
     central: Central = "none"
     reward: Reward = "individual"
     joint: bool = False
+    bounds: Bounds = "clip"
 
     def __post_init__(self) -> None:
         self.env.spec()  # asked here, before anything of it is traced
@@ -107,9 +110,15 @@ class Game:
         """How the environment's agents appear as one."""
         return JointView(self.players)
 
-    def own_actions(self, actions: Int[Array, "*S N"]) -> Int[Array, "*S R"]:
-        """The actions of the environment's own agents, from those of the agents that learn."""
-        return self.team.split(actions) if self.joint else actions
+    def own_actions(self, actions: Actions) -> Int[Array, "*S R"] | Float[Array, "*S R Q"]:
+        """The actions of the environment's own agents, from those of the agents that learn.
+
+        Those of the learners are in units in which finite bounds are ±1, and have no bounds.
+        """
+        own = self.team.split(actions) if self.joint else actions
+        if not self.players.actions:
+            return own
+        return ActionVectors(self.players.actions, self.bounds).to_env(own)
 
     @property
     def central_size(self) -> int:
@@ -158,11 +167,15 @@ class Game:
         alive = begun.alive if self.mortal else None
         return GameState(state, t, alive), self._complete(begun).onward()  # no step led to a start
 
-    def step(
-        self, key: PRNGKey, state: GameState, actions: Int[Array, " N"]
-    ) -> tuple[GameState, TimeStep]:
+    def step(self, key: PRNGKey, state: GameState, actions: Actions) -> tuple[GameState, TimeStep]:
         """One step; at the time limit an episode that is not over is truncated."""
-        env_state, next_step = self.jax_env.step(key, state.env, self.own_actions(actions))
+        return self.step_env(key, state, self.own_actions(actions))
+
+    def step_env(
+        self, key: PRNGKey, state: GameState, actions: Actions
+    ) -> tuple[GameState, TimeStep]:
+        """``step``, given the actions of the environment's own agents."""
+        env_state, next_step = self.jax_env.step(key, state.env, actions)
         t = state.t + 1
         everybody = jnp.ones(self.players.n_agents, bool)
         before = everybody if state.alive is None else state.alive
@@ -185,7 +198,8 @@ class Game:
         def both(key: PRNGKey) -> Any:
             reset_key, step_key = jax.random.split(key)
             state, _ = self.reset(reset_key)
-            return self.step(step_key, state, jnp.zeros(self.spec.n_agents, jnp.int32))
+            actions = jnp.zeros(self.spec.action_shape, self.spec.action_dtype)
+            return self.step(step_key, state, actions)
 
         jax.eval_shape(both, jax.eval_shape(lambda: jax.random.key(0)))
 
@@ -202,7 +216,7 @@ class Game:
         """The shapes of what a JAX environment shows after a reset and after a step."""
 
         def step(key: PRNGKey, state: Any) -> TimeStep:
-            actions = jnp.zeros(self.players.n_agents, jnp.int32)
+            actions = jnp.zeros(self.players.action_shape, self.players.action_dtype)
             return self.jax_env.step(key, state, actions)[1]
 
         key = jax.eval_shape(lambda: jax.random.key(0))

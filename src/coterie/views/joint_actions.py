@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.spec import EnvSpec
+from coterie.spec import ActionSpace, EnvSpec
+from coterie.types import Actions
 
 TEAM = "team"
 
@@ -21,12 +22,13 @@ TEAM = "team"
 class JointView:
     """Maps between a team's agents and the one agent they form.
 
-    Joint actions are numbered in row-major order: the last agent's action varies fastest.
+    Joint actions are numbered in row-major order: the last agent's action varies fastest. Where
+    actions are vectors, the team's is one that holds all choices of its agents, then all numbers.
     """
 
     def __init__(self, players: EnvSpec):
         self.players = players
-        self.count = math.prod(players.action_counts)
+        self.count = 0 if players.actions else math.prod(players.action_counts)
 
     @property
     def spec(self) -> EnvSpec:
@@ -35,10 +37,11 @@ class JointView:
         return EnvSpec(
             agents=(TEAM,),
             observation_sizes=(p.n_agents * p.observation_size,),
-            action_counts=(self.count,),
+            action_counts=() if p.actions else (self.count,),
             central_size=p.central_size,
             time_limit=p.time_limit,
             reward=p.reward,
+            actions=(_joined(p.actions),) if p.actions else (),
         )
 
     @cached_property
@@ -58,15 +61,49 @@ class JointView:
 
     def mask(self, mask: Bool[Array, "*S N A"]) -> Bool[Array, "*S 1 J"]:
         """Joint actions legal for all; an agent that has none (a dead one) takes action 0."""
+        if self.players.actions:
+            flags = mask.reshape(*mask.shape[:-2], 1, -1)[..., self._flags]
+            return flags if self._flags.size else jnp.ones((*flags.shape[:-1], 1), bool)
         none = ~jnp.any(mask, axis=-1, keepdims=True)
         usable = mask | (none & (jnp.arange(mask.shape[-1]) == 0))
         each = usable[..., jnp.arange(self.players.n_agents), jnp.asarray(self.table)]
         return jnp.all(each, axis=-1)[..., None, :]
 
+    @cached_property
+    def _flags(self) -> np.ndarray:
+        """Where the flags of all choices stand in the flat masks [N A]."""
+        used = [sum(space.choices) for space in self.players.actions]
+        return np.flatnonzero(np.arange(max([*used, 1])) < np.asarray(used)[:, None])
+
+    @cached_property
+    def _parts(self) -> np.ndarray:
+        """int [N, P]: where each part of an agent's action stands in the team's, -1 for none."""
+        spaces, (n, size) = self.players.actions, self.players.action_shape
+        choices = sum(len(space.choices) for space in spaces)
+        table, choice, number = np.full((n, size), -1), 0, choices
+        for i, space in enumerate(spaces):
+            c, d = len(space.choices), len(space.low)
+            table[i, :c] = np.arange(choice, choice + c)
+            table[i, c : c + d] = np.arange(number, number + d)
+            choice, number = choice + c, number + d
+        return table
+
     def join(self, actions: Int[Array, "*S N"]) -> Int[Array, "*S 1"]:
         """The number of a joint action; the inverse of ``split``."""
         return (actions @ jnp.asarray(self.strides, actions.dtype))[..., None]
 
-    def split(self, actions: Int[Array, "*S 1"]) -> Int[Array, "*S N"]:
+    def split(self, actions: Actions) -> Int[Array, "*S R"] | Float[Array, "*S R Q"]:
         """Each agent's part of the joint action."""
+        if self.players.actions:
+            each = jnp.take(actions[..., 0, :], np.maximum(self._parts, 0), axis=-1)
+            return jnp.where(self._parts >= 0, each, 0.0)
         return jnp.asarray(self.table, jnp.int32)[actions[..., 0]]
+
+
+def _joined(spaces: tuple[ActionSpace, ...]) -> ActionSpace:
+    """All choices of a team's agents, then all numbers."""
+    return ActionSpace(
+        choices=tuple(count for space in spaces for count in space.choices),
+        low=tuple(bound for space in spaces for bound in space.low),
+        high=tuple(bound for space in spaces for bound in space.high),
+    )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from coterie.types import PRNGKey, PyTree, TimeStep, UInt
+from coterie.types import Actions, PRNGKey, PyTree, TimeStep, UInt
 from coterie.views.game import Game, GameState, usable
 
 SEED_AXIS = "seed"
@@ -141,7 +141,7 @@ def refill(game: Game, vector: VectorState) -> VectorState:
 
 
 def step_vector(
-    game: Game, vector: VectorState, pool: Any, keys: Any, actions: Int[Array, "B N"]
+    game: Game, vector: VectorState, pool: Any, keys: Any, actions: Actions
 ) -> tuple[VectorState, TimeStep]:
     """Steps all K environments and resets those that ended.
 

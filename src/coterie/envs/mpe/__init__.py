@@ -51,6 +51,8 @@ class Options:
         num_good: hunted agents of simple-tag (1).
         num_adversaries: hunting agents of simple-tag (3).
         num_obstacles: landmarks of simple-tag (2).
+        continuous_actions: agents decide how strongly they push in each direction, and say each
+            word, by numbers between 0 and 1.
     """
 
     time_limit: TimeLimit = 25
@@ -59,6 +61,7 @@ class Options:
     num_good: Agents | None = None
     num_adversaries: Agents | None = None
     num_obstacles: Annotated[int, Range(0, 1000)] | None = None
+    continuous_actions: bool = False
 
 
 def make(variant: str, options: Options) -> Particles:

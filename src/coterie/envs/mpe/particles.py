@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,11 @@ import numpy as np
 from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.layout import batch_last
-from coterie.envs.mpe.physics import ACTIONS, State, World, advance, column, norm
+from coterie.envs.mpe.physics import ACTIONS, MOVES, State, World, advance, column, norm
 from coterie.envs.scene import Scene
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec, Reward
-from coterie.types import Array, Float, Int, PRNGKey, TimeStep
+from coterie.types import Actions, Array, Float, Int, PRNGKey, TimeStep
 
 Observations = Float[Array, "N O *b"] | tuple[Float[Array, " _ *b"], ...]
 
@@ -33,10 +34,12 @@ class Particles(Environment):
     Attributes:
         default_reward: the rewards that learners get by default.
         time_limit: steps after which an episode is truncated; nothing else ends it.
+        continuous_actions: agents decide how strongly they push and speak (``World.continuous``).
     """
 
     default_reward: ClassVar[Reward]
     time_limit: int = 25
+    continuous_actions: bool = False
 
     def __post_init__(self) -> None:
         if self.time_limit < 1:
@@ -45,7 +48,7 @@ class Particles(Environment):
 
     @cached_property
     def world(self) -> World:
-        return self.build()
+        return dataclasses.replace(self.build(), continuous=self.continuous_actions)
 
     @abc.abstractmethod
     def build(self) -> World:
@@ -74,10 +77,11 @@ class Particles(Environment):
         return EnvSpec(
             agents=self.agents,
             observation_sizes=sizes,
-            action_counts=self.world.action_counts,
+            action_counts=() if self.continuous_actions else self.world.action_counts,
             central_size=central.shape[0],
             time_limit=self.time_limit,
             reward=self.default_reward,
+            actions=self.world.action_spaces if self.continuous_actions else (),
         )
 
     def reset(self, key: PRNGKey) -> tuple[State, TimeStep]:
@@ -85,7 +89,7 @@ class Particles(Environment):
         observations, central = batch_last(lambda s: (self.observe(s), self.central(s)))(state)
         return state, _time_step(observations, jnp.zeros(len(self.agents)), central)
 
-    def step(self, key: PRNGKey, state: State, actions: Int[Array, " N"]) -> tuple[State, TimeStep]:
+    def step(self, key: PRNGKey, state: State, actions: Actions) -> tuple[State, TimeStep]:
         del key
         state, *shown = batch_last(self._advance)(state, actions)
         return state, _time_step(*shown)
@@ -93,7 +97,7 @@ class Particles(Environment):
     def central(self, state: State) -> Float[Array, " Z *b"]:
         """z: positions, velocities of those that move, words and goals (both one-hot)."""
         world, bodies = self.world, self.world.agents.values()
-        words = one_hot(state.said, world.words)
+        words = words_said(state, world.words)
         parts = [flat(state.positions)]
         parts += [state.velocities[i] for i, body in enumerate(bodies) if body.push]
         parts += [words[i] for i, body in enumerate(bodies) if body.speaks]
@@ -108,11 +112,25 @@ class Particles(Environment):
             for body in self.world.agents.values()
         )
 
+    def in_words(self, actions: Any) -> tuple[str, ...]:
+        if not self.continuous_actions:
+            return super().in_words(actions)
+        said = []
+        for body, row in zip(self.world.agents.values(), np.asarray(actions), strict=True):
+            parts = []
+            if body.push:
+                parts.append(f"x {row[2] - row[1]:+.2f}, y {row[4] - row[3]:+.2f}")
+            if body.speaks:
+                first = MOVES if body.push else 0
+                parts.append(f"says {row[first : first + self.world.words].argmax()}")
+            said.append(", ".join(parts))
+        return tuple(said)
+
     def goal_names(self) -> tuple[str, ...]:
         """What the landmarks drawn as goals are called in pictures."""
         return ("goal",) * self.world.goals
 
-    def scene(self, state: State, actions: Sequence[int] | None = None) -> Scene:
+    def scene(self, state: State, actions: Sequence[Any] | None = None) -> Scene:
         """The plane with all bodies, velocities, words and goals."""
         del actions
         world = self.world
@@ -121,13 +139,22 @@ class Particles(Environment):
             [world.landmark.size] * world.landmarks,
             np.asarray(state.positions),
             np.asarray(state.velocities),
-            [f"says {word}" if word >= 0 else None for word in np.asarray(state.said).tolist()],
+            [None if word is None else f"says {word}" for word in self._loudest(state)],
             list(zip(np.asarray(state.goals).tolist(), self.goal_names(), strict=True)),
             walls=world.landmark.collides,
         )
 
+    def _loudest(self, state: State) -> list[int | None]:
+        """The word that each agent says, most strongly where there are several."""
+        said = np.asarray(state.said)
+        if self.continuous_actions:
+            speak = [body.speaks for body in self.world.agents.values()]
+            heard = [talks and bool(row.any()) for talks, row in zip(speak, said, strict=True)]
+            return [int(row.argmax()) if x else None for x, row in zip(heard, said, strict=True)]
+        return [word if word >= 0 else None for word in said.tolist()]
+
     def _advance(
-        self, state: State, actions: Int[Array, " N *b"]
+        self, state: State, actions: Int[Array, " N *b"] | Float[Array, "N P *b"]
     ) -> tuple[State, Observations, Float[Array, " N *b"], Float[Array, " Z *b"]]:
         state = advance(self.world, state, actions)
         return state, self.observe(state), self.reward(state), self.central(state)
@@ -141,7 +168,7 @@ class Particles(Environment):
         return State(
             positions=positions.reshape(-1, 2) * reach,
             velocities=jnp.zeros((n, 2)),
-            said=jnp.full(n, -1, jnp.int32),
+            said=jnp.zeros((n, world.words)) if world.continuous else jnp.full(n, -1, jnp.int32),
             goals=(bits[2 * reach.size :] % max(world.landmarks, 1)).astype(jnp.int32),
         )
 
@@ -163,6 +190,13 @@ def flat(vectors: Float[Array, "M K *b"]) -> Float[Array, " MK *b"]:
 def one_hot(chosen: Int[Array, " M *b"], among: int) -> Float[Array, "M K *b"]:
     """[M, among]; zeros for -1."""
     return (chosen[:, None] == column(np.arange(among), chosen.ndim - 1)).astype(jnp.float32)
+
+
+def words_said(state: State, among: int) -> Float[Array, "N C *b"]:
+    """[N, among] how strongly each agent said each word; 0 or 1 unless actions are continuous."""
+    if state.said.dtype == jnp.int32:
+        return one_hot(state.said, among)
+    return state.said
 
 
 def seen_from(

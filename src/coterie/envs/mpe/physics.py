@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.spec import ActionSpace
 from coterie.types import Array, Float, Int
 
 DT = 0.1
@@ -63,6 +64,8 @@ class World:
         landmark: what each of them is.
         words: how many words a speaker chooses from.
         goals: how many landmarks are drawn as goals.
+        continuous: actions are numbers between 0 and 1: how strongly an agent pushes to the right
+            and so on (``ACTIONS``), then how strongly it says each word.
     """
 
     agents: dict[str, Body]
@@ -70,6 +73,7 @@ class World:
     landmark: Body
     words: int = 0
     goals: int = 0
+    continuous: bool = False
 
     @cached_property
     def bodies(self) -> tuple[Body, ...]:
@@ -87,6 +91,14 @@ class World:
             for body in self.agents.values()
         )
 
+    @cached_property
+    def action_spaces(self) -> tuple[ActionSpace, ...]:
+        """What each agent decides where actions are continuous."""
+        sizes = [
+            MOVES * (body.push > 0) + self.words * body.speaks for body in self.agents.values()
+        ]
+        return tuple(ActionSpace(low=(0.0,) * size, high=(1.0,) * size) for size in sizes)
+
 
 class State(eqx.Module):
     """What changes, and where the landmarks are.
@@ -95,28 +107,28 @@ class State(eqx.Module):
         positions: [E, 2] of agents, then landmarks.
         velocities: [N, 2], zero for an agent that cannot move.
         said: [N] the word of the last step; -1 for nothing (at the start, and the silent ones).
+            Where actions are continuous, [N, C], how strongly each word was said.
         goals: [G] landmarks.
     """
 
     positions: Float[Array, "E 2 *b"]
     velocities: Float[Array, "N 2 *b"]
-    said: Int[Array, " N *b"]
+    said: Int[Array, " N *b"] | Float[Array, "N C *b"]
     goals: Int[Array, " G *b"]
 
 
-def advance(world: World, state: State, actions: Int[Array, " N *b"]) -> State:
+def advance(
+    world: World, state: State, actions: Int[Array, " N *b"] | Float[Array, "N P *b"]
+) -> State:
     """One step of ``DT``.
 
-    An action of an agent that moves and speaks is ``move + 5 word``.
+    An action of an agent that moves and speaks is ``move + 5 word``, or its moves and then its
+    words where actions are continuous.
     """
     n, extra = len(world.agents), state.positions.ndim - 2
     push = column(world.each("push")[:n], extra)
-    speaks = column(world.each("speaks")[:n], extra)
-    said = jnp.where(speaks, actions // np.where(push > 0, MOVES, 1), -1)
-    move = actions % MOVES
-    right = (move == 2).astype(jnp.float32) - (move == 1)
-    up = (move == 4).astype(jnp.float32) - (move == 3)
-    force = jnp.stack([right, up], 1) * push[:, None]
+    directions, said = (_decided if world.continuous else _chosen)(world, actions)
+    force = directions * push[:, None]
     if any(body.collides for body in world.agents.values()):
         force += contacts(world, state.positions)
     moved = state.positions[:n] + state.velocities * DT
@@ -126,7 +138,36 @@ def advance(world: World, state: State, actions: Int[Array, " N *b"]) -> State:
         speed = jnp.maximum(norm(velocities, 1), 1e-6)
         velocities *= jnp.minimum(limit / speed, 1.0)[:, None]
     positions = jnp.concatenate([moved, state.positions[n:]])
-    return State(positions, velocities, said.astype(jnp.int32), state.goals)
+    return State(positions, velocities, said, state.goals)
+
+
+def _chosen(
+    world: World, actions: Int[Array, " N *b"]
+) -> tuple[Float[Array, "N 2 *b"], Int[Array, " N *b"]]:
+    """Directions of moves and words said, from numbered actions."""
+    n, extra = len(world.agents), actions.ndim - 1
+    push = column(world.each("push")[:n], extra)
+    speaks = column(world.each("speaks")[:n], extra)
+    said = jnp.where(speaks, actions // np.where(push > 0, MOVES, 1), -1)
+    move = actions % MOVES
+    right = (move == 2).astype(jnp.float32) - (move == 1)
+    up = (move == 4).astype(jnp.float32) - (move == 3)
+    return jnp.stack([right, up], 1), said.astype(jnp.int32)
+
+
+def _decided(
+    world: World, actions: Float[Array, "N P *b"]
+) -> tuple[Float[Array, "N 2 *b"], Float[Array, "N C *b"]]:
+    """The same from continuous actions."""
+    said = jnp.zeros((len(world.agents), world.words, *actions.shape[2:]))
+    for i, body in enumerate(world.agents.values()):
+        if body.speaks:
+            first = MOVES if body.push else 0
+            said = said.at[i].set(actions[i, first : first + world.words])
+    if not any(body.push for body in world.agents.values()):
+        return jnp.zeros((len(world.agents), 2, *actions.shape[2:])), said
+    right, up = actions[:, 2] - actions[:, 1], actions[:, 4] - actions[:, 3]
+    return jnp.stack([right, up], 1), said
 
 
 def contacts(world: World, positions: Float[Array, "E 2 *b"]) -> Float[Array, "N 2 *b"]:

@@ -14,6 +14,7 @@ from coterie.envs.mpe.particles import (
     one_hot,
     pick,
     seen_from,
+    words_said,
 )
 from coterie.envs.mpe.physics import Body, State, World, norm
 from coterie.types import Array, Float
@@ -48,7 +49,7 @@ class Reference(Particles):
         """Own velocity, landmarks, the colour of the other's goal, the other's word."""
         colours = jnp.where(one_hot(state.goals, 3) > 0, 0.75, 0.25)
         landmarks = seen_from(state.positions[:2], state.positions[2:])
-        words = one_hot(state.said, 10)[::-1]
+        words = words_said(state, 10)[::-1]
         return jnp.concatenate([state.velocities, landmarks, colours, words], 1)
 
     def reward(self, state: State) -> Float[Array, " N *b"]:

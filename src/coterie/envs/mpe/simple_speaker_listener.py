@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from coterie.envs.mpe.particles import Observations, Particles, flat, one_hot, pick
+from coterie.envs.mpe.particles import Observations, Particles, flat, one_hot, pick, words_said
 from coterie.envs.mpe.physics import Body, State, World
 from coterie.types import Array, Float
 
@@ -33,7 +33,7 @@ class SpeakerListener(Particles):
         """The speaker sees the goal's colour; the listener its velocity, landmarks, the word."""
         colour = jnp.where(one_hot(state.goals, 3)[0] > 0, 0.65, 0.15)
         landmarks = flat(state.positions[2:] - state.positions[1])
-        word = one_hot(state.said[:1], 3)[0]
+        word = words_said(state, 3)[0]
         return colour, jnp.concatenate([state.velocities[1], landmarks, word])
 
     def reward(self, state: State) -> Float[Array, " N *b"]:

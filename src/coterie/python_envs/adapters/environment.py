@@ -50,6 +50,8 @@ class PythonEnv:
             ``truncated``: lbforaging and others report a time-out as terminated. What truly ends
             at that very step is not told apart.
         name: what messages call it.
+        combined: the combinations of an agent's choices (MultiDiscrete, MultiBinary) are one
+            numbered action; else the agent decides each by itself, and actions are vectors.
         central: whether to show its ``state()``, if it has one. Where it names no
             ``state_space`` it is reset once, to see how long its state is.
 
@@ -68,6 +70,7 @@ class PythonEnv:
         time_limit: int | None = None,
         name: str | None = None,
         central: bool = True,
+        combined: bool = True,
     ) -> None:
         self.name = title(environment) if name is None else name
         self._host = host = adapt(environment)
@@ -75,7 +78,9 @@ class PythonEnv:
         self.flatteners = [
             flattener(*each) for each in zip(agents, host.observation_spaces, strict=True)
         ]
-        self._choices = [choice(*each) for each in zip(agents, host.action_spaces, strict=True)]
+        self._choices = [
+            choice(*each, combined) for each in zip(agents, host.action_spaces, strict=True)
+        ]
         self._steps = 0
         self._over = True
         self._nobody, _ = constant_flags(len(agents))
@@ -86,7 +91,7 @@ class PythonEnv:
         self.spec = EnvSpec(
             agents=agents,
             observation_sizes=tuple(one.size for one in self.flatteners),
-            action_counts=tuple(one.count for one in self._choices),
+            actions=tuple(one.space for one in self._choices),
             central_size=central_size,
             time_limit=time_limit,
         )
@@ -104,11 +109,19 @@ class PythonEnv:
         self._cut = self._nobody
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
-    def step(self, actions: Integer[np.ndarray, " N"]) -> TimeStep:
-        """One joint action, counted from 0 for every agent; a dead agent's is ignored."""
+    def step(self, actions: Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]) -> TimeStep:
+        """One joint action, counted from 0 or as vectors within their bounds; a dead agent's is
+        ignored."""
         if self._over:
             raise RuntimeError(f"{self.name}: the episode is over; reset starts the next one")
-        own = [one.action(int(a)) for a, one in zip(actions, self._choices, strict=True)]
+        each: Any = actions
+        if self.spec.actions:
+            sizes = [space.size for space in self.spec.actions]
+            each = [
+                a[:size] if size > 1 or one.space.low else a[0]
+                for a, size, one in zip(actions, sizes, self._choices, strict=True)
+            ]
+        own = [one.action(a) for a, one in zip(each, self._choices, strict=True)]
         before = self._alive
         self._steps += 1
         try:

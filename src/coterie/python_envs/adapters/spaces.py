@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from coterie.errors import UsageError
+from coterie.spec import ActionSpace
 
 ACTION_LIMIT = 1_000
 """Most actions one agent may have where they are the combinations of several choices."""
@@ -52,24 +53,39 @@ class Flattener(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """How one agent's action, counted from 0, becomes what its environment takes.
+    """How one agent's action becomes what its environment takes.
 
     Attributes:
-        count: how many actions there are.
-        action: the environment's action.
-        parts: of how many alternatives each; several where actions are combinations.
+        space: what the agent decides.
+        action: the environment's action, from a number counted from 0 where the space is a single
+            choice, else from a vector of choices and numbers.
+        parts: of how many alternatives each; several where the environment's action holds several.
     """
 
-    count: int
-    action: Callable[[int], Any]
+    space: ActionSpace
+    action: Callable[[Any], Any]
     parts: tuple[int, ...]
 
     def legal(self, mask: Any) -> Bool[np.ndarray, " A"]:
-        """Which actions a mask allows: one flag an action, or a tuple of one mask a part."""
+        """Which alternatives a mask allows.
+
+        Args:
+            mask: a tuple of one mask for each part; or one flag for each alternative, which is a
+                combination of parts where the space is a single choice.
+        """
         if isinstance(mask, tuple) and len(self.parts) == len(mask) > 1:
-            given = itertools.starmap(_flags, zip(mask, self.parts, strict=True))
+            given = list(itertools.starmap(_flags, zip(mask, self.parts, strict=True)))
+            if not self.space.is_single_choice:
+                return np.concatenate(given)
             return functools.reduce(np.logical_and.outer, given).ravel()
-        return _flags(mask, self.count)
+        if not self.space.choices:
+            raise Nonsense("there is an action mask, but the action is continuous; give none")
+        if len(self.space.choices) > 1:
+            raise Nonsense(
+                f"the action mask must be a tuple of one mask for each of {len(self.parts)} choices"
+            )
+        (count,) = self.space.choices
+        return _flags(mask, count)
 
 
 def flattener(agent: str, space: Any) -> Flattener:
@@ -115,31 +131,37 @@ def vector(word: str, space: Any, whose: str = "the ") -> tuple[int, Write]:
     return size, _writer(word, space)
 
 
-def choice(agent: str, space: Any) -> Choice:
-    """How agent's actions of ``space`` are counted.
+def choice(agent: str, space: Any, combined: bool = True) -> Choice:
+    """How agent's actions of ``space`` are counted, or what numbers they are.
+
+    Args:
+        combined: the combinations of several choices are one choice; else each is by itself.
 
     Raises:
-        UsageError: they are no choice among at most ``ACTION_LIMIT``.
+        UsageError: they are neither numbers nor choices, or more than ``ACTION_LIMIT``
+            combinations.
     """
     spaces = gymnasium().spaces
     refused = f"agent {agent}'s action space {brief(space)} is not supported: "
     if isinstance(space, spaces.Discrete):
         count = int(space.n)
-        return Choice(count, functools.partial(_shifted, int(space.start)), (count,))
+        action = functools.partial(_shifted, int(space.start))
+        return Choice(ActionSpace((count,)), action, (count,))
+    if isinstance(space, spaces.Box):
+        return _numbers(space, refused)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
         parts = _parts(space)
+        if not combined and len(parts) > 1:
+            return Choice(ActionSpace(tuple(parts)), _separate(space), tuple(parts))
         count = math.prod(parts)
         if count > ACTION_LIMIT:
             raise UsageError(
                 refused + f"its combinations are {count} actions, and at most {ACTION_LIMIT} can "
                 "be told apart; make the choices one after the other, or fewer"
             )
-        return Choice(count, _combination(space, parts), tuple(parts))
-    continuous = isinstance(space, spaces.Box)
+        return Choice(ActionSpace((count,)), _combination(space, parts), tuple(parts))
     raise UsageError(
-        refused
-        + ("continuous actions are not supported yet; " if continuous else "")
-        + "actions must be a Discrete, MultiDiscrete or MultiBinary choice for each agent"
+        refused + "each agent's actions must be Discrete, MultiDiscrete, MultiBinary or Box"
     )
 
 
@@ -272,8 +294,27 @@ def _flags(mask: Any, count: int) -> Bool[np.ndarray, " _"]:
     return given
 
 
-def _shifted(start: int, action: int) -> int:
-    return action + start
+def _numbers(space: Any, refused: str) -> Choice:
+    """A Box: numbers within bounds, NaN of which would be no action."""
+    low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
+    if not low.size:
+        raise UsageError(refused + "it is empty")
+    if not (low < high).all():
+        raise UsageError(refused + "a number in it cannot vary: its bounds are equal")
+    numbers = ActionSpace(low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+    def action(row: np.ndarray) -> np.ndarray:
+        # Rounded to 32 bits, a number may lie beyond bounds of 64.
+        given = np.clip(row.astype(np.float64), low, high)
+        if space.dtype.kind in "iu":
+            given = np.rint(given)
+        return given.astype(space.dtype).reshape(space.shape)
+
+    return Choice(numbers, action, ())
+
+
+def _shifted(start: int, action: Any) -> int:
+    return int(action) + start
 
 
 def _parts(space: Any) -> list[int]:
@@ -286,7 +327,12 @@ def _combination(space: Any, parts: list[int]) -> Callable[[int], np.ndarray]:
     start = getattr(space, "start", np.zeros(space.shape, space.dtype))
 
     def action(number: int) -> np.ndarray:
-        each = np.asarray(np.unravel_index(number, parts), space.dtype)
+        each = np.asarray(np.unravel_index(int(number), parts), space.dtype)
         return each.reshape(space.shape) + start
 
     return action
+
+
+def _separate(space: Any) -> Callable[[np.ndarray], np.ndarray]:
+    start = getattr(space, "start", np.zeros(space.shape, space.dtype))
+    return lambda row: row.astype(space.dtype).reshape(space.shape) + start

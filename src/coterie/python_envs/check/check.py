@@ -154,7 +154,7 @@ class _Session:
         def choose(shown: TimeStep) -> Integer[np.ndarray, " N"]:
             if isinstance(env, PythonEnv) and env.shown is not None:
                 held.keep(env.spec.agents, env.shown.observations)
-            episode.actions.append(random_actions(shown.action_mask, rng))
+            episode.actions.append(random_actions(env.spec, shown.action_mask, rng))
             return episode.actions[-1]
 
         shown = None

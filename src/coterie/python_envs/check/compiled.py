@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.spec import TimeStep
@@ -25,7 +24,7 @@ class Compiled:
         self.name, self.spec = name, environment.spec()
         game = Game(environment, "state" if self.spec.central_size else "none")
         self._split, self._key, self._fetch = jax.random.split, jax.random.key, jax.device_get
-        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
+        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step_env)
         self._chance: Any = None
         self._state: Any = None
         self._steps = 0
@@ -34,7 +33,7 @@ class Compiled:
         self._chance, self._steps = self._key(seed), 0
         return self._seen("reset", lambda key: self._reset(key))
 
-    def step(self, actions: Integer[np.ndarray, " N"]) -> TimeStep:
+    def step(self, actions: np.ndarray) -> TimeStep:
         self._steps += 1
         return self._seen("step", lambda key: self._step(key, self._state, actions))
 

@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
     command: UInt8[np.ndarray, " E"]
     seed: Int64[np.ndarray, " E"]
-    actions: Int32[np.ndarray, "E N"]
+    actions: Int32[np.ndarray, "E N"] | Float32[np.ndarray, "E N P"]
     next_observation: Observation
     rewards: Float32[np.ndarray, "E N"]
     terminated: Bool[np.ndarray, " E"]
@@ -84,7 +84,7 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
     return Rows(
         command=take(np.uint8),
         seed=take(np.int64),
-        actions=take(np.int32, n),
+        actions=take(spec.action_dtype, *spec.action_shape),
         next_observation=observation(),
         rewards=take(np.float32, n),
         terminated=take(bool),

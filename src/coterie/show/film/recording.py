@@ -15,7 +15,7 @@ from coterie.envs.base import Environment
 from coterie.envs.scene import Scene, compact, union
 from coterie.errors import UsageError
 from coterie.networks.per_agent import PerAgent
-from coterie.policies.acting import act
+from coterie.policies.acting import act, noise
 from coterie.runs.run import Run
 from coterie.types import PRNGKey
 
@@ -169,7 +169,6 @@ class _Player:
     def __init__(self, run: Run, policy: PerAgent, greedy: bool):
         self.game, self.policy, self.greedy = run.game, policy, greedy
         self.name = run.config["environment"]
-        self.names = run.game.jax_env.action_names()
         self._advance = jax.jit(self._step)
         self._reset = jax.jit(run.game.reset)
 
@@ -177,9 +176,9 @@ class _Player:
         """One step: state, view, hidden state, and the actions of the environment's own agents."""
         act_key, step_key = jax.random.split(key)
         n = self.game.spec.n_agents
-        noise = None if self.greedy else jax.random.uniform(act_key, (n,))
+        drawn = None if self.greedy else noise(act_key, (), n, self.policy.vectors)
         actions, hidden_state, _ = act(
-            self.policy, hidden_state, shown.observations, shown.action_mask, noise
+            self.policy, hidden_state, shown.observations, shown.action_mask, drawn
         )
         state, shown = self.game.step(step_key, state, actions)
         return state, shown, hidden_state, self.game.own_actions(actions)
@@ -189,7 +188,7 @@ class _Player:
         reset_key, play_key = jax.random.split(key)
         state, shown = self._reset(reset_key)
         hidden_state = self.policy.initial_hidden_state()
-        returns = np.zeros(len(self.names))
+        returns = np.zeros(self.game.players.n_agents)
         nothing = (0.0,) * len(returns)
         yield Frame(self._draw(state, None), (), nothing, nothing)
         for t in range(MAX_STEPS):
@@ -200,13 +199,13 @@ class _Player:
             rewards = np.asarray(shown.rewards, np.float64)
             returns = returns + rewards
             end = self._end(shown, t + 1)
-            words = tuple(names[a] for names, a in zip(self.names, chosen, strict=True))
+            words = self.game.jax_env.in_words(actions)
             scene = self._draw(state, chosen)
             yield Frame(scene, words, tuple(rewards.tolist()), tuple(returns.tolist()), end)
             if end:
                 return
 
-    def _draw(self, state: Any, actions: list[int] | None) -> Scene:
+    def _draw(self, state: Any, actions: list[Any] | None) -> Scene:
         scene = self.game.jax_env.scene(jax.device_get(state.env), actions)
         if scene is None:
             raise NoPictures(

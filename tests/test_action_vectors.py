@@ -1,0 +1,437 @@
+"""Actions that are vectors: distributions, games of known value, environments of others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from scipy import integrate, stats
+
+import coterie
+from coterie.algorithms import algorithms, make
+from coterie.envs.base import Environment
+from coterie.errors import UsageError
+from coterie.ops.action_vectors import ActionVectors, gaussian_log_density, log_tanh_slope
+from coterie.ops.losses import policy_gradient
+from coterie.policies.vectors import VectorDistribution
+from coterie.python_envs.adapters.environment import PythonEnv
+from coterie.python_envs.adapters.spaces import Nonsense, choice
+from coterie.spec import ActionSpace, EnvSpec, TimeStep
+from coterie.storage.files import seal
+
+ABLE = tuple(name for name, kind in algorithms().items() if kind.action_vectors)
+PLAIN, SPREAD = ActionSpace((3,)), ActionSpace(low=(-1, 0), high=(1, 10))
+SEVERAL, MIXED = ActionSpace((2, 3)), ActionSpace((2,), (-np.inf,), (np.inf,))
+SPACES = (SPREAD, PLAIN, SEVERAL, MIXED, SPREAD)
+
+
+def distribution(bounds="clip", least_std=0.0, batch=()):
+    """Five agents of four kinds, random outputs."""
+    vectors = ActionVectors(SPACES, bounds, least_std)
+    size = (*batch, len(SPACES), vectors.outputs + vectors.numbers)
+    outputs = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    mask = np.ones((*batch, len(SPACES), 5), bool)
+    mask[..., 2, 3] = False  # the second of three
+    return VectorDistribution(jnp.asarray(outputs), jnp.asarray(mask), vectors)
+
+
+# Distributions -----------------------------------------------------------------------------------
+
+
+def test_densities_are_those_of_scipy():
+    x, mean, std = np.meshgrid([-3.0, 0.2, 4.0], [-1.0, 0.5], [0.1, 1.0, 3.0])
+    ours = gaussian_log_density(*map(jnp.asarray, (x, mean, np.log(std))))
+    np.testing.assert_allclose(ours, stats.norm.logpdf(x, mean, std), rtol=2e-5)
+    u = np.array([-20.0, -3, 0, 0.5, 12])
+    slope = np.log(4) - 2 * np.abs(u) - 2 * np.log1p(np.exp(-2 * np.abs(u)))
+    np.testing.assert_allclose(log_tanh_slope(jnp.asarray(u)), slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("std", [0.3, 1.0])
+def test_a_squashed_density_integrates_to_one(std):
+    vectors = ActionVectors((ActionSpace(low=(-1,), high=(1,)),), "tanh")
+    outputs = jnp.array([[0.4, np.log(std)]])
+
+    u = np.linspace(-8, 8, 4001)
+    many = jnp.broadcast_to(outputs, (4001, 1, 2))
+    policy = VectorDistribution(many, jnp.ones((4001, 1, 1), bool), vectors)
+    density = np.exp(np.asarray(policy.log_prob(jnp.asarray(u[:, None, None])))[:, 0])
+    assert integrate.trapezoid(density, np.tanh(u)) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_each_part_of_an_action_counts_once(bounds):
+    """log π and the entropy of every agent, against SciPy's of its parts."""
+    policy = distribution(bounds)
+    actions = np.asarray(policy.sample(policy.vectors.noise(jax.random.key(1), ())))
+    out, first = np.asarray(policy.outputs), policy.vectors.outputs
+    log_std = out[:, first:]
+    squash = np.asarray(log_tanh_slope(jnp.asarray(actions)))
+
+    def numbers(i, columns, at, means, bounded=True):
+        total = 0.0
+        for k in range(columns):
+            each = stats.norm.logpdf(actions[i, at + k], means[k], np.exp(log_std[i, k]))
+            total += each - (squash[i, at + k] if bounds == "tanh" and bounded else 0)
+        return total
+
+    def softmax(logits):
+        return np.exp(logits) / np.exp(logits).sum()
+
+    a = actions.astype(int)
+    of_two, of_three = softmax(out[2, :2]), softmax(out[2, [2, 4]])
+    expected = [
+        numbers(0, 2, 0, out[0]),
+        np.log(softmax(out[1, :3])[a[1, 0]]),
+        np.log(of_two[a[2, 0]]) + np.log(of_three[{0: 0, 2: 1}[a[2, 1]]]),
+        np.log(softmax(out[3, :2])[a[3, 0]]) + numbers(3, 1, 1, out[3, 2:], bounded=False),
+        numbers(4, 2, 0, out[4]),
+    ]
+    np.testing.assert_allclose(policy.log_prob(jnp.asarray(actions)), expected, rtol=1e-4)
+    entropies = [
+        sum(stats.norm.entropy(scale=np.exp(log_std[i, k])) for k in range(n))
+        for i, n in ((0, 2), (1, 0), (2, 0), (3, 1), (4, 2))
+    ]
+    entropies[1] += stats.entropy(softmax(out[1, :3]))
+    entropies[2] += stats.entropy(of_two) + stats.entropy(of_three)
+    entropies[3] += stats.entropy(softmax(out[3, :2]))
+    np.testing.assert_allclose(policy.entropy(), entropies, rtol=1e-5)
+    both = policy.log_prob_and_entropy(jnp.asarray(actions))
+    np.testing.assert_array_equal(both[0], policy.log_prob(jnp.asarray(actions)))
+    np.testing.assert_array_equal(both[1], policy.entropy())
+
+
+def test_samples_follow_the_distribution_and_modes_are_its_mode():
+    count = 40_000
+    policy = distribution()
+    many = jax.vmap(lambda noise: policy.sample(noise))(
+        policy.vectors.noise(jax.random.key(0), (count,))
+    )
+    many, out = np.asarray(many), np.asarray(policy.outputs)
+    std = np.exp(out[0, policy.vectors.outputs :])
+    for k in range(2):
+        assert stats.kstest(many[:, 0, k], stats.norm(out[0, k], std[k]).cdf).pvalue > 1e-4
+    assert abs(np.corrcoef(many[:, 0].T)[0, 1]) < 0.03
+    assert not (many[:, 2, 1] == 1).any()  # illegal
+    share = np.exp(out[2, 0]) / np.exp(out[2, :2]).sum()
+    assert (many[:, 2, 0] == 0).mean() == pytest.approx(share, abs=0.02)
+    assert not many[:, 1, 1:].any()  # padding
+    mode = np.asarray(policy.mode())
+    np.testing.assert_array_equal(mode[0], out[0, :2])
+    assert mode[1, 0] == out[1, :3].argmax()
+    assert mode[2].tolist() == [out[2, :2].argmax(), [0, 2][out[2, [2, 4]].argmax()]]
+    assert mode[3].tolist() == [out[3, :2].argmax(), out[3, 2]]
+
+
+def test_sigma_is_not_below_its_floor():
+    vectors = ActionVectors((ActionSpace(low=(0,), high=(1,)),), "clip", 0.5)
+    policy = VectorDistribution(jnp.array([[0.0, -9.0]]), jnp.ones((1, 1), bool), vectors)
+    assert policy.sample(jnp.ones((1, 1)))[0, 0] == 0.5
+    assert policy.entropy()[0] == pytest.approx(stats.norm.entropy(scale=0.5))
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_actions_become_legal_in_the_units_of_the_environment(bounds):
+    vectors = ActionVectors(
+        (ActionSpace((4,), (-1, 0, -np.inf, 2), (3, 10, np.inf, np.inf)),), bounds
+    )
+    given = jnp.array([[[3.0, 0.5, -9.0, 7.0, 1.0]], [[0.0, 5.0, 0.2, -40.0, 5.0]]])
+    squash = np.tanh if bounds == "tanh" else lambda x: np.clip(x, -1, 1)
+    expected = [
+        [[3, 1 + 2 * squash(0.5), 5 + 5 * squash(-9.0), 7, 2]],
+        [[0, 1 + 2 * squash(5.0), 5 + 5 * squash(0.2), -40, 5]],
+    ]
+    np.testing.assert_allclose(vectors.to_env(given), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_policy_gradient_theorem_in_a_continuous_game():
+    """r = −(a_1 + a_2 − 1)²: ∂J/∂μ_i = −2 (μ_1 + μ_2 − 1) and ∂J/∂ log σ_i = −2 σ_i²."""
+    unbounded = ActionSpace(low=(-np.inf,), high=(np.inf,))
+    vectors = ActionVectors((unbounded, unbounded))
+    outputs = jnp.array([[0.2, np.log(0.5)], [-0.4, np.log(0.8)]])
+    noise = vectors.noise(jax.random.key(3), (400_000,))
+
+    def policy(out, count=400_000):
+        out = jnp.broadcast_to(out, (count, *out.shape))
+        return VectorDistribution(out, jnp.ones((count, 2, 1), bool), vectors)
+
+    actions = policy(outputs).sample(noise)
+    rewards = -((actions[..., 0].sum(-1) - 1) ** 2)
+
+    def loss(out):
+        each = policy_gradient(
+            policy(out).log_prob(actions), jnp.broadcast_to(rewards[:, None] + 1, (400_000, 2))
+        )
+        return jnp.mean(jnp.sum(each, axis=-1))
+
+    found = -np.asarray(jax.grad(loss)(outputs))
+    assert found[:, 0] == pytest.approx([2.4, 2.4], abs=0.05)
+    assert found[:, 1] == pytest.approx([-2 * 0.25, -2 * 0.64], abs=0.05)
+
+
+# A game of known value ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Three(Environment):
+    """One step, common reward 3 − |x − 7|/5 − (both choices right ? 0 : 1) − (move right ? 0 : 1).
+
+    The archer aims at a number from 0 to 10, the smith makes two choices, the scout one.
+    """
+
+    agents = ("archer", "smith", "scout")
+
+    def spec(self) -> EnvSpec:
+        return EnvSpec(
+            agents=self.agents,
+            observation_sizes=(1, 1, 1),
+            actions=(ActionSpace(low=(0,), high=(10,)), ActionSpace((2, 3)), ActionSpace((4,))),
+            time_limit=1,
+            reward="mean",
+        )
+
+    def reset(self, key):
+        return (), self._shown(jnp.zeros(3), False)
+
+    def step(self, key, state, actions):
+        aim = 1 - jnp.abs(actions[0, 0] - 7) / 5
+        made = (actions[1, 0] == 1) & (actions[1, 1] == 2)
+        seen = actions[2, 0] == 3
+        return (), self._shown(jnp.full(3, aim + made + seen), True)
+
+    def _shown(self, rewards, over):
+        over = jnp.asarray(over)
+        return TimeStep(jnp.ones((3, 1)), rewards, over, jnp.zeros((), bool))
+
+
+@pytest.mark.parametrize("recurrent", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("name", ABLE)
+def test_a_game_of_all_kinds_of_actions_is_solved(name, bounds, recurrent, tmp_path):
+    rate = {"lr": 0.002, "environments": 128} if name == "reinforce" else {"lr": 0.005}
+    algorithm = make(name, action_bounds=bounds, recurrent=recurrent, entropy=0.001, **rate)
+    run = coterie.train(algorithm, Three(), 60_000, out=tmp_path / "run")
+    found = run.evaluate(episodes=64, which="last")
+    assert found["eval/return/team_mean"]["mean"] > 2.8
+    team = coterie.load(tmp_path / "run", which="last")
+    actions, _ = team.act([np.ones(1)] * 3, team.initial_hidden_state())
+    assert actions[0][0] == pytest.approx(7, abs=1)
+    assert actions[1].tolist() == [1, 2]
+    assert actions[2].tolist() == [3]
+
+
+@pytest.mark.parametrize("name", sorted({*algorithms()} - {*ABLE}))
+def test_the_others_refuse_in_a_sentence_that_names_those_that_can(name, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        coterie.train(name, Three(), 1000, out=tmp_path / "run", reward="mean")
+    assert "1 continuous number" in str(refused.value)
+    for able in ABLE:
+        assert able in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ippo", "ia2c"])
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_an_interrupted_training_goes_on_to_the_same_numbers(name, bounds, tmp_path):
+    def train(steps, out, **more):
+        settings = {"action_bounds": bounds, "environments": 8}
+        return coterie.train(make(name, **settings), Three(), steps, out=tmp_path / out, **more)
+
+    train(4096, "whole")
+    train(2048, "parts")
+    coterie.resume(tmp_path / "parts", steps=4096, environment=Three())
+    teams = [coterie.load(tmp_path / out, which="last").policy for out in ("whole", "parts")]
+    for a, b in zip(*map(jax.tree.leaves, teams), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["ippo", "mappo"])
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_the_first_ratio_is_one(name, bounds, tmp_path):
+    """Of the only minibatch of a rollout: the loss's log π is log π_β, also if squashed."""
+    settings = {"epochs": 1, "minibatches": 1, "environments": 16, "rollout_steps": 4}
+    algorithm = make(name, action_bounds=bounds, **settings)
+    coterie.train(algorithm, Three(), 640, out=tmp_path / "run")
+    log = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, log) if "train/kl" in line]
+    assert lines
+    for line in lines:
+        assert line["train/clip_fraction"] == 0
+        assert abs(line["train/kl"]) < 1e-9
+
+
+# Policy files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("vectors") / "run"
+    coterie.train(make("ippo", action_bounds="tanh", least_std=0.2), Three(), 2048, out=out)
+    return out
+
+
+def test_a_policy_file_holds_all_that_acting_needs(trained):
+    team = coterie.load(trained)
+    assert team.policy.vectors == ActionVectors(Three().spec().actions, "tanh", 0.2)
+    key, hidden = jax.random.key(4), team.initial_hidden_state()
+    named, _ = team.act({a: np.ones(1) for a in Three.agents}, hidden, key=key)
+    listed, _ = team.act([np.ones(1)] * 3, hidden, key=key)
+    for a, b in zip(named.values(), listed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    drawn = [team.act([np.ones(1)] * 3, hidden, key=k)[0] for k in jax.random.split(key, 200)]
+    aims = np.array([actions[0][0] for actions in drawn])
+    assert (aims >= 0).all()
+    assert (aims <= 10).all()
+    assert len(set(aims.tolist())) == 200
+    assert {tuple(actions[1]) for actions in drawn} == {(i, j) for i in (0, 1) for j in (0, 1, 2)}
+
+
+def forged(key, value):
+    def change(described):
+        described[key] = value
+        return described
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        forged("action_spaces", []),
+        forged("action_spaces", [{"choices": [2], "low": [], "high": []}] * 3),
+        forged("action_spaces", "Box"),
+        forged("action_spaces", [{"choices": [-1], "low": [], "high": []}] * 3),
+        forged("action_spaces", [{"choices": [2**60], "low": [1.0], "high": [2.0]}] * 3),
+        forged("action_spaces", [{"choices": [], "low": [1.0], "high": [1.0]}] * 3),
+        forged("action_spaces", [{"choices": [], "low": [], "high": [1.0]}] * 3),
+        forged("action_spaces", [{"choices": ["x"], "low": [[]], "high": [1.0]}] * 3),
+        forged("action_spaces", [{"low": [None], "high": [None]}] * 3),
+        forged("action_bounds", "none"),
+        forged("least_std", -1.0),
+        forged("least_std", None),
+        forged("action_counts", [3, 5, 4]),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(change, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "policy" / "policy.json"
+    path.write_text(json.dumps(seal(change(json.loads(path.read_text())))))
+    with pytest.raises(UsageError):
+        coterie.load(tmp_path / "run")
+
+
+# Environments of others --------------------------------------------------------------------------
+
+SPACE_OF = {
+    "arm": Box(-2.0, np.array([1.0, 3.0], np.float32), (2,), np.float32),
+    "gun": Box(0, 255, (2, 1), np.uint8),
+    "panel": MultiDiscrete([2, 3], start=[1, 5]),
+    "lamps": MultiBinary(3),
+    "door": Discrete(4, start=-1),
+}
+
+
+class Factory:
+    """A PettingZoo environment that checks what it is given; the panel has a mask."""
+
+    possible_agents = tuple(SPACE_OF)
+    metadata = MappingProxyType({})
+
+    def observation_space(self, agent):
+        if agent != "panel":
+            return Box(-1.0, 1.0, (2,), np.float32)
+        parts = {"observation": Box(-1.0, 1.0, (2,), np.float32), "action_mask": MultiBinary(5)}
+        return Dict(parts)
+
+    def action_space(self, agent):
+        return SPACE_OF[agent]
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.t = list(SPACE_OF), 0
+        self.rng = np.random.default_rng(seed)
+        return self._seen(), {}
+
+    def step(self, actions):
+        for agent, action in actions.items():
+            assert SPACE_OF[agent].contains(action), (agent, action)
+        assert actions["panel"][1] != 6
+        self.t += 1
+        paid = float(actions["arm"].sum() + actions["lamps"].sum() + actions["door"])
+        ended = dict.fromkeys(SPACE_OF, self.t == 8)
+        never = dict.fromkeys(SPACE_OF, False)
+        self.agents = [] if self.t == 8 else list(SPACE_OF)
+        return self._seen(), dict.fromkeys(SPACE_OF, paid), ended, never, {}
+
+    def _seen(self):
+        seen = {a: self.rng.uniform(-1, 1, 2).astype(np.float32) for a in SPACE_OF}
+        masks = (np.array([1, 1], np.int8), np.array([1, 0, 1], np.int8))
+        seen["panel"] = {"observation": seen["panel"], "action_mask": masks}
+        return seen
+
+
+def test_every_space_is_decided_part_by_part():
+    env = PythonEnv(Factory(), combined=False)
+    assert env.spec.actions == (
+        ActionSpace(low=(-2, -2), high=(1, 3)), ActionSpace(low=(0, 0), high=(255, 255)),
+        ActionSpace((2, 3)), ActionSpace((2, 2, 2)), ActionSpace((4,)),
+    )  # fmt: skip
+    assert env.spec.action_counts == (1, 1, 5, 6, 4)
+    shown = env.reset(0)
+    np.testing.assert_array_equal(shown.action_mask[2], [1, 1, 1, 0, 1, 0])
+    actions = np.zeros(env.spec.action_shape, np.float32)
+    actions[0, :2], actions[1, :2] = (1, -1.5), (254.6, 0.4)
+    actions[2, :2], actions[3], actions[4, 0] = (0, 2), (1, 0, 1), 3
+    assert env.step(actions).rewards.tolist() == [1 - 1.5 + 2 + 2] * 5
+
+
+def test_masks_of_separate_choices_come_in_parts():
+    panel = choice("panel", SPACE_OF["panel"], combined=False)
+    for wrong in (np.ones(5), np.ones(6), (np.ones(2), np.ones(2)), None):
+        with pytest.raises(Nonsense, match="action mask"):
+            panel.legal(wrong)
+    with pytest.raises(Nonsense, match="continuous"):
+        choice("arm", SPACE_OF["arm"]).legal(np.ones(2))
+
+
+def test_a_box_must_leave_something_to_decide():
+    for space, said in ((Box(1.0, 1.0, (1,)), "cannot vary"), (Box(0, 1, (0,)), "empty")):
+        with pytest.raises(UsageError, match=said):
+            choice("x", space)
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_a_python_environment_is_trained_in_resumed_and_evaluated(bounds, tmp_path):
+    def algorithm():
+        return make("ippo", action_bounds=bounds, environments=4, rollout_steps=8)
+
+    whole = coterie.train(algorithm(), Factory, 640, out=tmp_path / "whole")
+    coterie.train(algorithm(), Factory, 320, out=tmp_path / "parts")
+    parts = coterie.resume(tmp_path / "parts", steps=640, environment=Factory)
+    for a, b in zip(*map(jax.tree.leaves, (whole.policies["last"], parts.policies["last"])),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+    found = whole.evaluate(episodes=20)
+    assert found["eval/length"]["mean"] == 8
+
+
+def test_what_compares_actions_still_counts_combinations(tmp_path):
+    """IDQN refuses the Box, and learns where all spaces are choices."""
+    with pytest.raises(UsageError, match="2 continuous numbers"):
+        coterie.train("idqn", Factory, 640, out=tmp_path / "refused")
+
+    class Choices(Factory):
+        possible_agents = ("lamps", "door")
+
+        def step(self, actions):
+            everybody = {a: space.sample() for a, space in SPACE_OF.items()}
+            everybody["panel"] = np.array([1, 5])
+            return super().step(everybody | actions)
+
+    assert PythonEnv(Choices()).spec.action_counts == (8, 4)
+    coterie.train("idqn", Choices, 320, out=tmp_path / "run")
