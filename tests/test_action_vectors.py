@@ -428,10 +428,18 @@ def test_what_compares_actions_still_counts_combinations(tmp_path):
     class Choices(Factory):
         possible_agents = ("lamps", "door")
 
+        def reset(self, seed=None, options=None):
+            return self._mine(*super().reset(seed))
+
         def step(self, actions):
             everybody = {a: space.sample() for a, space in SPACE_OF.items()}
             everybody["panel"] = np.array([1, 5])
-            return super().step(everybody | actions)
+            return self._mine(*super().step(everybody | actions))
+
+        def _mine(self, *given):
+            """Of the two alone."""
+            self.agents = [a for a in self.possible_agents if a in self.agents]
+            return [{a: x for a, x in each.items() if a in self.possible_agents} for each in given]
 
     assert PythonEnv(Choices()).spec.action_counts == (8, 4)
     coterie.train("idqn", Choices, 320, out=tmp_path / "run")

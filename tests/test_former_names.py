@@ -9,6 +9,7 @@ import pytest
 
 import coterie
 from coterie.learners.experience import blank_rollout
+from coterie.policies.distributions import Categorical
 from coterie.runs.team import Team
 from coterie.views.game import Game
 
@@ -78,6 +79,19 @@ def test_what_a_subclass_adds_to_the_former_clock():
     assert {"asked", "epsilon", "updates"} <= found.keys()
     with pytest.warns(DeprecationWarning, match="clock is now schedules"):
         assert coterie.VDN().resolve(1000).clock(np.arange(2)).keys() == found.keys() - {"asked"}
+
+
+def test_a_distribution_made_from_outputs_is_acted_by():
+    with pytest.warns(DeprecationWarning, match="Mine.distribution is now behaviour"):
+
+        class Mine(coterie.IA2C):
+            def distribution(self, outputs, mask, schedules):
+                return Categorical(outputs / schedules["heat"], mask)
+
+    said = Categorical(jnp.ones((1, 2, 3)), jnp.ones((1, 2, 3), bool))
+    acted = Mine().behaviour(said, {"heat": jnp.asarray(2.0)})
+    np.testing.assert_array_equal(acted.outputs, 0.5 * np.ones((1, 2, 3)))
+    assert coterie.IA2C().behaviour(said, {}) is said
 
 
 def test_of_two_names_the_present_one_decides():

@@ -88,6 +88,6 @@ def test_acting_samples_where_asked_restarts_where_episodes_begin_and_notes_what
     np.testing.assert_array_equal(both, np.where(sampled[:, None], drawn, greedy))
     by_value, *_ = act(
         policy, hidden, seen, mask, jnp.ones((rows, 2, n)) * 0.99, start=start,
-        distribution=lambda values, legal: EpsilonGreedy(values, legal, jnp.float32(0.5)),
+        explore=lambda said: EpsilonGreedy(said.outputs, said.mask, jnp.float32(0.5)),
     )  # fmt: skip
     np.testing.assert_array_equal(by_value, greedy)

@@ -426,8 +426,11 @@ class Parallel:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Scripted(action=Box(0, 1)), "agent_0's action space Box.*continuous actions"),
-        (lambda: Scripted(action=Tuple((TWO, TWO))), "agent_0's action space Tuple.*must be a"),
+        (lambda: Scripted(action=Box(0, 1, (0,))), "agent_0's action space Box.*empty"),
+        (
+            lambda: Scripted(action=Tuple((TWO, TWO))),
+            "agent_0's action space Tuple.*must be Discrete",
+        ),
         (
             lambda: Scripted(action=MultiDiscrete([40, 40])),
             "its combinations are 1600 actions, and at most 1000",

@@ -628,7 +628,7 @@ def test_scenarios_are_listed():
         ("simple-speaker-listner", {}, "did you mean simple-speaker-listener"),
         ("", {}, "it has simple-adversary"),
         ("physics", {}, "no scenario"),
-        ("simple-tag", {"n": 3}, "no option 'n'; it has time_limit, num_good"),
+        ("simple-tag", {"n": 3}, "no option 'n'; it has time_limit, continuous_actions, num_good"),
         ("simple-speaker-listener", {"local_ratio": 0.5}, "no option 'local_ratio'"),
         ("simple-spread", {"n": 0}, "n must be a whole number from 1 to 1,000 or None; got 0"),
         ("simple-adversary", {"n": 0}, "n must be a whole number from 1"),
