@@ -84,8 +84,7 @@ class Choice:
             raise Nonsense(
                 f"the action mask must be a tuple of one mask for each of {len(self.parts)} choices"
             )
-        (count,) = self.space.choices
-        return _flags(mask, count)
+        return _flags(mask, sum(self.space.choices))  # there is one
 
 
 def flattener(agent: str, space: Any) -> Flattener:
@@ -326,7 +325,7 @@ def _parts(space: Any) -> list[int]:
 def _combination(space: Any, parts: list[int]) -> Callable[[int], np.ndarray]:
     start = getattr(space, "start", np.zeros(space.shape, space.dtype))
 
-    def action(number: int) -> np.ndarray:
+    def action(number: int | np.integer) -> np.ndarray:
         each = np.asarray(np.unravel_index(int(number), parts), space.dtype)
         return each.reshape(space.shape) + start
 
