@@ -22,7 +22,7 @@ from coterie.learners.contract import Mode
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.losses import policy_gradient, summed_mean
 from coterie.ops.running_statistics import RewardScaling
-from coterie.policies.distributions import Distribution
+from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import Weight
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -114,7 +114,7 @@ class SEAC(ActorCritic):
         ) -> tuple[Array, Array, Array]:  # fmt: skip
             logits, _ = networks["actor"].unroll(batch.hidden_state[0], seen, batch.start)
             values, _ = networks["critic"].unroll(batch.critic_hidden_state[0], seen, batch.start)
-            policy = self.distribution(logits, mask, schedules)
+            policy = self.behaviour(Categorical(logits, mask), schedules)
             log_probs, entropy = policy.log_prob_and_entropy(actions)
             weight = share * jax.lax.stop_gradient(jnp.exp(log_probs - extras))
             actor = weight * self.actor_loss(log_probs, extras, advantages)

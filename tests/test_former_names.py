@@ -9,7 +9,7 @@ import pytest
 
 import coterie
 from coterie.learners.experience import blank_rollout
-from coterie.policies.distributions import Categorical
+from coterie.policies.distributions import Categorical, EpsilonGreedy
 from coterie.runs.team import Team
 from coterie.views.game import Game
 
@@ -92,6 +92,20 @@ def test_a_distribution_made_from_outputs_is_acted_by():
     acted = Mine().behaviour(said, {"heat": jnp.asarray(2.0)})
     np.testing.assert_array_equal(acted.outputs, 0.5 * np.ones((1, 2, 3)))
     assert coterie.IA2C().behaviour(said, {}) is said
+
+
+def test_what_a_subclass_changes_in_the_former_distribution():
+    with pytest.warns(DeprecationWarning, match="Mine.distribution is now behaviour"):
+
+        class Mine(coterie.VDN):
+            def distribution(self, outputs, mask, schedules):
+                return super().distribution(2 * outputs, mask, schedules)
+
+    said = Categorical(jnp.ones((1, 2, 3)), jnp.ones((1, 2, 3), bool))
+    with pytest.warns(DeprecationWarning, match="distribution is now behaviour"):
+        acted = Mine().behaviour(said, {"epsilon": jnp.asarray(0.5)})
+    assert isinstance(acted, EpsilonGreedy)
+    np.testing.assert_array_equal(acted.outputs, 2 * said.outputs)
 
 
 def test_of_two_names_the_present_one_decides():

@@ -22,7 +22,7 @@ from coterie.former import under_former_name, warn_former
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
 from coterie.policies.acting import act
-from coterie.policies.distributions import Distribution
+from coterie.policies.distributions import Categorical, Distribution
 from coterie.settings import check
 from coterie.spec import Observation
 from coterie.storage.formats import refuse_former
@@ -188,6 +188,13 @@ class Algorithm(abc.ABC):
         """
         del schedules
         return chosen
+
+    def distribution(self, outputs: Any, mask: Any, schedules: Schedules) -> Distribution:
+        """The former ``behaviour``, which got the outputs of networks."""
+        warn_former("distribution", "behaviour", stacklevel=3)
+        mro = type(self).__mro__
+        own = next(c for c in mro if vars(c).get("behaviour", _by_outputs) is not _by_outputs)
+        return own.behaviour(self, Categorical(outputs, mask), schedules)
 
     @replaceable
     def extras(self, distribution: Distribution, actions: Actions) -> PyTree:
