@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +16,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from scipy import integrate, stats
 
 import coterie
+from coterie import envs
 from coterie.algorithms import algorithms, make
+from coterie.cli.entry import main
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.ops.action_vectors import ActionVectors, gaussian_log_density, log_tanh_slope
@@ -23,6 +26,7 @@ from coterie.ops.losses import policy_gradient
 from coterie.policies.vectors import VectorDistribution
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.spaces import Nonsense, choice
+from coterie.show.film.recording import record
 from coterie.spec import ActionSpace, EnvSpec, TimeStep
 from coterie.storage.files import seal
 
@@ -324,6 +328,31 @@ def test_a_description_that_makes_no_sense_is_refused(change, trained, tmp_path)
     path.write_text(json.dumps(seal(change(json.loads(path.read_text())))))
     with pytest.raises(UsageError):
         coterie.load(tmp_path / "run")
+
+
+# Pictures and pages ------------------------------------------------------------------------------
+
+
+def test_actions_are_shown_in_words():
+    env = envs.make("mpe/simple-reference", continuous_actions=True)
+    actions = np.zeros((2, 15), np.float32)
+    actions[0, 1], actions[0, 4], actions[0, 8], actions[1, 14] = 0.75, 0.5, 1, 1
+    assert env.in_words(actions) == ("x −0.75, y +0.50, says 3", "x +0.00, y +0.00, says 9")
+    given = np.array([[0.5, 0], [1, 2], [3, 0]], np.float32)
+    assert Three().in_words(given) == ("0.50", "1 2", "3")
+    assert Three().in_words(-given[[0, 1, 2]])[0] == "−0.50"
+
+
+def test_a_run_is_filmed_and_reported(tmp_path):
+    options = {"continuous_actions": True}
+    algorithm = make("ippo", environments=4, rollout_steps=8)
+    out = tmp_path / "run"
+    run = coterie.train(algorithm, "mpe/simple-spread", 640, options=options, out=out)
+    (frames,) = record(run).episodes
+    assert len(frames) == 26
+    assert all(re.fullmatch(r"x [+−]\d\.\d\d, y [+−]\d\.\d\d", a) for a in frames[3].actions)
+    assert main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
+    assert "x +" in (tmp_path / "page.html").read_text()
 
 
 # Environments of others --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
@@ -96,7 +97,7 @@ class PerAgent(eqx.Module):
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
         outputs, hidden_states = self._unroll(hidden_state, self._with_id(observations), start)
         if self.log_std is not None:
-            log_std = self.log_std[jnp.asarray(self.index)]
+            log_std = self.log_std[np.asarray(self.index)]  # parameters may be NumPy's
             log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
             outputs = jnp.concatenate([outputs, log_std], axis=-1)
         return outputs, hidden_states

@@ -123,7 +123,7 @@ class Particles(Environment):
             if body.speaks:
                 first = MOVES if body.push else 0
                 parts.append(f"says {row[first : first + self.world.words].argmax()}")
-            said.append(", ".join(parts))
+            said.append(", ".join(parts).replace("-", "−"))
         return tuple(said)
 
     def goal_names(self) -> tuple[str, ...]:

@@ -27,10 +27,9 @@ def render_check(report: Report) -> RenderableType:
 
 def _promises(spec: EnvSpec) -> Table:
     table = Table("agent", "observation", "actions", box=None, pad_edge=False, header_style="dim")
-    for agent, size, count in zip(
-        spec.agents, spec.observation_sizes, spec.action_counts, strict=True
-    ):
-        table.add_row(line(agent), str(size), str(count))
+    actions = map(str, spec.actions or spec.action_counts)
+    for agent, size, own in zip(spec.agents, spec.observation_sizes, actions, strict=True):
+        table.add_row(line(agent), str(size), own)
     state = str(spec.central_size) if spec.central_size else "none: z is the joint observation"
     table.add_row(line("state", style="dim"), state, "")
     return table
