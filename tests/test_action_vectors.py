@@ -134,6 +134,19 @@ def test_samples_follow_the_distribution_and_modes_are_its_mode():
     assert mode[3].tolist() == [out[3, :2].argmax(), out[3, 2]]
 
 
+def test_a_choice_without_alternatives_is_none():
+    """Where nothing is chosen, nothing is learned of it: log π is that of the other parts."""
+    vectors = ActionVectors((SEVERAL,))
+    mask = jnp.array([[True, False, False, False, False]])
+    outputs = jnp.array([[0.3, 0.1, 0.4, -0.2, 0.9]])
+
+    def log_prob(outputs):
+        return VectorDistribution(outputs, mask, vectors).log_prob(jnp.zeros((1, 2)))[0]
+
+    assert log_prob(outputs) == 0
+    assert not np.asarray(jax.grad(log_prob)(outputs)).any()
+
+
 def test_sigma_is_not_below_its_floor():
     vectors = ActionVectors((ActionSpace(low=(0,), high=(1,)),), "clip", 0.5)
     policy = VectorDistribution(jnp.array([[0.0, -9.0]]), jnp.ones((1, 1), bool), vectors)
@@ -319,6 +332,10 @@ def forged(key, value):
         forged("action_bounds", "none"),
         forged("least_std", -1.0),
         forged("least_std", None),
+        forged("least_std", 10**400),
+        forged("least_std", True),
+        forged("action_spaces", [{"choices": [], "low": [0], "high": [10**400]}] * 3),
+        forged("action_spaces", [{"choices": [2.0, 3.0], "low": [], "high": []}] * 3),
         forged("action_counts", [3, 5, 4]),
     ],
 )
@@ -424,6 +441,10 @@ def test_masks_of_separate_choices_come_in_parts():
     for wrong in (np.ones(5), np.ones(6), (np.ones(2), np.ones(2)), None):
         with pytest.raises(Nonsense, match="action mask"):
             panel.legal(wrong)
+    env = PythonEnv(Factory(), combined=False)
+    env.reset(0)
+    with pytest.raises(Nonsense, match="forbids"):
+        env._allow(2, (np.ones(2), np.zeros(3)), np.ones(6, bool))
     with pytest.raises(Nonsense, match="continuous"):
         choice("arm", SPACE_OF["arm"]).legal(np.ones(2))
 

@@ -97,8 +97,9 @@ class EnvSpec:
     actions: tuple[ActionSpace, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", tuple(self.actions))
         if self.actions:
-            given = self.action_counts
+            given = tuple(_plain(self.action_counts))
             object.__setattr__(self, "action_counts", tuple(a.flags for a in self.actions))
             if given not in ((), self.action_counts):
                 raise UsageError(f"action_counts {given} are not those of the action spaces")

@@ -62,7 +62,8 @@ class VectorDistribution(Distribution):
         total = jnp.zeros(actions.shape[:-1])
         for k, (logits, mask) in enumerate(zip(part.logits, part.masks, strict=True)):
             chosen = actions[..., k].astype(jnp.int32)
-            total += of_action(log_probabilities(logits, mask), chosen)
+            of_chosen = of_action(log_probabilities(logits, mask), chosen)
+            total += jnp.where(jnp.any(mask, axis=-1), of_chosen, 0.0)  # else nothing is chosen
         first, d = len(part.logits), part.mean.shape[-1]
         drawn = actions[..., first : first + d]
         each = gaussian_log_density(drawn, part.mean, jnp.log(part.std))

@@ -81,7 +81,9 @@ def restore(
         )
     python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
-    env, given = open_environment(opened, options, python_env, state, not algorithm.action_vectors)
+    env, given = open_environment(
+        opened, options, python_env, state, "actions" not in config.get("sizes", {})
+    )
     game = seen_by(algorithm, env, config["central"], config["reward"])
     if is_code(name):
         check_fits(config["sizes"], env.spec(), given)

@@ -195,9 +195,10 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
         spaces = _spaces(d)
         sizes = [x for space in spaces for x in (space.flags, space.size)]
         numbers = [x for space in spaces for x in (*space.low, *space.high)]
-    except (UsageError, TypeError, KeyError, AttributeError, ValueError):
+        counts = [x for space in d["action_spaces"] for x in space["choices"]]
+        least = float(d["least_std"])
+    except (UsageError, TypeError, KeyError, AttributeError, ValueError, OverflowError):
         return False
-    least = d.get("least_std")
     return (
         len(spaces) == len(d["agents"])
         and all(0 < x < _GREATEST for x in sizes)
@@ -205,7 +206,8 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
         and [space.flags for space in spaces] == d["action_counts"]
         and not all(space.is_single_choice for space in spaces)
         and d.get("action_bounds") in ("clip", "tanh")
-        and isinstance(least, int | float)
+        and all(type(x) is int for x in counts)
+        and type(d["least_std"]) in (int, float)
         and 0 <= least < math.inf
     )
 

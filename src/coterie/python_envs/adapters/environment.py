@@ -227,7 +227,8 @@ class PythonEnv:
     def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
         legal = self._choices[i].legal(mask)
         # Nothing is chosen after the end, and many games then forbid everything.
-        if np.count_nonzero(legal):
+        ends = np.cumsum(self._choices[i].space.choices)[:-1]
+        if all(np.count_nonzero(part) for part in np.split(legal, ends)):
             out[: len(legal)] = legal
         elif not self._over and not self._cut[i]:
             raise Nonsense("the action mask forbids every action; one must be legal")
