@@ -91,6 +91,6 @@ def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEn
 def digest(spec: EnvSpec) -> str:
     """A digest of all that an environment promises."""
     promised = dataclasses.asdict(spec)
-    if not spec.actions:  # as before there were any
+    if not spec.actions:  # runs of version 0.1 recorded the digest without it
         del promised["actions"]
     return hashlib.sha256(json.dumps(promised).encode()).hexdigest()

@@ -294,7 +294,7 @@ def _flags(mask: Any, count: int) -> Bool[np.ndarray, " _"]:
 
 
 def _numbers(space: Any, refused: str) -> Choice:
-    """A Box: numbers within bounds, NaN of which would be no action."""
+    """A Box: numbers within bounds, rounded where its dtype is of integers."""
     low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
     if not low.size:
         raise UsageError(refused + "it is empty")
