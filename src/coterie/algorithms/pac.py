@@ -15,7 +15,7 @@ from coterie.learners.contract import Mode, refuse_many, scaling_remarks
 from coterie.ops.action_selection import ILLEGAL, of_action
 from coterie.ops.losses import policy_gradient
 from coterie.ops.running_statistics import RewardScaling
-from coterie.settings import Count, JointActions, Part, Rate, Weight
+from coterie.settings import JointActions, Part, Rate, Weight
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game, usable
 from coterie.views.joint_actions import JointView
@@ -36,7 +36,6 @@ class PAC(ActorCritic):
     central: ClassVar[bool] = True
 
     reward_scaling: RewardScaling = "none"  # a large penalty would shrink what tells optima apart
-    n_steps: Count = 5
     target_tau: Part | None = 0.01
     critic_lr: Rate | None = 2e-3  # above the actors': they act on what critics have learned
     entropy: Weight = 1.0

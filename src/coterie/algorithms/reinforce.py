@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, Mode, scaling_remarks, whole_rollouts
-from coterie.learners.parts import PolicySettings, contradictory_sharing
+from coterie.learners.parts import PolicySettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
@@ -66,9 +66,6 @@ class REINFORCE(PolicySettings, Algorithm):
 
     episode_steps: TimeLimit | None = None
     """Steps of the longest episode; by default the time limit of the environment."""
-
-    def contradictions(self) -> list[str]:
-        return contradictory_sharing(self)
 
     def resolve(self, steps: int, time_limit: int | None = None) -> REINFORCE:
         known = self.episode_steps or time_limit

@@ -26,7 +26,7 @@ from coterie.learners.contract import (
     scaling_remarks,
     whole_rollouts,
 )
-from coterie.learners.parts import PolicySettings, contradictory_sharing
+from coterie.learners.parts import PolicySettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
@@ -62,9 +62,9 @@ class ActorCritic(PolicySettings, Algorithm):
         "actor_gradient_norm", "critic_gradient_norm", "explained_variance",
     )  # fmt: skip
 
-    rollout_steps: Count = 10
+    rollout_steps: Count = 5
     """Length T of a rollout: steps of each environment between two updates."""
-    n_steps: Count = 1
+    n_steps: Count = 5
     """Number n of rewards in an n-step target, at most T; the lecture has 1."""
     gae_lambda: Share | None = None
     """λ of generalised advantage estimation; None for n-step targets."""
@@ -377,7 +377,7 @@ class ActorCritic(PolicySettings, Algorithm):
 
 def contradictions_of(settings: ActorCritic) -> list[str]:
     """Settings of an actor-critic that cannot stand together, a sentence each."""
-    said = contradictory_sharing(settings)
+    said: list[str] = []
     n, gae = settings.n_steps, settings.gae_lambda
     if gae is not None and n != 1:
         said.append(

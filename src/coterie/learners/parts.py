@@ -43,12 +43,12 @@ class LearnerSettings:
     """Environment steps over which the learning rate moves to lr_end; by default the whole run."""
     recurrent: bool = False
     """Put a GRU before the last layer, so that networks see observation histories."""
-    sharing: Literal["own", "shared"] = "own"
-    """Whether each agent has its own parameters, or all share one set and observe their agent
-    id."""
+    sharing: Literal["own", "shared"] = "shared"
+    """Whether all agents share one set of parameters and observe their agent id, or each has its
+    own."""
     groups: Groups = ()
-    """Groups of agents that share parameters, each a list of names such as agent_0,agent_1; other
-    agents have their own."""
+    """Instead of sharing, groups of agents that share parameters, each a list of names such as
+    agent_0,agent_1; other agents have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class ValueSettings(LearnerSettings):
     """Capacity of the replay memory D, in transitions of all environments together."""
     environments: Count = 16
     """Number K of environments that are stepped in parallel and fill the replay memory."""
-    update_ratio: Ratio = 1 / 16
+    update_ratio: Ratio = 1 / 8
     """Gradient updates for each environment step; it does not depend on the number of
     environments."""
     learning_starts: Start | None = None
@@ -75,12 +75,12 @@ class ValueSettings(LearnerSettings):
     epsilon_steps: StepCount | None = None
     """Environment steps over which ε moves linearly to epsilon_end; by default a quarter of the
     run."""
+    target_tau: Part | None = 0.01
+    """Move the target network θ̄ by this share towards θ at every update."""
     target_interval: Count | None = None
-    """Updates between two copies of the network θ to the target network θ̄; by default 200, and at
-    most a fifth of all updates."""
-    target_tau: Part | None = None
-    """Instead of copies, move the target network θ̄ by this share towards θ at every update."""
-    double_q: bool = False
+    """Instead of moving it, copy the network θ to the target network θ̄ after so many updates; with
+    --target-tau None after 200, and at most a fifth of all updates."""
+    double_q: bool = True
     """Double Q-learning: θ selects the action of the target, θ̄ evaluates it."""
     reward_scaling: RewardScaling = "scale"
     """How rewards are changed before learning. scale: divided by their root mean square so far.
@@ -100,7 +100,7 @@ class PolicySettings(LearnerSettings):
 
     environments: Count = 16
     """Number K of environments that are stepped in parallel."""
-    entropy: Weight = 0.01
+    entropy: Weight = 0.001
     """Weight of the entropy bonus in the actor loss, at the start."""
     entropy_end: float | None = None
     """Weight of the entropy bonus at the end of a linear schedule, possibly negative; without it
@@ -112,11 +112,11 @@ class PolicySettings(LearnerSettings):
     """How rewards are changed before learning. scale: divided by the root mean square of their
     discounted sums so far. none: unchanged. standardise: (r - mean)/std, which changes the task if
     agents can influence how long an episode lasts."""
-    max_grad_norm: Positive | None = 0.5
+    max_grad_norm: Positive | None = 10.0
     """Largest norm of a gradient, for each network; None for no clipping."""
-    hidden: Layers = (64, 64)
+    hidden: Layers = (128, 128)
     """Sizes of the hidden layers of actors and critics."""
-    activation: Literal["relu", "tanh"] = "tanh"
+    activation: Literal["relu", "tanh"] = "relu"
     """Activation function between layers."""
     gain: Positive = 1.414
     """Initial weights of hidden layers have a standard deviation of gain/√inputs; biases are 0."""
@@ -136,8 +136,11 @@ class ProximalSettings:
 
     environments: Count = 64
     rollout_steps: Count = 32
+    n_steps: Count = 1
     gae_lambda: Share | None = 0.95
     normalise_advantages: bool = True
+    entropy: Weight = 0.01
+    max_grad_norm: Positive | None = 0.5
     clip: Positive = 0.2
     """PPO's ε: the probability ratio is clipped to 1 - ε and 1 + ε."""
     epochs: Count = 4
@@ -145,10 +148,3 @@ class ProximalSettings:
     minibatches: Count | None = None
     """Number of minibatches in each pass; all steps of an environment stay in one of them. By
     default 4, or the largest smaller number that divides --environments."""
-
-
-def contradictory_sharing(settings: LearnerSettings) -> list[str]:
-    """A sentence where two settings say differently who shares parameters."""
-    if settings.groups and settings.sharing == "shared":
-        return ["sharing shared and groups contradict each other: give one of them"]
-    return []

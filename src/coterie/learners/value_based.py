@@ -36,7 +36,7 @@ from coterie.learners.experience import (
     minibatch,
     sequences,
 )
-from coterie.learners.parts import ValueSettings, contradictory_sharing
+from coterie.learners.parts import ValueSettings
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.ops import replay
 from coterie.ops.action_selection import greedy, masked_max, of_action
@@ -159,7 +159,7 @@ class ValueBased(ValueSettings, Algorithm):
                 "makes no update; lower --learning-starts"
             )
         else:
-            said += never_copied(self.target_interval, self.target_tau, updates)
+            said += never_copied(self.target_interval, self._tau, updates)
         if self.epsilon_start != self.epsilon_end:
             said += unreached("epsilon", self.epsilon_end, self.epsilon_steps, steps)
         return said + unreached("lr", self.lr_end, self.lr_steps, steps)
@@ -171,6 +171,10 @@ class ValueBased(ValueSettings, Algorithm):
     @property
     def _interval(self) -> int:
         return self.target_interval or TARGET_INTERVAL
+
+    @property
+    def _tau(self) -> float | None:
+        return None if self.target_interval else self.target_tau
 
     def _first(self) -> int:
         """The first iteration at whose end ``learning_starts`` steps are collected."""
@@ -292,7 +296,7 @@ class ValueBased(ValueSettings, Algorithm):
             batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
             values, optimiser, metrics = self.update(values, target, optimiser, batch, schedules)
             count = schedules["since_copy"] + u + 1
-            target = follow(target, values, count, self._interval, self.target_tau)
+            target = follow(target, values, count, self._interval, self._tau)
             return values, target, optimiser, jax.tree.map(jnp.add, totals, metrics)
 
         totals = {name: jnp.zeros(()) for name in self.metrics + self.diagnostics}
@@ -375,7 +379,7 @@ class ValueBased(ValueSettings, Algorithm):
 
 def contradictions_of(settings: ValueBased) -> list[str]:
     """Settings of a value-based algorithm that cannot stand together, a sentence each."""
-    said = contradictory_sharing(settings)
+    said: list[str] = []
     if settings._capacity() < 1:
         said.append(
             f"buffer_size {settings.buffer_size} is smaller than one rollout "
