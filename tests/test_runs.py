@@ -846,7 +846,6 @@ def test_broken_configurations_are_named(trained, tmp_path, content, sentence):
         ({"target_tau": 0.0}, "target_tau must be a number above 0, at most 1 or None"),
         ({"hidden": ()}, "hidden must be 1 to 64 values, each a whole number from 1 to 1e6"),
         ({"buffer_size": 3}, "smaller than one rollout"),
-        ({"sharing": "shared", "groups": ("agent_0,agent_1",)}, "contradict each other"),
     ],
 )
 def test_settings_that_make_no_sense_fail_at_construction(settings, sentence):

@@ -34,7 +34,6 @@ class COMA(ActorCritic):
     central: ClassVar[bool] = True
 
     rollout_steps: Count = 10
-    n_steps: Count = 1
     gae_lambda: Share | None = 0.8
     """λ of the TD(λ) targets of the critic; None for n-step targets."""
     target_interval: Count | None = 200

@@ -65,7 +65,7 @@ class ActorCritic(PolicySettings, Algorithm):
     rollout_steps: Count = 5
     """Length T of a rollout: steps of each environment between two updates."""
     n_steps: Count = 5
-    """Number n of rewards in an n-step target, at most T; the lecture has 1."""
+    """Number n of rewards in an n-step target, at most T, without gae_lambda; the lecture has 1."""
     gae_lambda: Share | None = None
     """λ of generalised advantage estimation; None for n-step targets."""
     normalise_advantages: bool = False
@@ -379,12 +379,12 @@ def contradictions_of(settings: ActorCritic) -> list[str]:
     """Settings of an actor-critic that cannot stand together, a sentence each."""
     said: list[str] = []
     n, gae = settings.n_steps, settings.gae_lambda
-    if gae is not None and n != 1:
-        said.append(
-            f"n_steps {n} and gae_lambda {gae} contradict each other: "
-            "set n_steps to 1 or gae_lambda to None"
-        )
     usual = {field.name: field.default for field in dataclasses.fields(settings)}
+    if gae is not None and n not in (1, usual["n_steps"]):
+        said.append(
+            f"n_steps {n} and gae_lambda {gae} contradict each other: set gae_lambda to None for "
+            "n-step targets, or leave n_steps out"
+        )
     if usual.get("target_tau") and settings.target_tau and settings.target_interval:
         said.append(
             "target_interval and target_tau contradict each other: set target_tau to None "

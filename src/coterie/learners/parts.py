@@ -136,7 +136,6 @@ class ProximalSettings:
 
     environments: Count = 64
     rollout_steps: Count = 32
-    n_steps: Count = 1
     gae_lambda: Share | None = 0.95
     normalise_advantages: bool = True
     entropy: Weight = 0.01
