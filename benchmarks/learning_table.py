@@ -25,23 +25,27 @@ from coterie.envs import make as make_environment
 from coterie.runs.evaluation import evaluate_jax_env
 
 TASKS = {
-    "lbf/8x8-3p-2f": (1_000_000, 2_000_000),
-    "lbf/8x8-2p-2f-coop": (2_000_000, 2_000_000),
-    "lbf/5x5-2p-1f": (500_000, 500_000),
-    "mpe/simple-spread": (1_000_000, 1_000_000),
-    "mpe/simple-speaker-listener": (2_000_000, 1_000_000),
-    "matrix/climbing": (100_000, 100_000),
+    "matrix/climbing": 100_000,
+    "lbf/5x5-2p-1f": 500_000,
+    "lbf/8x8-3p-2f": 1_000_000,
+    "mpe/simple-speaker-listener": 1_000_000,
+    "mpe/simple-spread": 1_000_000,
+    "lbf/8x8-2p-2f-coop": 2_000_000,
 }
-"""Environment steps of a seed: of algorithms whose policies sample, and of value-based ones."""
+"""Environment steps of a seed."""
+
+
+def takes_part(name: str, task: str) -> bool:
+    """Whether the table has the cell: speaker-listener is for algorithms with central critics."""
+    return task != "mpe/simple-speaker-listener" or algorithms()[name].central
 
 
 def cell(name: str, task: str, seeds: int, out: Path) -> tuple[list[str], Path]:
     """The training of one algorithm on one task, and where it is."""
     kind = algorithms()[name]
     folder = out / task.replace("/", "-") / name
-    steps = TASKS[task][0 if kind.stochastic else 1]
     given = [
-        sys.executable, "-m", "coterie", "train", name, task, "--steps", str(steps),
+        sys.executable, "-m", "coterie", "train", name, task, "--steps", str(TASKS[task]),
         "--seeds", str(seeds), "--out", str(folder), "--resume", "--json",
     ]  # fmt: skip
     if kind.common_reward and make_environment(task).spec().reward == "individual":
@@ -59,7 +63,7 @@ def random_play(folder: Path) -> float:
 
 def row(task: str, names: list[str], out: Path, seeds: int) -> list[str]:
     """A line for each algorithm that was trained on the task."""
-    folders = {name: cell(name, task, seeds, out)[1] for name in names}
+    folders = {name: cell(name, task, seeds, out)[1] for name in names if takes_part(name, task)}
     found = {name: returns(folder) for name, folder in folders.items()}
     trained = {name: each for name, each in found.items() if each is not None}
     if not trained:
@@ -90,6 +94,7 @@ def main() -> None:
         cell(name, task, options.seeds, options.out)
         for task in options.tasks
         for name in options.algorithms
+        if takes_part(name, task)
     ]
     if not options.table:
         train_all([command for command, _ in cells])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class SEAC(ActorCritic):
     normalise_advantages: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
     reward_scaling: ClassVar[RewardScaling] = "none"  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    sharing: Literal["own", "shared"] = "own"
     share: Weight = 1.0
     """Weight λ of the others' experience."""
 
@@ -142,9 +143,7 @@ if __name__ == "__main__":
     print(f"climbing: {found:.1f} each (A2C: 7)")
     assert found > 4
 
-    foraging = coterie.train(
-        SEAC(rollout_steps=5, n_steps=5), "lbf/5x5-2p-1f", 200_000, evaluations=4
-    )
+    foraging = coterie.train(SEAC(), "lbf/5x5-2p-1f", 200_000, evaluations=4)
     found = foraging.metrics["eval_sampled/return/team_sum"]["mean"]
     print(f"foraging: {found:.2f} of the food is collected; 0.48 by random play")
     assert found > 0.7

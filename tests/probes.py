@@ -260,6 +260,10 @@ def small(name: str, **settings) -> Algorithm:
     tiny = {
         "environments": 4,
         "hidden": (8,),
+        "activation": "tanh",
+        "sharing": "own",
+        "n_steps": 1,
+        "double_q": False,
         "batch_size": 8,
         "buffer_size": 64,
         "update_ratio": 1 / 8,

@@ -232,7 +232,8 @@ class Three(Environment):
 @pytest.mark.parametrize("bounds", ["clip", "tanh"])
 @pytest.mark.parametrize("name", ABLE)
 def test_a_game_of_all_kinds_of_actions_is_solved(name, bounds, recurrent, tmp_path):
-    rate = {"lr": 0.002, "environments": 128} if name == "reinforce" else {"lr": 0.005}
+    rate = {"reinforce": {"lr": 0.002, "environments": 128}, "central_a2c": {"lr": 0.002}}
+    rate = rate.get(name, {"lr": 0.005})
     algorithm = make(name, action_bounds=bounds, recurrent=recurrent, entropy=0.001, **rate)
     run = coterie.train(algorithm, Three(), 60_000, out=tmp_path / "run")
     found = run.evaluate(episodes=64, which="last")

@@ -184,8 +184,8 @@ def test_what_is_given_wins_where_settings_depend_on_each_other():
     found = made("epymarl", "ippo", **given, minibatches=5)
     assert {name: getattr(found, name) for name in given} == given
     assert found.minibatches == 5
-    with pytest.raises(UsageError, match=r"n_steps 5 and gae_lambda 0\.9 contradict"):
-        made("epymarl", "ippo", gae_lambda=0.9)
+    with pytest.raises(UsageError, match=r"n_steps 10 and gae_lambda 0\.9 contradict"):
+        made("epymarl", "coma", gae_lambda=0.9)
 
 
 # Runs --------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ MISTAKES = {
         "mappo, qmix, vdn in mpe/*, and epymarl, marl-book for ippo in lbf/8x8-3p-2f"
     ),
     "ippo matrix/climbing --preset epymarl --gamma 2": "gamma must be a number from 0 to 1; got 2",
-    "ippo matrix/climbing --preset epymarl --gae-lambda .9": "n_steps 5 and gae_lambda 0.9",
+    "coma matrix/climbing --preset epymarl --gae-lambda .9": "n_steps 10 and gae_lambda 0.9",
     "ippo matrix/climbing --preset": "--preset must be a name of at most 1000 characters",
 }
 
@@ -492,3 +492,9 @@ def test_a_target_interval_that_is_given_takes_the_place_of_the_preset_s_moving_
     assert (made.target_interval, made.target_tau) == (200, None)
     both = preset.make("ia2c", 10_000, 50, {"target_interval": 200, "target_tau": 0.5})
     assert both.target_tau == 0.5
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.01])
+def test_a_moving_average_that_is_given_takes_the_place_of_the_preset_s_interval(tau):
+    made = presets.find("epymarl").make("vdn", 10_000, 50, {"target_tau": tau})
+    assert (made.target_interval, made.target_rate) == (None, tau)

@@ -49,23 +49,29 @@ def test_default_settings_learn_in_runs_of_any_length_with_any_number_of_environ
 
 def test_long_runs_have_the_usual_defaults():
     idqn, ippo = (make(n).resolve(10**6, LIMIT) for n in ("idqn", "ippo"))
-    assert (idqn.learning_starts, idqn.target_interval, idqn.epsilon_steps) == (
-        10_000,
-        200,
-        250_000,
-    )
+    assert (idqn.learning_starts, idqn.epsilon_steps) == (10_000, 250_000)
+    assert idqn.target_rate == 0.01
+    copied = make("idqn", target_tau=None).resolve(10**6, LIMIT)
+    assert (copied.target_interval, copied.target_rate) == (200, None)
     assert ippo.minibatches == 4
     assert idqn.shortfalls(10**6) == ippo.shortfalls(10**6) == []
 
 
 def test_a_short_run_has_defaults_in_proportion():
-    short = make("vdn").resolve(3_000, LIMIT)
+    short = make("vdn", target_tau=None).resolve(3_000, LIMIT)
     assert (short.learning_starts, short.epsilon_steps) == (300, 750)
-    assert short.updates(short.iterations(3_000)) == (3_008 - 304) // 16 + 1
-    assert short.target_interval == 170 // 5
+    assert short.updates(short.iterations(3_000)) == 2 * ((3_008 - 304) // 16 + 1)
+    assert short.target_interval == 340 // 5
     assert short.shortfalls(3_000) == []
-    with_tau = make("vdn", target_tau=0.01).resolve(3_000, LIMIT)
-    assert with_tau.shortfalls(3_000) == []
+    assert make("vdn").resolve(3_000, LIMIT).shortfalls(3_000) == []
+
+
+@pytest.mark.parametrize("name", ["vdn", "pac"])
+def test_an_interval_replaces_the_default_moving_average_and_no_other(name):
+    assert make(name).target_rate == 0.01
+    assert make(name, target_interval=100).target_rate is None
+    assert make(name, target_interval=100, target_tau=0.1).target_rate == 0.1
+    assert make("maa2c", target_interval=100).target_rate is None
 
 
 @pytest.mark.parametrize("name", [n for n in algorithms() if hasattr(find(n), "learning_starts")])
@@ -108,7 +114,7 @@ def test_what_a_q_learner_lacks_is_told_and_nothing_else(name):
         ("ia2c", {"entropy_steps": 500}, "--entropy-steps has no use without --entropy-end"),
         ("pac", {"entropy_steps": 5_000}, "entropy moves over 5,000 steps, but the run has 4,000"),
         ("coma", {}, "targets are copied every 200 updates, but the run makes 25"),
-        ("maa2c", {"target_interval": 26}, "but the run makes 25: they stay as they were"),
+        ("maa2c", {"target_interval": 51}, "but the run makes 50: they stay as they were"),
         ("maa2c", {"target_interval": 5, "target_tau": 0.1}, "target_interval has no use"),
         ("qmix", {"target_interval": 5, "target_tau": 0.1}, "target_interval has no use"),
         ("ia2c", {"n_steps": 20}, "at most so many rewards and not 20"),

@@ -516,8 +516,7 @@ def test_every_minibatch_is_whole_and_every_environment_is_in_one_of_each_pass()
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("pac", {"target_interval": 100}, "set target_tau to None"),
-        ("pac", {"gae_lambda": 0.9}, "n_steps 5 and gae_lambda 0.9.* set n_steps to 1"),
+        ("pac", {"n_steps": 3, "gae_lambda": 0.9}, "n_steps 3 and gae_lambda 0.9.* leave n_steps"),
         ("coma", {"n_steps": 3}, "n_steps 3 and gae_lambda 0.8.* gae_lambda to None"),
         ("ippo", {"environments": 6, "minibatches": 4}, "4 must divide 6"),
         ("mappo", {"clip": 0.0}, "clip must be a number above 0"),

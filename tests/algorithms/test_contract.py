@@ -57,7 +57,6 @@ def test_settings_survive_json(name):
         ({"lr_steps": 0}, "lr_steps"),
         ({"environments": 0}, "environments"),
         ({"hidden": ()}, "hidden"),
-        ({"sharing": "shared", "groups": ("a,b",)}, "groups"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(name, settings, says):

@@ -26,7 +26,7 @@ from coterie.learners.contract import (
     scaling_remarks,
     whole_rollouts,
 )
-from coterie.learners.parts import PolicySettings
+from coterie.learners.parts import PolicySettings, TargetSettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
@@ -53,7 +53,7 @@ from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCritic(PolicySettings, Algorithm):
+class ActorCritic(TargetSettings, PolicySettings, Algorithm):
     """Base of the actor-critics: actors π(a_i | h_i; φ_i) and a critic of each agent."""
 
     stochastic: ClassVar[bool] = True
@@ -154,7 +154,7 @@ class ActorCritic(PolicySettings, Algorithm):
                 f"at most so many rewards and not {self.n_steps:,}: raise --rollout-steps"
             )
         updates = self.updates(self.iterations(steps))
-        return said + never_copied(self.target_interval, self.target_tau, updates)
+        return said + never_copied(self.target_interval, self.target_rate, updates)
 
     def rollout_shape(self) -> tuple[int, int]:
         return self.rollout_steps, self.environments
@@ -344,7 +344,7 @@ class ActorCritic(PolicySettings, Algorithm):
         networks, optimiser = descend(self, networks, grads, optimiser, rates, schedules["rate"])
         if target is not None:
             now = schedules["since_copy"] + count
-            target = follow(target, networks["critic"], now, self.target_interval, self.target_tau)
+            target = follow(target, networks["critic"], now, self.target_interval, self.target_rate)
         return (networks, target, optimiser), metrics | {"updates": jnp.ones(())}
 
     @replaceable
@@ -379,16 +379,10 @@ def contradictions_of(settings: ActorCritic) -> list[str]:
     """Settings of an actor-critic that cannot stand together, a sentence each."""
     said: list[str] = []
     n, gae = settings.n_steps, settings.gae_lambda
-    usual = {field.name: field.default for field in dataclasses.fields(settings)}
-    if gae is not None and n not in (1, usual["n_steps"]):
+    if gae is not None and n not in (1, type(settings).n_steps):
         said.append(
             f"n_steps {n} and gae_lambda {gae} contradict each other: set gae_lambda to None for "
             "n-step targets, or leave n_steps out"
-        )
-    if usual.get("target_tau") and settings.target_tau and settings.target_interval:
-        said.append(
-            "target_interval and target_tau contradict each other: set target_tau to None "
-            "to copy the critics at every interval"
         )
     environments, parts = settings.environments, settings.passes()[1]
     if environments % parts:

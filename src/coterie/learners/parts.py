@@ -52,7 +52,21 @@ class LearnerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueSettings(LearnerSettings):
+class TargetSettings:
+    """How target networks θ̄ follow θ."""
+
+    target_interval: Count | None = None
+    target_tau: Part | None = None
+
+    @property
+    def target_rate(self) -> float | int | None:
+        """τ of targets that move at every update, or None; target_interval replaces a default τ."""
+        usual = type(self).target_tau
+        return None if self.target_interval and self.target_tau == usual else self.target_tau
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueSettings(TargetSettings, LearnerSettings):
     """Settings of the value-based algorithms."""
 
     gamma: Share = 0.95

@@ -159,7 +159,7 @@ class ValueBased(ValueSettings, Algorithm):
                 "makes no update; lower --learning-starts"
             )
         else:
-            said += never_copied(self.target_interval, self._tau, updates)
+            said += never_copied(self.target_interval, self.target_rate, updates)
         if self.epsilon_start != self.epsilon_end:
             said += unreached("epsilon", self.epsilon_end, self.epsilon_steps, steps)
         return said + unreached("lr", self.lr_end, self.lr_steps, steps)
@@ -171,10 +171,6 @@ class ValueBased(ValueSettings, Algorithm):
     @property
     def _interval(self) -> int:
         return self.target_interval or TARGET_INTERVAL
-
-    @property
-    def _tau(self) -> float | None:
-        return None if self.target_interval else self.target_tau
 
     def _first(self) -> int:
         """The first iteration at whose end ``learning_starts`` steps are collected."""
@@ -296,7 +292,7 @@ class ValueBased(ValueSettings, Algorithm):
             batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
             values, optimiser, metrics = self.update(values, target, optimiser, batch, schedules)
             count = schedules["since_copy"] + u + 1
-            target = follow(target, values, count, self._interval, self._tau)
+            target = follow(target, values, count, self._interval, self.target_rate)
             return values, target, optimiser, jax.tree.map(jnp.add, totals, metrics)
 
         totals = {name: jnp.zeros(()) for name in self.metrics + self.diagnostics}

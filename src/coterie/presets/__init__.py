@@ -69,8 +69,10 @@ class Preset:
             UsageError: settings contradict each other, or are counted in episodes of no known
                 length.
         """
-        if given.get("target_interval") is not None:  # without effect beside target_tau
+        if given.get("target_interval") is not None:  # one of them replaces the other
             given = {"target_tau": None, **given}
+        elif given.get("target_tau") is not None:
+            given = {"target_interval": None, **given}
         declared = hints(find_algorithm(algorithm))
         stated = {
             name: self._value(value, declared.get(name), steps, time_limit)
