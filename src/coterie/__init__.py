@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from coterie.runs.api import open_run, resume, train
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
-    from coterie.spec import ActionSpace, EnvSpec
+    from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
     from coterie.types import TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
@@ -52,6 +52,7 @@ _HOME = {
     "VDN": "algorithms.vdn",
     "Environment": "envs.base",
     "ActionSpace": "spec",
+    "ObservationSpace": "spec",
     "EnvSpec": "spec",
     "EnvironmentFault": "errors",
     "PythonEnvSettings": "python_envs.settings",
@@ -74,8 +75,8 @@ _FORMER = {"Hosting": "PythonEnvSettings"}
 
 __all__ = [  # noqa: RUF022
     "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
-    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "PAC",
-    "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
+    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "ObservationSpace",
+    "PAC", "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
     "check_env", "load", "make", "open_run", "resume", "train",
 ]  # fmt: skip
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 from coterie.errors import UsageError
 
@@ -73,6 +74,66 @@ class ActionSpace:
 
 
 @dataclass(frozen=True)
+class ObservationSpace:
+    """What one agent observes where it is no plain vector: an image, or several arrays.
+
+    Joint observations hold it flat, one array after the other: [N, O] of 32-bit floats, or, where
+    an array is of pixels, of bytes, in which other arrays' floats take four each.
+
+    Attributes:
+        shapes: of each array; an image is (height, width), (height, width, channels) or, if it is
+            a square with 1, 3 or 4 channels, (channels, height, width).
+        dtypes: of each array, uint8 (pixels, learned from as numbers from 0 to 1) or float32.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...] = ("float32",)
+
+    def __post_init__(self) -> None:
+        shapes, dtypes = _plain(tuple(self.shapes)), self.dtypes
+        if shapes and not isinstance(shapes[0], tuple):
+            shapes = (shapes,)  # of a single array
+        dtypes = (dtypes,) * len(shapes) if isinstance(dtypes, str) else tuple(dtypes)
+        if not shapes or any(size < 1 for shape in shapes for size in shape):
+            raise UsageError(
+                f"each array observed must have a shape of positive sizes; got {shapes}"
+            )
+        if len(dtypes) != len(shapes) or not {*dtypes} <= {"uint8", "float32"}:
+            raise UsageError(
+                f"each array observed must have a dtype, uint8 or float32; got {dtypes}"
+            )
+        object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "dtypes", dtypes)
+
+    def __str__(self) -> str:
+        """In a sentence: "uint8 (64, 64, 3) and float32 (5,)"."""
+        return " and ".join(f"{d} {s}" for s, d in zip(self.shapes, self.dtypes, strict=True))
+
+    def __add__(self, other: ObservationSpace) -> ObservationSpace:
+        """The arrays of both."""
+        return ObservationSpace(self.shapes + other.shapes, self.dtypes + other.dtypes)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of the flat observation."""
+        return np.uint8 if "uint8" in self.dtypes else np.float32
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Entries of the flat observation that each array takes."""
+        wide = 4 if self.dtype is np.uint8 else 1
+        return tuple(
+            math.prod(shape) * (1 if dtype == "uint8" else wide)
+            for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
+        )
+
+    @property
+    def size(self) -> int:
+        """Length of the flat observation."""
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """What an environment promises before its first reset.
 
@@ -86,18 +147,33 @@ class EnvSpec:
         reward: the environment's default reward for learners.
         actions: the agents' action spaces, where not all of them are single choices; joint actions
             are then vectors [N, P] of 32-bit floats. Empty where they are numbers [N].
+        observations: the agents' observation spaces, instead of ``observation_sizes``, where they
+            are images or hold several arrays; they must be equal. Empty where they are vectors.
     """
 
     agents: tuple[str, ...]
-    observation_sizes: tuple[int, ...]
+    observation_sizes: tuple[int, ...] = ()
     action_counts: tuple[int, ...] = ()
     central_size: int = 0
     time_limit: int | None = None
     reward: Reward = "individual"
     actions: tuple[ActionSpace, ...] = ()
+    observations: tuple[ObservationSpace, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", tuple(self.actions))
+        object.__setattr__(self, "observations", tuple(self.observations))
+        if self.observations:
+            if len(set(self.observations)) > 1:
+                raise UsageError(
+                    "agents must observe arrays of the same shapes and dtypes; got "
+                    f"{', '.join(map(str, self.observations))}"
+                )
+            given = tuple(_plain(self.observation_sizes))
+            sizes = tuple(space.size for space in self.observations)
+            object.__setattr__(self, "observation_sizes", sizes)
+            if given not in ((), sizes):
+                raise UsageError(f"observation_sizes {given} are not those of the spaces")
         if self.actions:
             given = tuple(_plain(self.action_counts))
             object.__setattr__(self, "action_counts", tuple(a.flags for a in self.actions))
@@ -129,6 +205,16 @@ class EnvSpec:
     def observation_size(self) -> int:
         """O, the padded observation length."""
         return max(self.observation_sizes)
+
+    @property
+    def observation_space(self) -> ObservationSpace | None:
+        """Of every agent, where observations are no vectors."""
+        return self.observations[0] if self.observations else None
+
+    @property
+    def observation_dtype(self) -> type[np.generic]:
+        """Of joint observations [N, O]: 32-bit floats, or bytes where pixels are observed."""
+        return self.observations[0].dtype if self.observations else np.float32
 
     @property
     def action_count(self) -> int:
@@ -186,11 +272,11 @@ if TYPE_CHECKING:  # what an environment leaves out is there once ``Game`` has c
     _Each = Any
     _State = Any
 else:
-    _Vectors = Float[Any, "*S N O"] | tuple[Float[Any, "*S _"], ...]
+    _Vectors = Num[Any, "*S N O"] | tuple[Num[Any, "..."], ...] | Num[Any, "N ..."]
     _Flags = Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
     _Mask = Bool[Any, "*S N A"] | None
     _Each = Bool[Any, "*S N"] | None
-    _State = Float[Any, "*S Z"] | None
+    _State = Num[Any, "*S Z"] | None
 
 
 @dataclass(frozen=True, eq=False)

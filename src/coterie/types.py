@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt
 
 from coterie.errors import UsageError
 from coterie.former import former_attribute
@@ -94,10 +94,10 @@ class Transition(eqx.Module):
             None where every step was made.
     """
 
-    observations: Float[Array, "*S N O"]
+    observations: Num[Array, "*S N O"]
     action_mask: Bool[Array, "*S N A"]
     alive: Bool[Array, "*S N"]
-    central: Float[Array, "*S Z"]
+    central: Num[Array, "*S Z"]
     hidden_state: Float[Array, "*S N H"]
     start: Bool[Array, "*S"]
     actions: Actions
@@ -105,10 +105,10 @@ class Transition(eqx.Module):
     rewards: Float[Array, "*S R"]
     terminated: Bool[Array, "*S"]
     truncated: Bool[Array, "*S"]
-    next_observations: Float[Array, "*S N O"]
+    next_observations: Num[Array, "*S N O"]
     next_action_mask: Bool[Array, "*S N A"]
     next_alive: Bool[Array, "*S N"]
-    next_central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
+    next_central: Num[Array, "*S Z"] | Num[Array, "*S N Z"]
     truncated_alone: Bool[Array, "*S N"] | None = None
     valid: Bool[Array, "*S"] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
@@ -44,10 +44,10 @@ class CentralA2C(ActorCritic):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"],
         actions: Actions,
-    ) -> Float[Array, "*S N O"]:
+    ) -> Num[Array, "*S N O"]:
         """V(h): the critic sees the joint observation, as the actor does."""
         return observations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import Mode, joint_actions_remark, scaling_remarks
 from coterie.learners.experience import Experience
@@ -38,7 +38,7 @@ class CentralQ(ValueBased):
         return scaling_remarks(self.reward_scaling) + joint
 
     def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Num[Array, "*S Z"]
     ) -> Float[Array, "*S N"]:
         """Q(h, a; θ) of the one learner, whose actions are joint actions."""
         return utilities

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
@@ -15,6 +15,7 @@ from coterie.learners.contract import Mode
 from coterie.learners.policy_gradient import per_agent
 from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities, policy_gradient
+from coterie.ops.observations import joined
 from coterie.settings import Count, Share
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -41,16 +42,16 @@ class COMA(ActorCritic):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"],
         actions: Int[Array, "*S N"],
-    ) -> Float[Array, "*S N I"]:
+    ) -> Num[Array, "*S N I"]:
         """o_i, z and the others' actions a_-i, one-hot; never the own action."""
         n = game.spec.n_agents
         others = jnp.array([[j for j in range(n) if j != i] for i in range(n)], jnp.int32)
         shown = jax.nn.one_hot(actions[..., others.reshape(n, n - 1)], game.spec.action_count)
         seen = with_central(observations, central)
-        return jnp.concatenate([seen, shown.reshape(*seen.shape[:-1], -1)], axis=-1)
+        return joined([seen, shown.reshape(*seen.shape[:-1], -1)])
 
     def critic_outputs(self, game: Game) -> int:
         """Q of every own action."""

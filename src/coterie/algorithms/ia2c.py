@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
@@ -31,10 +31,10 @@ class IA2C(ActorCritic):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"],
         actions: Actions,
-    ) -> Float[Array, "*S N O"]:
+    ) -> Num[Array, "*S N O"]:
         """V(h_i): a critic sees what its agent sees."""
         return observations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import Mode
 from coterie.learners.experience import Experience
@@ -26,7 +26,7 @@ class IDQN(ValueBased):
     own_minibatch: ClassVar[bool] = True
 
     def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Num[Array, "*S Z"]
     ) -> Float[Array, "*S N"]:
         """Q(h_i, a_i; θ_i) of each agent by itself."""
         return utilities

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
@@ -32,10 +32,10 @@ class MAA2C(ActorCritic):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"] | Num[Array, "*S N Z"],
         actions: Actions,
-    ) -> Float[Array, "*S N I"]:
+    ) -> Num[Array, "*S N I"]:
         """V(h_i, z): a critic sees what its agent sees, and z."""
         return with_central(observations, central)
 

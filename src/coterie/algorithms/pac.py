@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
@@ -65,10 +65,10 @@ class PAC(ActorCritic):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"] | Num[Array, "*S N Z"],
         actions: Int[Array, "*S N"],
-    ) -> Float[Array, "*S N I"]:
+    ) -> Num[Array, "*S N I"]:
         """A critic sees what its agent sees, and z."""
         return with_central(observations, central)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import Mode
 from coterie.learners.experience import Experience
 from coterie.learners.value_based import ValueBased
 from coterie.networks.mixers import MonotonicMixer
+from coterie.networks.torsos import Torso
 from coterie.ops.losses import one_step_target
 from coterie.settings import Width
 from coterie.types import PRNGKey
@@ -36,15 +37,18 @@ class QMIX(ValueBased):
     """Width of the hypernetworks' hidden layers."""
 
     def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
-        return MonotonicMixer(
-            game.spec.n_agents, game.central_size, self.mixer_embedding, self.hyper_hidden, key
-        )
+        z: int | Torso = game.central_size
+        if game.players.observations and z:
+            key, torso_key = jax.random.split(key)
+            z = Torso(game.central_space, self.torso, torso_key)
+        n = game.spec.n_agents
+        return MonotonicMixer(n, z, self.mixer_embedding, self.hyper_hidden, key)
 
     def joint(
         self,
         mixer: MonotonicMixer,
         utilities: Float[Array, "*S N"],
-        central: Float[Array, "*S Z"],
+        central: Num[Array, "*S Z"],
     ) -> Float[Array, "*S 1"]:
         """Q(h, z, a) = f_mix(Q(h_1, a_1; θ_1), ..., Q(h_n, a_n; θ_n); z)."""
         return mixer(utilities, central)[..., None]

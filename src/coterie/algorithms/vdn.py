@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import Mode
 from coterie.learners.experience import Experience
@@ -26,7 +26,7 @@ class VDN(ValueBased):
     own_minibatch: ClassVar[bool] = False
 
     def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Num[Array, "*S Z"]
     ) -> Float[Array, "*S 1"]:
         """Q(h, z, a) = Σ_i Q(h_i, a_i; θ_i)."""
         return jnp.sum(utilities, axis=-1, keepdims=True)

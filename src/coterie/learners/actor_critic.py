@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.batches import Batch, Estimates, Learner
 from coterie.learners.contract import (
@@ -47,6 +47,7 @@ from coterie.ops.running_statistics import Moments
 from coterie.ops.updates import follow
 from coterie.policies.acting import distribution, noise
 from coterie.settings import Count, Part, Rate, Share
+from coterie.spec import ObservationSpace
 from coterie.types import Actions, PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
@@ -83,10 +84,10 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
     def critic_inputs(
         self,
         game: Game,
-        observations: Float[Array, "*S N O"],
-        central: Float[Array, "*S Z"] | Float[Array, "*S N Z"],
+        observations: Num[Array, "*S N O"],
+        central: Num[Array, "*S Z"] | Num[Array, "*S N Z"],
         actions: Actions,
-    ) -> Float[Array, "*S N I"]:
+    ) -> Num[Array, "*S N I"]:
         """What each critic sees of a state and of what is done there."""
 
     @replaceable
@@ -183,10 +184,21 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         n, o, z = game.spec.n_agents, game.spec.observation_size, game.central_size
         seen = jax.eval_shape(
             lambda *given: self.critic_inputs(game, *given),
-            *(jax.ShapeDtypeStruct(shape, np.float32) for shape in ((n, o), (z,))),
+            jax.ShapeDtypeStruct((n, o), game.spec.observation_dtype),
+            jax.ShapeDtypeStruct((z,), game.central_dtype),
             jax.ShapeDtypeStruct(game.spec.action_shape, game.spec.action_dtype),
         )
         return seen.shape[-1], self.critic_outputs(game)
+
+    def critic_space(self, game: Game) -> ObservationSpace | None:
+        """Of what a critic sees, where agents observe images or several arrays: o_i, for central
+        critics z, and whatever else are floats."""
+        space = game.spec.observation_space
+        if space is None:
+            return None
+        seen = space + game.central_space if self.central and game.central_size else space
+        more = (self.critic_size(game)[0] - seen.size) // (4 if seen.dtype is np.uint8 else 1)
+        return seen + ObservationSpace(((more,),)) if more else seen
 
     def init(self, key: PRNGKey, game: Game) -> Learner:
         actor_key, critic_key = jax.random.split(key)
@@ -201,6 +213,8 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
             self.recurrent,
             self.activation,
             gain=self.gain,
+            space=self.critic_space(game),
+            torso=self.torso,
         )
         scaled = self.reward_scaling == "scale"
         return Learner(

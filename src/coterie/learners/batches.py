@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from coterie.networks.per_agent import PerAgent
+from coterie.ops.observations import joined
 from coterie.ops.running_statistics import Moments
 from coterie.types import Actions, PyTree
 
@@ -54,24 +55,24 @@ class Batch(eqx.Module):
 
     hidden_state: Float[Array, "one B N H"]
     critic_hidden_state: Float[Array, "one B N C"]
-    observations: Float[Array, "T B N O"]
+    observations: Num[Array, "T B N O"]
     action_mask: Bool[Array, "T B N A"]
     alive: Bool[Array, "T B N"]
     counts: Bool[Array, "T B N"]
     start: Bool[Array, "T B N"]
     actions: Actions
     extras: PyTree
-    critic_inputs: Float[Array, "T B N I"]
+    critic_inputs: Num[Array, "T B N I"]
     advantages: Float[Array, "T B N *E"]
     targets: PyTree
     aux: PyTree
 
 
 def with_central(
-    observations: Float[Array, "*S N O"], central: Float[Array, "*S Z"] | Float[Array, "*S N Z"]
-) -> Float[Array, "*S N I"]:
+    observations: Num[Array, "*S N O"], central: Num[Array, "*S Z"] | Num[Array, "*S N Z"]
+) -> Num[Array, "*S N I"]:
     """(o_i, z) for each agent; z is one for all, or of each agent its own."""
     if central.ndim < observations.ndim:
         central = central[..., None, :]
     z = jnp.broadcast_to(central, (*observations.shape[:-1], central.shape[-1]))
-    return jnp.concatenate([observations, z], axis=-1)
+    return joined([observations, z])

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from coterie.networks.per_agent import PerAgent
 from coterie.ops import replay
@@ -28,18 +28,18 @@ class Experience(eqx.Module):
     """
 
     hidden_state: Float[Array, "*S one N H"]
-    observations: Float[Array, "*S L N O"]
+    observations: Num[Array, "*S L N O"]
     alive: Bool[Array, "*S L N"]
     counts: Bool[Array, "*S L N"]
     start: Bool[Array, "*S L N"]
     actions: Int[Array, "*S L N"]
     rewards: Float[Array, "*S L N"]
     terminated: Bool[Array, "*S L N"]
-    next_observations: Float[Array, "*S L N O"]
+    next_observations: Num[Array, "*S L N O"]
     next_action_mask: Bool[Array, "*S L N A"]
     next_alive: Bool[Array, "*S L N"]
-    central: Float[Array, "*S L Z"]
-    next_central: Float[Array, "*S L Z"]
+    central: Num[Array, "*S L Z"]
+    next_central: Num[Array, "*S L Z"]
     more: dict[str, PyTree] = eqx.field(default_factory=dict)
 
 
@@ -121,10 +121,12 @@ def blank_rollout(game: Game, length: int, hidden_size: int) -> Transition:
     """Zeros of the shape of a rollout of one environment, [L, 1, ...]."""
     n = game.spec.n_agents
     seen = Observation(
-        observations=jnp.zeros((length, 1, n, game.spec.observation_size)),
+        observations=jnp.zeros(
+            (length, 1, n, game.spec.observation_size), game.spec.observation_dtype
+        ),
         action_mask=jnp.zeros((length, 1, n, game.spec.action_count), bool),
         alive=jnp.zeros((length, 1, n), bool),
-        central=jnp.zeros((length, 1, game.central_size)),
+        central=jnp.zeros((length, 1, game.central_size), game.central_dtype),
     )
     flag = jnp.zeros((length, 1), bool)
     return transition(

@@ -42,6 +42,8 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         gain=settings.gain,
         vectors=vectors,
         std=settings.std,
+        space=spec.observation_space,
+        torso=settings.torso,
     )
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import (
     Algorithm,
@@ -73,7 +73,7 @@ class ValueBased(ValueSettings, Algorithm):
 
     @abc.abstractmethod
     def joint(
-        self, mixer: Any, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+        self, mixer: Any, utilities: Float[Array, "*S N"], central: Num[Array, "*S Z"]
     ) -> Float[Array, "*S M"]:
         """The values that are learned: each agent's own (M = N) or the team's (M = 1).
 
@@ -220,6 +220,8 @@ class ValueBased(ValueSettings, Algorithm):
             self.hidden,
             utility_key,
             self.recurrent,
+            space=spec.observation_space,
+            torso=self.torso,
         )
         values = Values(utility, self.make_mixer(mixer_key, game))
         return Learner(

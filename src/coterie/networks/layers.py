@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
+from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
@@ -113,10 +114,11 @@ class History(eqx.Module):
     body: MLP
     gru: GRU | None
     hidden_size: int = eqx.field(static=True)
+    torso: Torso | None
 
     def __init__(
         self,
-        inputs: int,
+        inputs: int | Torso,
         outputs: int,
         hidden: Sequence[int],
         key: PRNGKey,
@@ -125,15 +127,18 @@ class History(eqx.Module):
         last: int | float = 1.0,
         gain: int | float | None = None,
     ):
+        """``inputs`` is their number, or the torso that makes features of them."""
         body_key, gru_key = jax.random.split(key)
         self.hidden_size = hidden[-1] if recurrent else 0
-        self.body = MLP([inputs, *hidden, outputs], body_key, activation, last, gain)
+        self.torso = None if isinstance(inputs, int) else inputs
+        width = inputs if isinstance(inputs, int) else inputs.features
+        self.body = MLP([width, *hidden, outputs], body_key, activation, last, gain)
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
 
     def unroll(
         self,
         hidden_state: Float[Array, "*M H"],
-        inputs: Float[Array, "T *M I"],
+        inputs: Num[Array, "T *M I"],
         start: Bool[Array, "T *M"],
     ) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
         """Outputs at every step, and the hidden state after every step.
@@ -141,6 +146,8 @@ class History(eqx.Module):
         ``hidden_state`` is that before the first step; where ``start`` is set the episode begins
         with the initial one (zeros).
         """
+        if self.torso is not None:
+            inputs = self.torso(inputs)
         if self.gru is None:
             return self.body(inputs), jnp.zeros((*inputs.shape[:-1], 0), inputs.dtype)
         gru = self.gru

@@ -5,9 +5,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from coterie.networks.layers import MLP, Linear
+from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
 
 
@@ -24,8 +25,12 @@ class MonotonicMixer(eqx.Module):
     hyper_w2: MLP
     value: MLP
     embedding: int = eqx.field(static=True)
+    torso: Torso | None
 
-    def __init__(self, agents: int, central: int, embedding: int, hyper: int, key: PRNGKey):
+    def __init__(self, agents: int, central: int | Torso, embedding: int, hyper: int, key: PRNGKey):
+        """``central`` is the length of z, or the torso that makes features of it."""
+        self.torso = None if isinstance(central, int) else central
+        central = central if isinstance(central, int) else central.features
         k1, k2, k3, k4 = jax.random.split(key, 4)
         self.hyper_w1 = MLP([central, hyper, agents * embedding], k1)
         self.hyper_b1 = Linear(central, embedding, k2)
@@ -34,8 +39,10 @@ class MonotonicMixer(eqx.Module):
         self.embedding = embedding
 
     def __call__(
-        self, utilities: Float[Array, "*S N"], central: Float[Array, "*S Z"]
+        self, utilities: Float[Array, "*S N"], central: Num[Array, "*S Z"]
     ) -> Float[Array, "*S"]:
+        if self.torso is not None:
+            central = self.torso(central)
         w1 = jnp.abs(self.hyper_w1(central))
         w1 = w1.reshape(*utilities.shape, self.embedding)
         # A product and not a sum: XLA would fuse the sum into elu and compute it several times.

@@ -13,13 +13,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from coterie.errors import UsageError
 from coterie.former import former_attribute
 from coterie.networks.layers import History
+from coterie.networks.torsos import Torso
 from coterie.ops.action_vectors import ActionVectors
-from coterie.spec import EnvSpec
+from coterie.ops.observations import joined
+from coterie.spec import EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 
 Groups = tuple[str, ...]
@@ -56,8 +58,15 @@ class PerAgent(eqx.Module):
         gain: int | float | None = None,
         vectors: ActionVectors | None = None,
         std: float | int = 1.0,
+        space: ObservationSpace | None = None,
+        torso: str = "auto",
     ):
-        """``outputs`` are those of a network itself; ``std`` is σ at the start."""
+        """``outputs`` are those of a network itself; ``std`` is σ at the start.
+
+        Args:
+            space: of the inputs, where they are no plain vectors.
+            torso: what makes features of its images.
+        """
         self.index = index
         self.vectors = vectors
         self.log_std = None
@@ -65,10 +74,17 @@ class PerAgent(eqx.Module):
             shape = (max(index) + 1, vectors.numbers)
             self.log_std = jnp.full(shape, math.log(std), jnp.float32)
         self.identify = tuple(index.count(g) > 1 for g in index)
-        width = inputs + (len(index) if any(self.identify) else 0)
-        self.networks = eqx.filter_vmap(
-            lambda k: History(width, outputs, hidden, k, recurrent, activation, last, gain)
-        )(jax.random.split(key, max(index) + 1))
+        ids = len(index) if any(self.identify) else 0
+
+        def network(key: PRNGKey) -> History:
+            taken: int | Torso = inputs + ids
+            if space is not None:
+                whole = space + ObservationSpace(((ids,),)) if ids else space
+                key, torso_key = jax.random.split(key)
+                taken = Torso(whole, torso, torso_key)
+            return History(taken, outputs, hidden, key, recurrent, activation, last, gain)
+
+        self.networks = eqx.filter_vmap(network)(jax.random.split(key, max(index) + 1))
 
     @property
     def hidden_size(self) -> int:
@@ -91,7 +107,7 @@ class PerAgent(eqx.Module):
     def unroll(
         self,
         hidden_state: Float[Array, "*M N H"],
-        observations: Float[Array, "T *M N O"],
+        observations: Num[Array, "T *M N O"],
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
@@ -105,7 +121,7 @@ class PerAgent(eqx.Module):
     def _unroll(
         self,
         hidden_state: Float[Array, "*M N H"],
-        inputs: Float[Array, "T *M N I"],
+        inputs: Num[Array, "T *M N I"],
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         n_networks = max(self.index) + 1
@@ -122,19 +138,19 @@ class PerAgent(eqx.Module):
     def step(
         self,
         hidden_state: Float[Array, "*M N H"],
-        observations: Float[Array, "*M N O"],
+        observations: Num[Array, "*M N O"],
         start: Bool[Array, "*M N"],
     ) -> tuple[Float[Array, "*M N J"], Float[Array, "*M N H"]]:
         """One step of ``unroll``."""
         outputs, hidden_states = self.unroll(hidden_state, observations[None], start[None])
         return outputs[0], hidden_states[0]
 
-    def _with_id(self, observations: Float[Array, "*S N O"]) -> Float[Array, "*S N I"]:
+    def _with_id(self, observations: Num[Array, "*S N O"]) -> Num[Array, "*S N I"]:
         if not any(self.identify):
             return observations
-        ids = jnp.diag(jnp.asarray(self.identify, observations.dtype))
+        ids = jnp.diag(jnp.asarray(self.identify, jnp.float32))
         ids = jnp.broadcast_to(ids, (*observations.shape[:-1], len(self.index)))
-        return jnp.concatenate([observations, ids], axis=-1)
+        return joined([observations, ids])
 
 
 def sharing_index(spec: EnvSpec, sharing: str, groups: Groups = ()) -> tuple[int, ...]:

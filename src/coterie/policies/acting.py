@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors
@@ -36,7 +36,7 @@ def noise(
 def act(
     policy: PerAgent,
     hidden: Float[Array, "*S N H"],
-    observations: Float[Array, "*S N O"],
+    observations: Num[Array, "*S N O"],
     mask: Bool[Array, "*S N A"],
     noise: PyTree | None = None,
     *,

@@ -33,6 +33,7 @@ def open_python_env(
     state: bool = False,
     made: Any = None,
     combined: bool = True,
+    arrays: bool = True,
 ) -> PythonEnvFactory:
     """A Python environment, of which one is made to see what it promises.
 
@@ -40,11 +41,16 @@ def open_python_env(
         make: makes the environment as its author meant it.
         state: whether its ``state()`` is wanted.
         made: one that was made already; it is closed.
-        combined: see ``PythonEnv``.
+        combined, arrays: see ``PythonEnv``.
     """
     python_env = python_env or PythonEnvSettings()
     host = functools.partial(
-        PythonEnv, time_limit=python_env.time_limit, name=name, central=state, combined=combined
+        PythonEnv,
+        time_limit=python_env.time_limit,
+        name=name,
+        central=state,
+        combined=combined,
+        arrays=arrays,
     )
     made = make_one(name, make, python_env) if made is None else made
     with within(python_env.step_timeout + OPENING, name):
@@ -91,6 +97,7 @@ def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEn
 def digest(spec: EnvSpec) -> str:
     """A digest of all that an environment promises."""
     promised = dataclasses.asdict(spec)
-    if not spec.actions:  # runs of version 0.1 recorded the digest without it
-        del promised["actions"]
+    for late in ("actions", "observations"):
+        if not promised[late]:  # runs of version 0.1 recorded the digest without it
+            del promised[late]
     return hashlib.sha256(json.dumps(promised).encode()).hexdigest()

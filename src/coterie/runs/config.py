@@ -82,7 +82,12 @@ def restore(
     python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(
-        opened, options, python_env, state, "actions" not in config.get("sizes", {})
+        opened,
+        options,
+        python_env,
+        state,
+        combined="actions" not in config.get("sizes", {}),
+        arrays="observations" in config.get("sizes", {}),
     )
     game = seen_by(algorithm, env, config["central"], config["reward"])
     if is_code(name):

@@ -12,6 +12,7 @@ from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.learners.parts import PolicySettings
+from coterie.networks import torsos
 from coterie.python_envs.adapters.refusals import missing_arguments, reason
 from coterie.python_envs.opening import (
     find_factory,
@@ -47,6 +48,8 @@ def sizes(spec: Any) -> dict[str, list[int]]:
     }
     if spec.actions:
         kept["actions"] = [str(space) for space in spec.actions]
+    if spec.observations:
+        kept["observations"] = [str(space) for space in spec.observations]
     return kept
 
 
@@ -65,6 +68,7 @@ def open_environment(
     python_env: PythonEnvSettings | None = None,
     state: bool = False,
     combined: bool = True,
+    arrays: bool = True,
 ) -> tuple[Environment | PythonEnvFactory, str]:
     """An environment and the name it is recorded under.
 
@@ -75,12 +79,15 @@ def open_environment(
         python_env: the settings of Python environments, if it is one.
         state: whether the state of a Python environment is wanted, which costs time at every step.
         combined: whether several choices of an agent of it are one numbered action.
+        arrays: whether images keep their shapes; else observations are vectors, as in version 0.1.
     """
     if isinstance(environment, ModuleType):
         environment = f"pettingzoo:{environment.__name__}"
     if isinstance(environment, str) and is_python_env(environment):
         make = find_factory(environment, options, python_env)
-        return open_python_env(environment, make, python_env, state, combined=combined), environment
+        return open_python_env(
+            environment, make, python_env, state, None, combined, arrays
+        ), environment
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), environment
     if isinstance(environment, str):
@@ -103,7 +110,7 @@ def open_environment(
     if isinstance(made, Environment):
         return made, name
     try:
-        return open_python_env(name, make, python_env, state, made, combined), name
+        return open_python_env(name, make, python_env, state, made, combined, arrays), name
     except UsageError as error:
         prefix = f"{name}: " if make is environment else ""
         raise UsageError(f"{prefix}{error}") from error
@@ -142,6 +149,9 @@ def make_game(
             f"{algorithm.name} learns about each single action, but agent {spec.agents[agent]} of "
             f"{name} acts by {spec.actions[agent]}: train {', '.join(able[:-1])} or {able[-1]}"
         )
+    wrong = torsos.refusal(spec.observations, getattr(algorithm, "torso", "auto"))
+    if wrong is not None:
+        raise UsageError(wrong)
     game = seen_by(algorithm, environment, z, reward)
     if isinstance(environment, Environment):
         game.trace()

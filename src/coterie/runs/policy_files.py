@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.networks.layers import ACTIVATIONS
 from coterie.networks.per_agent import PerAgent
+from coterie.networks.torsos import TorsoName, refusal
 from coterie.ops.action_vectors import ActionVectors
-from coterie.spec import ActionSpace, EnvSpec
+from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.storage.files import make_directory, read_sealed
 from coterie.storage.tree_files import CheckpointError, read_tree, write_tree
 from coterie.types import PyTree
@@ -56,10 +58,17 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
 
 
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
-    """What is said besides where actions are vectors."""
+    """What is said besides where observations are no vectors, or actions are."""
+    seen: dict[str, Any] = {}
+    if policy.networks.torso is not None:
+        seen["observation_spaces"] = [
+            {"shapes": [list(shape) for shape in space.shapes], "dtypes": list(space.dtypes)}
+            for space in spec.observations
+        ]
+        seen["torso"] = policy.networks.torso.name
     if policy.vectors is None:
-        return {}
-    return {
+        return seen
+    return seen | {
         "action_spaces": [
             {"choices": list(space.choices), "low": _told(space.low), "high": _told(space.high)}
             for space in spec.actions
@@ -86,6 +95,14 @@ def _spaces(d: dict[str, Any]) -> tuple[ActionSpace, ...]:
     )
 
 
+def _seen(d: dict[str, Any]) -> tuple[ObservationSpace, ...]:
+    """The agents' observation spaces; empty where observations are vectors."""
+    return tuple(
+        ObservationSpace(tuple(map(tuple, s["shapes"])), tuple(s["dtypes"]))
+        for s in d.get("observation_spaces", [])
+    )
+
+
 def environment_of(d: dict[str, Any]) -> EnvSpec:
     """What a policy's agents see and do, from its description."""
     return EnvSpec(
@@ -93,6 +110,7 @@ def environment_of(d: dict[str, Any]) -> EnvSpec:
         tuple(d["observation_sizes"]),
         tuple(d["action_counts"]),
         actions=_spaces(d),
+        observations=_seen(d),
     )
 
 
@@ -147,6 +165,8 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         d["recurrent"],
         d["activation"],
         vectors=vectors,
+        space=spec.observation_space,
+        torso=d.get("torso", "auto"),
     )
     policy, label = read_tree(path, template)
     if label | _label(which, seed, d["run"]) != label:
@@ -170,7 +190,7 @@ def _description(run: Path) -> dict[str, Any]:
         isinstance(d[name], list) and all(type(x) is kind for x in d[name])
         for name, kind in LISTS.items()
     )
-    if not kinds or not _fits_together(d) or not _vectors_fit(d):
+    if not kinds or not _fits_together(d) or not _vectors_fit(d) or not _arrays_fit(d):
         raise UsageError(f"{about} is damaged: its agents and networks do not fit together")
     return d
 
@@ -209,6 +229,27 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
         and all(type(x) is int for x in counts)
         and type(d["least_std"]) in (int, float)
         and 0 <= least < math.inf
+    )
+
+
+def _arrays_fit(d: dict[str, Any]) -> bool:
+    """Whether what is said of observation spaces, if anything is, makes sense."""
+    if "observation_spaces" not in d:
+        return True
+    try:
+        spaces = _seen(d)
+        shapes = [shape for s in d["observation_spaces"] for shape in s["shapes"]]
+        asked = refusal(spaces, d["torso"])
+    except (UsageError, TypeError, KeyError, AttributeError, ValueError, IndexError):
+        return False
+    return (
+        len(spaces) == len(d["agents"])
+        and len(set(spaces)) == 1
+        and [space.size for space in spaces] == d["observation_sizes"]
+        and all(type(size) is int for shape in shapes for size in shape)
+        and len(shapes) < _DEEPEST
+        and d["torso"] in typing.get_args(TorsoName)
+        and asked is None
     )
 
 

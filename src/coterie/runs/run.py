@@ -127,7 +127,11 @@ class Run:
         python_env = python_env or python_env_of(self.config)
         if environment is not None:
             env, name = open_environment(
-                environment, {}, python_env, combined=not self.game.players.actions
+                environment,
+                {},
+                python_env,
+                combined=not self.game.players.actions,
+                arrays=bool(self.game.players.observations),
             )
             game = dataclasses.replace(game, env=env)
             check_fits(sizes(self.game.players), game.players, name)

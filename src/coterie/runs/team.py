@@ -17,7 +17,7 @@ from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors
 from coterie.policies.acting import act, noise
 from coterie.runs.policy_files import default_policy, environment_of, load_policy
-from coterie.spec import ActionSpace, EnvSpec
+from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 from coterie.views.joint_actions import JointView
 
@@ -32,6 +32,7 @@ class Team:
         joint: the team was trained by central learning: one policy sees all and acts for all.
         stochastic: the policies are distributions, from which actions can be sampled.
         actions: the agents' action spaces, where not all of them are single choices.
+        seen: the agents' observation spaces, where they are no vectors.
         which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
             they were trained for; None where that is not known.
     """
@@ -45,6 +46,7 @@ class Team:
     which: str | None = None
     env_steps: int | None = None
     actions: tuple[ActionSpace, ...] = ()
+    seen: tuple[ObservationSpace, ...] = ()
 
     def __repr__(self) -> str:
         steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
@@ -52,7 +54,11 @@ class Team:
 
     def __post_init__(self) -> None:
         self._spec = EnvSpec(
-            self.agents, self.observation_sizes, self.action_counts, actions=self.actions
+            self.agents,
+            self.observation_sizes,
+            self.action_counts,
+            actions=self.actions,
+            observations=self.seen,
         )
         self._act = jax.jit(self._choose)
 
@@ -76,7 +82,8 @@ class Team:
         sampled play by which they are evaluated first: an arg max can walk in circles.
 
         Args:
-            observations: one vector per agent, as a list or as a dict by agent name.
+            observations: one vector per agent, as a list or as a dict by agent name; where agents
+                observe an image, the image; where several arrays, a tuple or dict of them.
             hidden_state: what the last call returned, or ``initial_hidden_state()``.
             action_masks: legal actions per agent in the same form; all are legal without it.
             key: sample the actions of stochastic policies with this key of ``jax.random``.
@@ -87,16 +94,8 @@ class Team:
             choices, counted from 0, and then of numbers within their bounds.
         """
         named = isinstance(observations, Mapping)
-        rows = self._rows(observations, "observations")
-        sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
-        if tuple(sizes) != self.observation_sizes:
-            raise UsageError(
-                f"observations must have sizes {list(self.observation_sizes)}; got {sizes}"
-            )
-        padded = np.zeros((len(self.agents), self._spec.observation_size), np.float32)
+        padded = self._observed(observations)
         masks = self._spec.available_actions
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = row
         if action_masks is not None:
             rows = self._rows(action_masks, "action_masks")
             if tuple(row.shape for row in rows) != tuple((k,) for k in self.action_counts):
@@ -115,7 +114,30 @@ class Team:
             chosen = np.asarray(actions).tolist()
         return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state
 
+    def _observed(self, observations: Any) -> np.ndarray:
+        """[N, O] what the environment showed, laid out as the networks take it."""
+        each = self._each(observations, "observations")
+        padded = np.zeros(
+            (len(self.agents), self._spec.observation_size), self._spec.observation_dtype
+        )
+        if self.seen:
+            for row, own, space in zip(padded, each, self.seen, strict=True):
+                row[:] = _flat(own, space)
+            return padded
+        rows = [np.asarray(row, np.float32) for row in each]
+        sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
+        if tuple(sizes) != self.observation_sizes:
+            raise UsageError(
+                f"observations must have sizes {list(self.observation_sizes)}; got {sizes}"
+            )
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        return padded
+
     def _rows(self, given: Any, word: str) -> list[np.ndarray]:
+        return [np.asarray(row, np.float32) for row in self._each(given, word)]
+
+    def _each(self, given: Any, word: str) -> Any:
         if isinstance(given, Mapping):
             missing = [a for a in self.agents if a not in given]
             if missing:
@@ -124,8 +146,9 @@ class Team:
         if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(
             self.agents
         ):
-            raise UsageError(f"{word} must hold one vector for each of {', '.join(self.agents)}")
-        return [np.asarray(row, np.float32) for row in given]
+            what = "observation" if self.seen and word == "observations" else "vector"
+            raise UsageError(f"{word} must hold one {what} for each of {', '.join(self.agents)}")
+        return given
 
     def _choose(
         self, hidden_state: Any, observations: Any, mask: Any, key: Any
@@ -143,6 +166,19 @@ class Team:
         return own, hidden_state
 
 
+def _flat(own: Any, space: ObservationSpace) -> np.ndarray:
+    """One agent's observation, an array or several, laid out flat."""
+    arrays = list(own.values()) if isinstance(own, Mapping) else own
+    arrays = arrays if isinstance(own, Mapping | tuple) else [own]
+    parts = [np.asarray(x).astype(dtype) for x, dtype in zip(arrays, space.dtypes, strict=False)]
+    if tuple(x.shape for x in parts) != space.shapes or len(arrays) != len(space.shapes):
+        raise UsageError(
+            f"an agent's observation must have shape {', '.join(map(str, space.shapes))}; "
+            f"got {', '.join(str(np.shape(x)) for x in arrays)}"
+        )
+    return np.concatenate([np.ascontiguousarray(x).view(space.dtype).ravel() for x in parts])
+
+
 def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
     """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``.
 
@@ -157,6 +193,7 @@ def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
         observation_sizes=tuple(d["observation_sizes"]),
         action_counts=tuple(d["action_counts"]),
         actions=environment_of(d).actions,
+        seen=environment_of(d).observations,
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],

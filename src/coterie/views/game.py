@@ -15,15 +15,17 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.games.solution_concepts import no_conflict
 from coterie.ops.action_vectors import ActionVectors, Bounds
-from coterie.spec import EnvSpec, Observation, PythonEnvFactory, Reward
+from coterie.ops.observations import flat
+from coterie.spec import EnvSpec, Observation, ObservationSpace, PythonEnvFactory, Reward
 from coterie.types import Actions, PRNGKey, PyTree, TimeStep
-from coterie.views.joint_actions import JointView
+from coterie.views.joint_actions import JointView, joint_space
 
 Central = Literal["none", "state", "joint"]
 
@@ -129,6 +131,17 @@ class Game:
             "joint": spec.n_agents * spec.observation_size,
         }
         return sizes[self.central]
+
+    @property
+    def central_space(self) -> ObservationSpace:
+        """Of z."""
+        if self.players.observations and self.central == "joint":
+            return joint_space(self.players)
+        return ObservationSpace(((max(self.central_size, 1),),))
+
+    @property
+    def central_dtype(self) -> type[np.generic]:
+        return self.central_space.dtype
 
     @property
     def jax_env(self) -> Environment:
@@ -243,7 +256,7 @@ class Game:
         """Pads observations to [N, O] and fills in masks and z; ends are those of ``ends_of``."""
         spec = self.players
         available = jnp.asarray(spec.available_actions)
-        observations = pad_observations(shown.observations, spec)
+        observations = laid_out(shown.observations, spec)
         size = (spec.n_agents, spec.observation_size)
         if observations.shape != size:
             raise UsageError(f"observations must have shape {size}; got {observations.shape}")
@@ -269,10 +282,10 @@ class Game:
 
     def see(
         self,
-        observations: Float[Array, "*S R O"],
+        observations: Num[Array, "*S R O"],
         action_mask: Bool[Array, "*S R A"],
         alive: Bool[Array, "*S R"],
-        central: Float[Array, "*S _"] | None,
+        central: Num[Array, "*S _"] | None,
     ) -> Observation:
         """What the agents that learn see of what is padded and complete, with any leading axes.
 
@@ -280,7 +293,7 @@ class Game:
             central: the environment's state, where it offers one.
         """
         if self.mortal:
-            observations = jnp.where(alive[..., None], observations, 0.0)
+            observations = jnp.where(alive[..., None], observations, 0)
             action_mask = usable(action_mask, alive)
         z = self._central(observations, central)
         if self.joint:
@@ -291,10 +304,10 @@ class Game:
 
     def final(
         self,
-        observations: Float[Array, "*S N O"],
+        observations: Num[Array, "*S N O"],
         action_mask: Bool[Array, "*S N A"],
         alive: Bool[Array, "*S N"],
-        central: Float[Array, "*S _"] | None,
+        central: Num[Array, "*S _"] | None,
         truncated_alone: Bool[Array, "*S N"],
     ) -> Observation:
         """The next observation: as ``see``, but who was truncated alone still sees its final one.
@@ -311,8 +324,8 @@ class Game:
         return Observation(last.observations, last.action_mask, alive, z)
 
     def _central(
-        self, observations: Float[Array, "*S R O"], state: Float[Array, "*S _"] | None
-    ) -> Float[Array, "*S Z"]:
+        self, observations: Num[Array, "*S R O"], state: Num[Array, "*S _"] | None
+    ) -> Num[Array, "*S Z"]:
         lead = observations.shape[:-2]
         if self.central == "joint":
             return observations.reshape(*lead, -1)
@@ -333,8 +346,12 @@ def usable(mask: Bool[Array, "*S N A"], alive: Bool[Array, "*S N"]) -> Bool[Arra
     return jnp.where(alive[..., None], mask, jnp.arange(mask.shape[-1]) == 0)
 
 
-def pad_observations(observations: Any, spec: EnvSpec) -> Float[Array, "N O"]:
-    """Unequal observation vectors (a tuple) padded with zeros to [N, O]; [N, O] unchanged."""
+def laid_out(observations: Any, spec: EnvSpec) -> Num[Array, "N O"]:
+    """Observations flat, [N, O]: unequal vectors (a tuple) are padded with zeros, images and
+    several arrays laid out one after the other; [N, O] unchanged."""
+    space = spec.observation_space
+    if space is not None:
+        return flat(observations, space, spec.n_agents)
     if isinstance(observations, tuple):
         width = spec.observation_size
         rows = [jnp.pad(jnp.asarray(o, jnp.float32), (0, width - o.shape[0])) for o in observations]

@@ -6,17 +6,24 @@ histories, learned from one (scalarised) reward.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from coterie.spec import ActionSpace, EnvSpec
+from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.types import Actions
 
 TEAM = "team"
+
+
+def joint_space(players: EnvSpec) -> ObservationSpace:
+    """Of the joint observation, where observations are no vectors."""
+    return functools.reduce(operator.add, players.observations)
 
 
 class JointView:
@@ -42,6 +49,7 @@ class JointView:
             time_limit=p.time_limit,
             reward=p.reward,
             actions=(_joined(p.actions),) if p.actions else (),
+            observations=(joint_space(p),) if p.observations else (),
         )
 
     @cached_property
@@ -55,7 +63,7 @@ class JointView:
         counts = self.players.action_counts
         return tuple(math.prod(counts[i + 1 :]) for i in range(len(counts)))
 
-    def observe(self, observations: Float[Array, "*S N O"]) -> Float[Array, "*S 1 NO"]:
+    def observe(self, observations: Num[Array, "*S N O"]) -> Num[Array, "*S 1 NO"]:
         """The joint observation."""
         return observations.reshape(*observations.shape[:-2], 1, -1)
 

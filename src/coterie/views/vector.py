@@ -10,7 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from coterie.types import Actions, PRNGKey, PyTree, TimeStep, UInt
 from coterie.views.game import Game, GameState, usable
@@ -26,8 +26,8 @@ class ResetState(eqx.Module):
     """
 
     env: PyTree
-    observations: Float[Array, "*S N O"]
-    central: Float[Array, "*S Z"]
+    observations: Num[Array, "*S N O"]
+    central: Num[Array, "*S Z"]
     action_mask: Bool[Array, "*S N A"] | None
     alive: Bool[Array, "*S R"] | None
 

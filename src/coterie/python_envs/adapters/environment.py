@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Integer
+from jaxtyping import Bool, Float32, Integer
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
@@ -52,6 +52,8 @@ class PythonEnv:
         name: what messages call it.
         combined: the combinations of an agent's choices (MultiDiscrete, MultiBinary) are one
             numbered action; else the agent decides each by itself, and actions are vectors.
+        arrays: where all agents observe images, or images and vectors, of the same shapes, these
+            keep their shapes and dtypes; else every observation is a vector of floats.
         central: whether to show its ``state()``, if it has one. Where it names no
             ``state_space`` it is reset once, to see how long its state is.
 
@@ -71,6 +73,7 @@ class PythonEnv:
         name: str | None = None,
         central: bool = True,
         combined: bool = True,
+        arrays: bool = True,
     ) -> None:
         self.name = title(environment) if name is None else name
         self._host = host = adapt(environment)
@@ -81,6 +84,9 @@ class PythonEnv:
         self._choices = [
             choice(*each, combined) for each in zip(agents, host.action_spaces, strict=True)
         ]
+        kinds = {one.arrays for one in self.flatteners}
+        as_arrays = arrays and len(kinds) == 1 and None not in kinds
+        self._write = [one.write_arrays if as_arrays else one.write for one in self.flatteners]
         self._steps = 0
         self._over = True
         self._nobody, _ = constant_flags(len(agents))
@@ -90,7 +96,8 @@ class PythonEnv:
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
-            observation_sizes=tuple(one.size for one in self.flatteners),
+            observation_sizes=() if as_arrays else tuple(one.size for one in self.flatteners),
+            observations=tuple(one.arrays for one in self.flatteners if one.arrays and as_arrays),
             actions=tuple(one.space for one in self._choices),
             central_size=central_size,
             time_limit=time_limit,
@@ -189,7 +196,7 @@ class PythonEnv:
         truncated: bool,
     ) -> TimeStep:
         self.shown = shown
-        observations = np.zeros(self._shape, np.float32)
+        observations = np.zeros(self._shape, self.spec.observation_dtype)
         masks = self._available.copy()
         for i in np.flatnonzero(self._alive | self._cut).tolist():
             try:
@@ -201,8 +208,9 @@ class PythonEnv:
                     self._allow(i, mask, masks[i])
             except Nonsense as error:
                 raise self._fault(str(error), self.spec.agents[i]) from error
-        if np.count_nonzero(np.isfinite(observations)) < observations.size:
-            worst = int(np.argmin(np.isfinite(observations).all(1)))
+        sound = self._finite(observations)
+        if not sound.all():
+            worst = int(np.argmin(sound))
             raise self._fault(
                 f"the observation holds {not_finite(shown.observations[worst])}",
                 self.spec.agents[worst],
@@ -221,8 +229,22 @@ class PythonEnv:
                 "no observation was given; every agent that goes on, or is truncated, needs one"
             )
         own, mask = self.flatteners[i].split(seen)
-        self.flatteners[i].write(own, out[: self.flatteners[i].size])
+        self._write[i](own, out[: self.spec.observation_sizes[i]])
         return mask
+
+    def _finite(self, observations: np.ndarray) -> Bool[np.ndarray, " N"]:
+        """Whose observations are finite numbers."""
+        found, first = np.ones(len(observations), bool), 0
+        if observations.dtype == np.float32:
+            if np.count_nonzero(np.isfinite(observations)) < observations.size:
+                found &= np.isfinite(observations).all(1)
+            return found
+        space = self.spec.observations[0]
+        for dtype, size in zip(space.dtypes, space.sizes, strict=True):
+            if dtype == "float32":
+                found &= np.isfinite(observations[:, first : first + size].view(dtype)).all(1)
+            first += size
+        return found
 
     def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
         legal = self._choices[i].legal(mask)

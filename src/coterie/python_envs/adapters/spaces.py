@@ -14,10 +14,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from coterie.errors import UsageError
-from coterie.spec import ActionSpace
+from coterie.spec import ActionSpace, ObservationSpace
 
 ACTION_LIMIT = 1_000
 """Most actions one agent may have where they are the combinations of several choices."""
+
+LEAST_IMAGE = 5
+"""Smallest height and width of planes of numbers that count as an image."""
 
 Write = Callable[[Any, np.ndarray], None]
 """Writes an element of a space into a vector of its flat length; raises ``Nonsense``."""
@@ -43,12 +46,16 @@ class Flattener(NamedTuple):
         size: length of the vector.
         split: an observation and the action mask that it holds, ``None`` if it holds none.
         write: writes the observation itself.
+        arrays: what it holds, where that is an image or has one.
+        write_arrays: writes the observation itself as these arrays, flat.
     """
 
     space: Any
     size: int
     split: Callable[[Any], tuple[Any, Any]]
     write: Write
+    arrays: ObservationSpace | None
+    write_arrays: Write
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def flattener(agent: str, space: Any) -> Flattener:
         elif rest:
             inner, split = gymnasium().spaces.Dict(rest), functools.partial(_masked, None)
     size, write = vector("observation", inner, f"agent {agent}'s ")
-    return Flattener(inner, size, split, write)
+    return Flattener(inner, size, split, write, *_arrays("observation", inner))
 
 
 def vector(word: str, space: Any, whose: str = "the ") -> tuple[int, Write]:
@@ -215,10 +222,7 @@ def _entry(seen: Any, key: str) -> Any:
 def _writer(word: str, space: Any) -> Write:
     spaces = gymnasium().spaces
     if isinstance(space, spaces.Box):
-        pixels = space.dtype == np.uint8 and bool(
-            (space.low == 0).all() & (space.high == 255).all()
-        )
-        return functools.partial(_write_box, word, space.shape, pixels)
+        return functools.partial(_write_box, word, space.shape, _has_pixels(space))
     if isinstance(space, spaces.Dict):
         return _in_turn(word, space.spaces, _entry)
     if isinstance(space, spaces.Tuple):
@@ -247,7 +251,71 @@ def _item(seen: Any, k: int) -> Any:
     return seen[k]
 
 
+def _arrays(word: str, space: Any) -> tuple[ObservationSpace | None, Write]:
+    """The images, and vectors beside them, that elements of a space hold, and what writes them."""
+    spaces = gymnasium().spaces
+    parts: dict[Any, Any] = {None: space}
+    get: Callable[[Any, Any], Any] = _whole
+    if isinstance(space, spaces.Dict):
+        parts, get = space.spaces, _entry
+    elif isinstance(space, spaces.Tuple):
+        parts, get = dict(enumerate(space.spaces)), _item
+    if not any(map(_is_image, parts.values())):
+        return None, _writer(word, space)
+    shapes, dtypes, writers = [], [], []
+    for part in parts.values():
+        pixels = _is_image(part) and _has_pixels(part)
+        shapes.append(part.shape if _is_image(part) else (spaces.flatdim(part),))
+        dtypes.append("uint8" if pixels else "float32")
+        writers.append(
+            functools.partial(_write_pixels, word, part.shape) if pixels else _writer(word, part)
+        )
+    arrays = ObservationSpace(tuple(shapes), tuple(dtypes))
+    ends = list(itertools.accumulate(arrays.sizes))
+    places = [slice(end - size, end) for end, size in zip(ends, arrays.sizes, strict=True)]
+
+    def write(seen: Any, out: np.ndarray) -> None:
+        for key, dtype, writer, place in zip(parts, arrays.dtypes, writers, places, strict=True):
+            writer(get(seen, key), out[place].view(dtype))
+
+    return arrays, write
+
+
+def _whole(seen: Any, key: Any) -> Any:
+    del key
+    return seen
+
+
+def _is_image(space: Any) -> bool:
+    """A Box of pixels, or of planes of numbers that are large enough for convolutions."""
+    if not isinstance(space, gymnasium().spaces.Box):
+        return False
+    if len(space.shape) == 2:
+        return _has_pixels(space)
+    return len(space.shape) == 3 and (_has_pixels(space) or sorted(space.shape)[1] >= LEAST_IMAGE)
+
+
+def _has_pixels(space: Any) -> bool:
+    return space.dtype == np.uint8 and bool((space.low == 0).all() and (space.high == 255).all())
+
+
+def _write_pixels(word: str, shape: tuple[int, ...], seen: Any, out: np.ndarray) -> None:
+    out[:] = _array(word, shape, seen).ravel()
+
+
 def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: np.ndarray) -> None:
+    given = _array(word, shape, seen)
+    if pixels:
+        np.divide(given.ravel(), np.float32(255), out=out, dtype=np.float32)
+    elif given.dtype.itemsize > out.dtype.itemsize:
+        with np.errstate(over="ignore"):  # what does not fit is infinite, and reported as that
+            out[:] = given.ravel()
+    else:
+        out[:] = given.ravel()
+
+
+def _array(word: str, shape: tuple[int, ...], seen: Any) -> np.ndarray:
+    """An element of a Box as an array, if it is one."""
     try:
         given = np.asarray(seen)
     except ValueError:
@@ -258,13 +326,7 @@ def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: 
         raise Nonsense(
             f"the {word} has shape {given.shape}, but its space has {shape}; make the two agree"
         )
-    if pixels:
-        np.divide(given.ravel(), np.float32(255), out=out, dtype=np.float32)
-    elif given.dtype.itemsize > out.dtype.itemsize:
-        with np.errstate(over="ignore"):  # what does not fit is infinite, and reported as that
-            out[:] = given.ravel()
-    else:
-        out[:] = given.ravel()
+    return given
 
 
 def _write_flat(word: str, space: Any, seen: Any, out: np.ndarray) -> None:

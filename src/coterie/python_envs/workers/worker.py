@@ -75,7 +75,7 @@ def make_rows(spec: EnvSpec, count: int, buffer: Any = None) -> Rows:
 
     def observation() -> Observation:
         return Observation(
-            take(np.float32, n, spec.observation_size),
+            take(spec.observation_dtype, n, spec.observation_size),
             take(bool, n, spec.action_count),
             take(bool, n),
             take(np.float32, spec.central_size),

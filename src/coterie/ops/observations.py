@@ -1,0 +1,61 @@
+"""Observations of several arrays, laid out flat: floats, or bytes where an array is of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from coterie.errors import UsageError
+from coterie.spec import ObservationSpace
+
+
+def joined(arrays: Sequence[Num[Array, "*S _"]]) -> Num[Array, "*S O"]:
+    """Flat arrays one after the other: as bytes if one of them is of bytes, else as floats.
+
+    In bytes a float takes four, which ``split`` turns back into the same float.
+    """
+    if any(x.dtype == jnp.uint8 for x in arrays):
+        arrays = [_as_bytes(x) for x in arrays]
+    return jnp.concatenate(arrays, axis=-1)
+
+
+def split(flat: Num[Array, "*S O"], space: ObservationSpace) -> list[Float[Array, "*S ..."]]:
+    """The arrays of a flat observation, in their shapes; pixels as numbers from 0 to 1."""
+    found, first = [], 0
+    for shape, dtype, size in zip(space.shapes, space.dtypes, space.sizes, strict=True):
+        own = flat[..., first : first + size]
+        first += size
+        if dtype == "uint8":
+            own = own.astype(jnp.float32) / 255
+        elif flat.dtype == jnp.uint8:
+            own = jax.lax.bitcast_convert_type(own.reshape(*own.shape[:-1], -1, 4), jnp.float32)
+        found.append(own.reshape(*flat.shape[:-1], *shape))
+    return found
+
+
+def flat(given: object, space: ObservationSpace, agents: int) -> Num[Array, "N O"]:
+    """What N agents observe, an array [N, ...] or a tuple of them, laid out flat.
+
+    Raises:
+        UsageError: they have not the shapes of the space.
+    """
+    arrays = [jnp.asarray(x) for x in (given if isinstance(given, tuple) else (given,))]
+    wanted = [(agents, *shape) for shape in space.shapes]
+    if [x.shape for x in arrays] != wanted:
+        raise UsageError(
+            f"observations must be arrays of shapes {', '.join(map(str, wanted))}, agents first; "
+            f"got {', '.join(str(x.shape) for x in arrays)}"
+        )
+    return joined(
+        [x.astype(dtype).reshape(agents, -1) for x, dtype in zip(arrays, space.dtypes, strict=True)]
+    )
+
+
+def _as_bytes(x: Num[Array, "*S _"]) -> Num[Array, "*S _"]:
+    if x.dtype == jnp.uint8:
+        return x
+    parts = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint8)
+    return parts.reshape(*x.shape[:-1], -1)
