@@ -90,10 +90,7 @@ class ObservationSpace:
     dtypes: tuple[str, ...] = ("float32",)
 
     def __post_init__(self) -> None:
-        shapes, dtypes = _plain(tuple(self.shapes)), self.dtypes
-        if shapes and not isinstance(shapes[0], tuple):
-            shapes = (shapes,)  # of a single array
-        dtypes = (dtypes,) * len(shapes) if isinstance(dtypes, str) else tuple(dtypes)
+        shapes, dtypes = _plain(tuple(self.shapes)), tuple(self.dtypes)
         if not shapes or any(size < 1 for shape in shapes for size in shape):
             raise UsageError(
                 f"each array observed must have a shape of positive sizes; got {shapes}"
@@ -104,6 +101,11 @@ class ObservationSpace:
             )
         object.__setattr__(self, "shapes", shapes)
         object.__setattr__(self, "dtypes", dtypes)
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: str = "float32") -> ObservationSpace:
+        """Of a single array: ``ObservationSpace.of((64, 64, 3), "uint8")``."""
+        return cls((shape,), (dtype,))
 
     def __str__(self) -> str:
         """In a sentence: "uint8 (64, 64, 3) and float32 (5,)"."""
@@ -272,7 +274,7 @@ if TYPE_CHECKING:  # what an environment leaves out is there once ``Game`` has c
     _Each = Any
     _State = Any
 else:
-    _Vectors = Num[Any, "*S N O"] | tuple[Num[Any, "..."], ...] | Num[Any, "N ..."]
+    _Vectors = Num[Any, "..."] | tuple[Num[Any, "..."], ...]  # shapes are checked by ``Game``
     _Flags = Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
     _Mask = Bool[Any, "*S N A"] | None
     _Each = Bool[Any, "*S N"] | None

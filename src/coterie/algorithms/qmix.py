@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 from jaxtyping import Array, Float, Num
 
 from coterie.learners.contract import Mode

@@ -15,13 +15,17 @@ from coterie.show.numbers import interval, listed, number
 from coterie.show.report.blocks import Grid, Table
 from coterie.statistics import difference_interval
 
+NETWORKS: dict[str, Any] = {
+    "sharing": "own", "hidden": (64, 64), "activation": "tanh", "max_grad_norm": 0.5,
+}  # fmt: skip
+"""A speaker and a listener have nothing in common that they could share."""
 A2C: dict[str, Any] = {
     "environments": 64, "rollout_steps": 25, "lr": 2e-3, "gae_lambda": 0.95, "entropy": 0.03,
-    "reward_scaling": "none",
+    "reward_scaling": "none", **NETWORKS,
 }  # fmt: skip
 PPO: dict[str, Any] = {
     "environments": 128, "rollout_steps": 25, "lr": 1e-3, "entropy": 0.01,
-    "reward_scaling": "standardise",
+    "reward_scaling": "standardise", **NETWORKS,
 }  # fmt: skip
 """Subtracting the mean reward changes nothing of what is best here: every episode has 25 steps."""
 PAIRS = {"maa2c": "ia2c", "mappo": "ippo"}

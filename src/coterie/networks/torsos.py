@@ -224,4 +224,4 @@ def _layers(shape: tuple[int, ...], name: str, key: PRNGKey) -> Plain | Impala |
         return Plain((Convolution(3, channels, 16, keys[0]), Convolution(3, 16, 32, keys[1])))
     if name == "flat":
         return None
-    raise UsageError(refusal([ObservationSpace((shape,))], name) or f"there is no torso {name!r}")
+    raise UsageError(refusal([ObservationSpace.of(shape)], name) or f"there is no torso {name!r}")

@@ -80,6 +80,8 @@ def _biases(parameters: PyTree) -> list[Float[Array, " _"]]:
 def finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point number in a tree is finite."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    if not leaves:
+        return jnp.ones((), bool)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
