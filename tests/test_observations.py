@@ -223,7 +223,7 @@ def quick(name, **settings):
 
 @pytest.mark.parametrize("name", algorithms())
 def test_every_algorithm_learns_from_images(name, tmp_path):
-    hints = name in ("ippo", "vdn", "coma")
+    hints = name in ("ippo", "vdn", "mappo")
     steps = {"reinforce": 40_000, "coma": 40_000, "pac": 40_000}.get(name, 16_000)
     entropy = {"entropy": 0.01, "entropy_end": None, "target_tau": 0.1} if name == "pac" else {}
     algorithm = quick(name, **entropy)

@@ -28,8 +28,9 @@ def render_check(report: Report) -> RenderableType:
 def _promises(spec: EnvSpec) -> Table:
     table = Table("agent", "observation", "actions", box=None, pad_edge=False, header_style="dim")
     actions = map(str, spec.actions or spec.action_counts)
-    for agent, size, own in zip(spec.agents, spec.observation_sizes, actions, strict=True):
-        table.add_row(line(agent), str(size), own)
+    seen = map(str, spec.observations or spec.observation_sizes)
+    for agent, shape, own in zip(spec.agents, seen, actions, strict=True):
+        table.add_row(line(agent), shape, own)
     state = str(spec.central_size) if spec.central_size else "none: z is the joint observation"
     table.add_row(line("state", style="dim"), state, "")
     return table
