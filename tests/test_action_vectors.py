@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from pettingzoo import AECEnv
 from scipy import integrate, stats
 
 import coterie
@@ -23,12 +24,15 @@ from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.ops.action_vectors import ActionVectors, gaussian_log_density, log_tanh_slope
 from coterie.ops.losses import policy_gradient
+from coterie.policies.acting import act
+from coterie.policies.acting import distribution as of_outputs
 from coterie.policies.vectors import VectorDistribution
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.spaces import Nonsense, choice
 from coterie.show.film.recording import record
-from coterie.spec import ActionSpace, EnvSpec, TimeStep
+from coterie.spec import ActionSpace, EnvSpec, PythonEnvFactory, TimeStep
 from coterie.storage.files import seal
+from coterie.views.game import Game
 
 ABLE = tuple(name for name, kind in algorithms().items() if kind.action_vectors)
 PLAIN, SPREAD = ActionSpace((3,)), ActionSpace(low=(-1, 0), high=(1, 10))
@@ -193,6 +197,184 @@ def test_the_policy_gradient_theorem_in_a_continuous_game():
     assert found[:, 1] == pytest.approx([-2 * 0.25, -2 * 0.64], abs=0.05)
 
 
+# Agents that do not act --------------------------------------------------------------------------
+
+
+def learned_from(policy, outputs, mask, actions):
+    """log π and the entropy of each agent, and what their sum says of each output."""
+
+    def total(outputs):
+        found = VectorDistribution(outputs, mask, policy.vectors).log_prob_and_entropy(actions)
+        return sum(map(jnp.sum, found)), found
+
+    (_, found), grads = jax.value_and_grad(total, has_aux=True)(outputs)
+    return *map(np.asarray, found), np.asarray(grads)
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("idle", [(0,), (3,), (0, 1, 2, 3, 4)])
+def test_nothing_is_learned_from_what_an_agent_does_not_decide(bounds, idle):
+    policy = distribution(bounds)
+    # Far from where it is drawn, and almost without spread: the density would be beyond float32.
+    outputs = policy.outputs.at[np.array(idle)].set(-60.0)
+    mask = policy.mask.at[np.array(idle)].set(False)
+    some = VectorDistribution(outputs, mask, policy.vectors)
+    actions = some.sample(policy.vectors.noise(jax.random.key(2), ()))
+    everything = learned_from(policy, policy.outputs, policy.mask, actions)
+    acted = learned_from(policy, outputs, mask, actions)
+    own = np.isin(np.arange(len(SPACES)), idle)
+    for found, of_all in zip(acted, everything, strict=True):
+        assert not found[own].any()
+        np.testing.assert_array_equal(found[~own], of_all[~own])
+    assert everything[2][own].any()
+    for chosen in (actions, some.mode()):
+        assert not np.asarray(chosen)[own].any()
+
+
+@dataclass(frozen=True)
+class Expedition(Environment):
+    """The scout (a choice, and two numbers) dies in the first step, the others go on to the end."""
+
+    agents = ("archer", "scout", "smith")
+    spaces = (
+        ActionSpace(low=(0,), high=(10,)),
+        ActionSpace((3,), (-1, -1), (1, 1)),
+        ActionSpace((2, 3)),
+    )
+
+    def spec(self) -> EnvSpec:
+        return EnvSpec(self.agents, (2, 2, 2), actions=self.spaces, time_limit=4, reward="mean")
+
+    def reset(self, key):
+        return jnp.zeros((), jnp.int32), self._shown(0, jnp.zeros(3))
+
+    def step(self, key, state, actions):
+        return state + 1, self._shown(state + 1, actions[:, 0])
+
+    def _shown(self, t, rewards):
+        dead = jnp.array([False, True, False]) & (t > 0)
+        never = jnp.zeros((), bool)
+        return TimeStep(jnp.ones((3, 2)), rewards, never, never, alive=~dead)
+
+
+def parts_of_the_team():
+    """Whose each output of the team's network is, and each log σ, by agent."""
+    spaces = Expedition.spaces
+    of_logits = [i for i, space in enumerate(spaces) for _ in range(sum(space.choices))]
+    of_numbers = [i for i, space in enumerate(spaces) for _ in space.low]
+    return np.array(of_logits + of_numbers + of_numbers)
+
+
+def test_the_dead_do_not_count_for_the_team():
+    """Central A2C: log π and the entropy are those of the living agents' parts."""
+    algorithm, game = make("central_a2c", hidden=(8,)), Game(Expedition(), joint=True)
+    state, shown = game.reset(jax.random.key(0))
+    actor = algorithm.policy(algorithm.init(jax.random.key(1), game))
+    whose = parts_of_the_team()
+    outputs = jax.random.normal(jax.random.key(2), (1, len(whose)))
+    for dead in (False, True):
+        mask = shown.action_mask
+        policy = VectorDistribution(outputs, mask, actor.vectors)
+        noise = actor.vectors.noise(jax.random.key(3), ())
+        actions = policy.sample(noise)
+        log_probs, entropies, grads = learned_from(policy, outputs, mask, actions)
+        assert (not grads[0, whose == 1].any()) == dead
+        assert grads[0, whose == 0].all()
+        own = ActionVectors(Expedition.spaces)
+        # The same of three agents by themselves, of which the second one counts while it lives.
+        rows = np.zeros((3, own.outputs + own.numbers), np.float32)
+        for i in range(3):
+            mine = np.asarray(outputs)[0, whose == i]
+            d = len(Expedition.spaces[i].low)
+            rows[i, : len(mine) - d] = mine[: len(mine) - d]
+            rows[i, own.outputs : own.outputs + d] = mine[len(mine) - d :]
+        full = jnp.asarray(game.players.available_actions)
+        each = VectorDistribution(jnp.asarray(rows), full, own)
+        apart = each.log_prob_and_entropy(game.team.split(actions))
+        lives = np.array([True, not dead, True])
+        assert log_probs[0] == pytest.approx(np.asarray(apart[0])[lives].sum(), rel=1e-5)
+        assert entropies[0] == pytest.approx(np.asarray(apart[1])[lives].sum(), rel=1e-5)
+        state, shown = game.step(jax.random.key(4), state, actions)
+
+
+@pytest.mark.parametrize("name", ["central_a2c", "ippo"])
+def test_a_mortal_team_is_trained(name, tmp_path):
+    out = tmp_path / "run"
+    run = coterie.train(make(name, environments=4), Expedition(), 640, out=out, reward="mean")
+    assert run.evaluate(episodes=4)["eval/length"]["mean"] == 4
+
+
+class Turns(AECEnv):
+    """Two agents move in turn, each by two numbers, for six moves in all."""
+
+    metadata = MappingProxyType({"name": "turns"})
+    possible_agents = ("left", "right")
+
+    def observation_space(self, agent):
+        return Box(-1.0, 1.0, (2,), np.float32)
+
+    def action_space(self, agent):
+        return Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        self.agents = list(self.possible_agents)
+        self.agent_selection, self.moves = "left", 0
+        self.rewards = self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos = {agent: {} for agent in self.agents}
+
+    def observe(self, agent):
+        return np.array([self.moves / 6, 1.0], np.float32)
+
+    def step(self, action):
+        if self.terminations[self.agent_selection]:
+            return self._was_dead_step(action)
+        assert self.action_space(self.agent_selection).contains(action)
+        self.moves += 1
+        self.rewards = dict.fromkeys(self.agents, float(action.sum()))
+        self.terminations = dict.fromkeys(self.agents, self.moves == 6)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self._accumulate_rewards()
+        self.agent_selection = self.possible_agents[self.moves % 2]
+        return None
+
+
+def test_whose_turn_it_is_not_decides_nothing(tmp_path):
+    """One agent at a time: the other one's networks and log σ learn nothing from the step."""
+    env = PythonEnv(Turns(), combined=False)
+    algorithm = make("ippo", sharing="own", hidden=(8,), reward_scaling="none")
+    shown = env.reset(0)
+    game = Game(PythonEnvFactory("turns", Turns, env.spec))
+    actor = algorithm.policy(algorithm.init(jax.random.key(0), game))
+    for mover in (0, 1, 0):
+        seen = game.see(*map(jnp.asarray, shown.observation))
+        assert np.asarray(seen.action_mask).tolist() == [[i == mover] * 2 for i in range(2)]
+
+        def log_prob(actor, seen, actions):
+            hidden = actor.initial_hidden_state()
+            outputs, _ = actor.step(hidden, seen.observations, jnp.ones(2, bool))
+            return of_outputs(actor, outputs, seen.action_mask).log_prob(actions)
+
+        noise = actor.vectors.noise(jax.random.key(3), ())
+        hidden = actor.initial_hidden_state()
+        actions, _, extras = act(
+            actor, hidden, seen.observations, seen.action_mask, noise, extras=algorithm.extras
+        )
+        found = log_prob(actor, seen, actions)
+        np.testing.assert_array_equal(found, extras)
+        assert found[1 - mover] == 0
+        assert found[mover] != 0
+        total = jax.grad(lambda *given: log_prob(*given).sum())(actor, seen, actions)
+        for leaf in jax.tree.leaves(total):
+            assert not np.asarray(leaf[1 - mover]).any()
+        assert np.asarray(total.log_std[mover]).all()
+        shown = env.step(np.asarray(game.own_actions(actions)))
+    algorithm = make("ippo", environments=4, rollout_steps=8)
+    run = coterie.train(algorithm, Turns, 320, out=tmp_path / "run")
+    assert run.evaluate(episodes=4)["eval/length"]["mean"] == 6
+
+
 # A game of known value ---------------------------------------------------------------------------
 
 
@@ -308,6 +490,18 @@ def test_a_policy_file_holds_all_that_acting_needs(trained):
     assert (aims <= 10).all()
     assert len(set(aims.tolist())) == 200
     assert {tuple(actions[1]) for actions in drawn} == {(i, j) for i in (0, 1) for j in (0, 1, 2)}
+
+
+def test_a_file_from_when_masks_had_no_flags_for_numbers_is_opened(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "policy" / "policy.json"
+    described = json.loads(path.read_text()) | {"action_counts": [1, 5, 4]}
+    path.write_text(json.dumps(seal(described)))
+    own, hidden = coterie.load(trained), coterie.load(trained).initial_hidden_state()
+    teams = [own, coterie.load(tmp_path / "run")]
+    (a, _), (b, _) = (team.act([np.ones(1)] * 3, hidden) for team in teams)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def forged(key, value):
@@ -428,7 +622,7 @@ def test_every_space_is_decided_part_by_part():
         ActionSpace(low=(-2, -2), high=(1, 3)), ActionSpace(low=(0, 0), high=(255, 255)),
         ActionSpace((2, 3)), ActionSpace((2, 2, 2)), ActionSpace((4,)),
     )  # fmt: skip
-    assert env.spec.action_counts == (1, 1, 5, 6, 4)
+    assert env.spec.action_counts == (2, 2, 5, 6, 4)
     shown = env.reset(0)
     np.testing.assert_array_equal(shown.action_mask[2], [1, 1, 1, 0, 1, 0])
     actions = np.zeros(env.spec.action_shape, np.float32)

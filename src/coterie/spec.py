@@ -69,8 +69,9 @@ class ActionSpace:
 
     @property
     def flags(self) -> int:
-        """Length of an action mask: a flag for every alternative of every choice, at least 1."""
-        return max(sum(self.choices), 1)
+        """Length of an action mask: a flag for every alternative of every choice, then one for
+        every number, which says whether it is decided."""
+        return sum(self.choices) + len(self.low)
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,8 @@ class Observation(NamedTuple):
 
     Attributes:
         observations: [..., N, O]; zeros for agents that are not alive.
-        action_mask: [..., N, A], legal actions; action 0 alone for agents that are not alive.
+        action_mask: [..., N, A], legal actions; of agents that are not alive action 0 alone, or
+            no flag at all where actions are vectors (``ActionSpace.flags``).
         alive: [..., N].
         central: [..., Z], centralised information z; per agent, [..., N, Z], where those that were
             truncated alone see other last moments than the rest.
@@ -297,7 +299,8 @@ class TimeStep:
             Each of the two is one flag for the whole episode or one per agent, [N]. With flags
             per agent the episode ends when no agent is left; flags of agents that left before are
             ignored. Completed, they are of the episode, and never both.
-        action_mask: [N, A], legal actions.
+        action_mask: [N, A], legal actions. Where actions are vectors (``ActionSpace.flags``), an
+            agent that decides nothing at this step has no flag set.
         alive: [N], agents that still take part. Without it they are, after flags per agent, those
             that were never flagged, and otherwise all.
         central: [Z], centralised information z (the environment's state).

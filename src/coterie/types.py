@@ -73,8 +73,9 @@ class Transition(eqx.Module):
     Under central learning the one learner is the whole team (N = 1), while ``rewards`` stay those
     of the environment's own agents, of which there are R; R = N otherwise.
 
-    An agent that is not alive observes zeros and its only legal action is 0. What the steps are to
-    each agent's learner, whose rewards may be common, says ``views.steps.learner_steps``.
+    An agent that is not alive observes zeros and its only legal action is 0; where actions are
+    vectors no flag of its mask is set. What the steps are to each agent's learner, whose rewards
+    may be common, says ``views.steps.learner_steps``.
 
     Attributes:
         observations, action_mask, alive, central: what the agents acted on, o^t, z^t.

@@ -32,7 +32,9 @@ class ActionVectors:
     """How networks' outputs are read as distributions over action vectors, and drawn from.
 
     A network's outputs are, one after the other, the logits of all choices and the means of all
-    numbers, padded to the same length for all agents, and then log σ of the numbers.
+    numbers, padded to the same length for all agents, and then log σ of the numbers. An action mask
+    has a flag for each logit and each mean. An agent that does not act has none set; what it does
+    not decide is 0, and counts neither for log π nor for the entropy.
 
     Attributes:
         spaces: the agents' action spaces.

@@ -24,6 +24,8 @@ class VectorDistribution(Distribution):
     ``log_prob`` is that of all parts together; of a number it is the density in the learner's
     units, where finite bounds are ±1, with tanh that of the squashed number. ``entropy`` is the
     sum of the choices' entropies and of the Gaussians' differential entropies before squashing.
+    Choices without a legal alternative, and numbers whose flag is not set, are 0 and count for
+    neither: so nothing is learned from agents that do not act.
     """
 
     vectors: ActionVectors
@@ -35,7 +37,8 @@ class VectorDistribution(Distribution):
                 for k, (logits, mask) in enumerate(zip(part.logits, part.masks, strict=True))
             ]
             first, d = len(drawn), part.mean.shape[-1]
-            return [*drawn, part.mean + part.std * noise[..., first : first + d]]
+            numbers = part.mean + part.std * noise[..., first : first + d]
+            return [*drawn, jnp.where(part.decided, numbers, 0.0)]
 
         return self._actions(draw, noise)
 
@@ -65,11 +68,11 @@ class VectorDistribution(Distribution):
             of_chosen = of_action(log_probabilities(logits, mask), chosen)
             total += jnp.where(jnp.any(mask, axis=-1), of_chosen, 0.0)  # else nothing is chosen
         first, d = len(part.logits), part.mean.shape[-1]
-        drawn = actions[..., first : first + d]
+        drawn = jnp.where(part.decided, actions[..., first : first + d], 0.0)
         each = gaussian_log_density(drawn, part.mean, jnp.log(part.std))
         if self.vectors.bounds == "tanh":
             each = each - jnp.where(part.bounded, log_tanh_slope(drawn), 0.0)
-        return total + jnp.sum(each, axis=-1)
+        return total + jnp.sum(jnp.where(part.decided, each, 0.0), axis=-1)
 
     def _parts(self) -> list[tuple[_Part, tuple[int, ...]]]:
         vectors, found = self.vectors, []
@@ -79,11 +82,16 @@ class VectorDistribution(Distribution):
             ends = np.cumsum((0, *space.choices)).tolist()
             heads = [slice(a, b) for a, b in itertools.pairwise(ends)]
             d = len(space.low)
+            numbers = slice(ends[-1], ends[-1] + d)
+            decided = mask[..., numbers]
+            std = jnp.maximum(jnp.exp(log_stds[..., :d]), vectors.least_std)
             part = _Part(
                 logits=[outputs[..., head] for head in heads],
                 masks=[mask[..., head] for head in heads],
-                mean=outputs[..., ends[-1] : ends[-1] + d],
-                std=jnp.maximum(jnp.exp(log_stds[..., :d]), vectors.least_std),
+                # What does not count must be finite too: 0 · ∞ in its gradient would be NaN.
+                mean=jnp.where(decided, outputs[..., numbers], 0.0),
+                std=jnp.where(decided, std, 1.0),
+                decided=decided,
                 bounded=np.isfinite(space.low) & np.isfinite(space.high),
             )
             found.append((part, own))
@@ -124,6 +132,7 @@ class _Part:
     masks: list[Bool[Array, "*S M _"]]
     mean: Float[Array, "*S M D"]
     std: Float[Array, "*S M D"]
+    decided: Bool[Array, "*S M D"]
     bounded: Bool[np.ndarray, " D"]
 
 
@@ -133,7 +142,8 @@ def _of(x: Shaped[Array, "*S N K"], own: tuple[int, ...]) -> Shaped[Array, "*S M
 
 
 def _entropy(part: _Part) -> Float[Array, "*S M"]:
-    total = jnp.sum(jnp.log(part.std) + _HALF_LOG_2PI_E, axis=-1)
+    each = jnp.log(part.std) + _HALF_LOG_2PI_E
+    total = jnp.sum(jnp.where(part.decided, each, 0.0), axis=-1)
     for logits, mask in zip(part.logits, part.masks, strict=True):
         total += entropy(log_probabilities(logits, mask), mask)
     return total

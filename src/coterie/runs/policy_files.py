@@ -105,11 +105,12 @@ def _seen(d: dict[str, Any]) -> tuple[ObservationSpace, ...]:
 
 def environment_of(d: dict[str, Any]) -> EnvSpec:
     """What a policy's agents see and do, from its description."""
+    spaces = _spaces(d)
     return EnvSpec(
         tuple(d["agents"]),
         tuple(d["observation_sizes"]),
-        tuple(d["action_counts"]),
-        actions=_spaces(d),
+        () if spaces else tuple(d["action_counts"]),
+        actions=spaces,
         observations=_seen(d),
     )
 
@@ -223,7 +224,7 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
         len(spaces) == len(d["agents"])
         and all(0 < x < _GREATEST for x in sizes)
         and not any(math.isnan(x) for x in numbers)
-        and [space.flags for space in spaces] == d["action_counts"]
+        and d["action_counts"] in ([space.flags for space in spaces], _former_counts(spaces))
         and not all(space.is_single_choice for space in spaces)
         and d.get("action_bounds") in ("clip", "tanh")
         and all(type(x) is int for x in counts)
@@ -251,6 +252,11 @@ def _arrays_fit(d: dict[str, Any]) -> bool:
         and d["torso"] in typing.get_args(TorsoName)
         and asked is None
     )
+
+
+def _former_counts(spaces: tuple[ActionSpace, ...]) -> list[int]:
+    """``action_counts`` of files from when masks had no flags for numbers."""
+    return [max(sum(space.choices), 1) for space in spaces]
 
 
 def saved_steps(run: Path, which: str, seeds: int) -> list[int | None]:

@@ -188,12 +188,13 @@ def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:
     """
     which = which or default_policy(Path(run))
     policy, d = load_policy(Path(run), seed, which)
+    spec = environment_of(d)
     return Team(
-        agents=tuple(d["agents"]),
-        observation_sizes=tuple(d["observation_sizes"]),
-        action_counts=tuple(d["action_counts"]),
-        actions=environment_of(d).actions,
-        seen=environment_of(d).observations,
+        agents=spec.agents,
+        observation_sizes=spec.observation_sizes,
+        action_counts=spec.action_counts,
+        actions=spec.actions,
+        seen=spec.observations,
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],

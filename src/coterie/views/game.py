@@ -264,7 +264,9 @@ class Game:
         if mask is None:
             mask = available
         elif mask.shape != available.shape:
-            raise UsageError(f"action_mask must be {available.shape} [N, A]; got {mask.shape}")
+            raise UsageError(
+                f"action_mask must be {available.shape} [N, A]; got {mask.shape}{_layout(spec)}"
+            )
         given = (observations, mask & available, shown.alive, shown.central)
         seen, alone = self.see(*given), shown.truncated_alone
         final = self.final(*given, alone) if self.truncates_alone else None
@@ -294,7 +296,7 @@ class Game:
         """
         if self.mortal:
             observations = jnp.where(alive[..., None], observations, 0)
-            action_mask = usable(action_mask, alive)
+            action_mask = usable(action_mask, alive, bool(self.players.actions))
         z = self._central(observations, central)
         if self.joint:
             observations = self.team.observe(observations)
@@ -341,9 +343,23 @@ class Game:
         return jnp.asarray(state, jnp.float32)
 
 
-def usable(mask: Bool[Array, "*S N A"], alive: Bool[Array, "*S N"]) -> Bool[Array, "*S N A"]:
-    """The mask, of action 0 alone for agents that are not alive."""
-    return jnp.where(alive[..., None], mask, jnp.arange(mask.shape[-1]) == 0)
+def usable(
+    mask: Bool[Array, "*S N A"], alive: Bool[Array, "*S N"], vectors: bool = False
+) -> Bool[Array, "*S N A"]:
+    """The mask, of action 0 alone for agents that are not alive.
+
+    Args:
+        vectors: actions are vectors; then agents that are not alive have no flag set.
+    """
+    left = False if vectors else jnp.arange(mask.shape[-1]) == 0
+    return jnp.where(alive[..., None], mask, left)
+
+
+def _layout(spec: EnvSpec) -> str:
+    """What the flags of an action mask are, where that is not plain."""
+    if not spec.actions:
+        return ""
+    return " (a flag for every alternative of every choice, then one for every number)"
 
 
 def laid_out(observations: Any, spec: EnvSpec) -> Num[Array, "N O"]:

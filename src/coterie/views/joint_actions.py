@@ -68,10 +68,12 @@ class JointView:
         return observations.reshape(*observations.shape[:-2], 1, -1)
 
     def mask(self, mask: Bool[Array, "*S N A"]) -> Bool[Array, "*S 1 J"]:
-        """Joint actions legal for all; an agent that has none (a dead one) takes action 0."""
+        """Joint actions legal for all; an agent that has none (a dead one) takes action 0.
+
+        Where actions are vectors, what such an agent does not decide the team does not either.
+        """
         if self.players.actions:
-            flags = mask.reshape(*mask.shape[:-2], 1, -1)[..., self._flags]
-            return flags if self._flags.size else jnp.ones((*flags.shape[:-1], 1), bool)
+            return mask.reshape(*mask.shape[:-2], 1, -1)[..., self._flags]
         none = ~jnp.any(mask, axis=-1, keepdims=True)
         usable = mask | (none & (jnp.arange(mask.shape[-1]) == 0))
         each = usable[..., jnp.arange(self.players.n_agents), jnp.asarray(self.table)]
@@ -79,9 +81,11 @@ class JointView:
 
     @cached_property
     def _flags(self) -> np.ndarray:
-        """Where the flags of all choices stand in the flat masks [N A]."""
-        used = [sum(space.choices) for space in self.players.actions]
-        return np.flatnonzero(np.arange(max([*used, 1])) < np.asarray(used)[:, None])
+        """Where the flags of all choices, then of all numbers, stand in the flat masks [N A]."""
+        flags = np.arange(self.players.action_count)
+        alternatives = np.asarray([[sum(space.choices)] for space in self.players.actions])
+        of_number = (flags >= alternatives) & self.players.available_actions
+        return np.concatenate([np.flatnonzero(x) for x in (flags < alternatives, of_number)])
 
     @cached_property
     def _parts(self) -> np.ndarray:

@@ -186,7 +186,8 @@ def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"])
     if mask is None:
         mask = next_step.action_mask
         if game.mortal:
-            mask = usable(jnp.broadcast_to(game.players.available_actions, mask.shape), alive)
+            everything = jnp.broadcast_to(game.players.available_actions, mask.shape)
+            mask = usable(everything, alive, bool(game.players.actions))
     time_step = dataclasses.replace(
         next_step,
         observations=taken.observations,

@@ -37,10 +37,11 @@ class PythonEnv:
     ``EnvironmentFault`` that says at which step and with which agent.
 
     Its steps are complete. Rewards of the dead are those of the environment. Masks allow all
-    that an agent has where the environment gives none, and the first action alone where it is
-    another's turn and the action is ignored. At the end of an episode those count as alive that did
-    not die before the others; where it was truncated, those that did not die in that step. Who was
-    truncated alone is not alive any more, but observation and mask are still the last ones.
+    that an agent has where the environment gives none. Where it is another's turn and the action is
+    ignored they allow the first action alone, or nothing if actions are vectors. At the end of an
+    episode those count as alive that did not die before the others; where it was truncated, those
+    that did not die in that step. Who was truncated alone is not alive any more, but observation
+    and mask are still the last ones.
 
     Args:
         environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium environment whose
@@ -203,7 +204,7 @@ class PythonEnv:
                 mask = self._see(i, shown.observations[i], observations[i], terminated)
                 mask = shown.masks[i] if mask is None else mask
                 if shown.idle[i]:
-                    masks[i, 1:] = False
+                    masks[i, 0 if self.spec.actions else 1 :] = False
                 elif mask is not None:
                     self._allow(i, mask, masks[i])
             except Nonsense as error:
