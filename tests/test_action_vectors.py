@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ from coterie.algorithms import algorithms, make
 from coterie.cli.entry import main
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
+from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors, gaussian_log_density, log_tanh_slope
 from coterie.ops.losses import policy_gradient
 from coterie.policies.acting import act
@@ -151,11 +153,55 @@ def test_a_choice_without_alternatives_is_none():
     assert not np.asarray(jax.grad(log_prob)(outputs)).any()
 
 
+def an_actor(least_std, log_std):
+    """Two agents that share a network, with this log σ."""
+    vectors = ActionVectors((ActionSpace(low=(0,), high=(1,)),) * 2, "clip", least_std)
+    actor = PerAgent((0, 0), 1, 1, (4,), jax.random.key(0), vectors=vectors)
+    return eqx.tree_at(lambda actor: actor.log_std, actor, jnp.full((1, 1), log_std))
+
+
+def spread(actor, steps=3):
+    """The distributions of so many steps."""
+    hidden, seen = jnp.zeros((2, 0)), jnp.ones((steps, 2, 1))
+    outputs, _ = actor.unroll(hidden, seen, jnp.zeros((steps, 2), bool))
+    return of_outputs(actor, outputs, jnp.ones((steps, 2, 1), bool))
+
+
 def test_sigma_is_not_below_its_floor():
-    vectors = ActionVectors((ActionSpace(low=(0,), high=(1,)),), "clip", 0.5)
-    policy = VectorDistribution(jnp.array([[0.0, -9.0]]), jnp.ones((1, 1), bool), vectors)
-    assert policy.sample(jnp.ones((1, 1)))[0, 0] == 0.5
-    assert policy.entropy()[0] == pytest.approx(stats.norm.entropy(scale=0.5))
+    policy = spread(an_actor(0.5, -9.0))
+    np.testing.assert_allclose(policy.sample(jnp.ones((3, 2, 1))) - policy.mode(), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(policy.entropy(), stats.norm.entropy(scale=0.5), rtol=1e-6)
+    for log_std in (-9.0, 0.3):  # without a floor exactly exp(log σ)
+        drawn = spread(an_actor(0.0, log_std)).sample(jnp.ones((3, 2, 1)))
+        expected = spread(an_actor(0.0, log_std)).mode() + jnp.exp(jnp.float32(log_std))
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_sigma_leaves_its_floor_where_that_is_better_and_sinks_no_further():
+    """By the gradient of the whole loss, in which some steps want a larger σ and some a smaller."""
+
+    def gradient(log_std, actions, least_std=0.5):
+        def loss(actor):
+            policy = spread(actor)
+            return -policy.log_prob(policy.mode() + jnp.asarray(actions)[:, None, None]).sum()
+
+        return float(eqx.filter_grad(loss)(an_actor(least_std, log_std)).log_std[0, 0])
+
+    near, far, floor = [0.1, 0.2, 0.6], [0.1, 0.2, 3.0], np.log(0.5)
+    for actions in (near, far):  # 1 − x²/σ² of each of two agents
+        expected = 2 * sum(1 - (x / 0.5) ** 2 for x in actions)
+        assert gradient(-2.0, actions) == pytest.approx(min(expected, 0), rel=1e-4)
+        above = 2 * sum(1 - (x / np.exp(floor + 0.1)) ** 2 for x in actions)
+        assert gradient(floor + 0.1, actions) == pytest.approx(above, rel=1e-4)
+    assert gradient(-2.0, far) < 0
+    assert gradient(-2.0, near) == 0
+
+
+@pytest.mark.parametrize("name", ABLE)
+def test_sigma_cannot_start_below_its_floor(name):
+    with pytest.raises(UsageError, match=r"std 0.5 is below least_std 0.6"):
+        make(name, std=0.5, least_std=0.6)
+    assert make(name, std=0.6, least_std=0.6).std == 0.6
 
 
 @pytest.mark.parametrize("bounds", ["clip", "tanh"])

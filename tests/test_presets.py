@@ -163,7 +163,14 @@ def another(value, hint):
     raise AssertionError(f"nothing differs from {value} in {hint}")
 
 
-CONTRADICTING = {"gae_lambda", "n_steps", "target_tau", "target_interval", "minibatches"}
+CONTRADICTING = {
+    "gae_lambda",
+    "n_steps",
+    "target_tau",
+    "target_interval",
+    "minibatches",
+    "least_std",
+}
 """Settings of which only some go with others; what is given of them is below."""
 
 

@@ -18,6 +18,7 @@ from coterie.learners.parts import PolicySettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
+    impossible_std,
     in_the_log,
     in_units,
     init_optimiser,
@@ -66,6 +67,9 @@ class REINFORCE(PolicySettings, Algorithm):
 
     episode_steps: TimeLimit | None = None
     """Steps of the longest episode; by default the time limit of the environment."""
+
+    def contradictions(self) -> list[str]:
+        return impossible_std(self)
 
     def resolve(self, steps: int, time_limit: int | None = None) -> REINFORCE:
         known = self.episode_steps or time_limit

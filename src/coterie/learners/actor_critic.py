@@ -30,6 +30,7 @@ from coterie.learners.parts import PolicySettings, TargetSettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
+    impossible_std,
     in_the_log,
     in_units,
     init_optimiser,
@@ -391,7 +392,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
 
 def contradictions_of(settings: ActorCritic) -> list[str]:
     """Settings of an actor-critic that cannot stand together, a sentence each."""
-    said: list[str] = []
+    said = impossible_std(settings)
     n, gae = settings.n_steps, settings.gae_lambda
     if gae is not None and n not in (1, type(settings).n_steps):
         said.append(

@@ -54,6 +54,16 @@ def vectors_of(settings: PolicySettings, spec: EnvSpec) -> ActionVectors | None:
     return ActionVectors(spec.actions, settings.action_bounds, settings.least_std)
 
 
+def impossible_std(settings: PolicySettings) -> list[str]:
+    """A sentence if σ starts below its floor."""
+    if settings.std >= settings.least_std:
+        return []
+    return [
+        f"std {settings.std:g} is below least_std {settings.least_std:g}: σ starts at std, so "
+        "raise std or lower least_std"
+    ]
+
+
 # Schedules ---------------------------------------------------------------------------------------
 
 

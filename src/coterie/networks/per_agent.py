@@ -19,7 +19,7 @@ from coterie.errors import UsageError
 from coterie.former import former_attribute
 from coterie.networks.layers import History
 from coterie.networks.torsos import Torso
-from coterie.ops.action_vectors import ActionVectors
+from coterie.ops.action_vectors import ActionVectors, at_least
 from coterie.ops.observations import joined
 from coterie.spec import EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
@@ -35,7 +35,8 @@ class PerAgent(eqx.Module):
         networks: the stacked networks [G, ...].
         index: which network each agent uses; a static routing map.
         identify: agents that share a network append their one-hot id to the observation.
-        log_std: [G, D] log σ of the numbers in an action, which follow a network's own outputs.
+        log_std: [G, D] log σ of the numbers in an action, which follow a network's own outputs,
+            there not below its floor.
         vectors: how the outputs are read where actions are vectors.
     """
 
@@ -113,10 +114,16 @@ class PerAgent(eqx.Module):
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
         outputs, hidden_states = self._unroll(hidden_state, self._with_id(observations), start)
         if self.log_std is not None:
-            log_std = self.log_std[np.asarray(self.index)]  # parameters may be NumPy's
+            log_std = self._floored()[np.asarray(self.index)]
             log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
             outputs = jnp.concatenate([outputs, log_std], axis=-1)
         return outputs, hidden_states
+
+    def _floored(self) -> Float[Array, "G D"]:
+        """log σ of each network, where a gradient is that of the whole loss: its sign counts."""
+        least = 0.0 if self.vectors is None else self.vectors.least_std
+        log_std = jnp.asarray(self.log_std)  # parameters may be NumPy's
+        return at_least(log_std, math.log(least)) if least else log_std
 
     def _unroll(
         self,

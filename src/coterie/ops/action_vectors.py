@@ -8,10 +8,11 @@ Learners keep what was drawn, which makes log π exact in both cases.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ class ActionVectors:
     Attributes:
         spaces: the agents' action spaces.
         bounds: ``clip`` or ``tanh``.
-        least_std: σ is at least this.
+        least_std: networks keep σ at least at this (``at_least``).
     """
 
     spaces: tuple[ActionSpace, ...]
@@ -112,6 +113,27 @@ class ActionVectors:
         squashed = jnp.tanh(actions) if self.bounds == "tanh" else actions
         scaled = jnp.where(bounded, squashed, actions) * half + middle.astype(np.float32)
         return jnp.clip(scaled, low, high)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def at_least(x: Float[Array, "*S"], least: float) -> Float[Array, "*S"]:
+    """max(x, least), of a parameter of a loss that is minimised.
+
+    Below the floor the maximum has no gradient, so a parameter that got there would stay. Here the
+    part of a gradient passes that raises it: descent leads back, and never further down.
+    """
+    return jnp.maximum(x, least)
+
+
+def _at_least(x: Float[Array, "*S"], least: float) -> tuple[Float[Array, "*S"], Any]:
+    return at_least(x, least), x
+
+
+def _raising(least: float, x: Float[Array, "*S"], gradient: Float[Array, "*S"]) -> tuple[Any]:
+    return (jnp.where((x > least) | (gradient < 0), gradient, 0.0),)
+
+
+at_least.defvjp(_at_least, _raising)
 
 
 def gaussian_log_density(

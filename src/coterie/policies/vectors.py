@@ -84,7 +84,7 @@ class VectorDistribution(Distribution):
             d = len(space.low)
             numbers = slice(ends[-1], ends[-1] + d)
             decided = mask[..., numbers]
-            std = jnp.maximum(jnp.exp(log_stds[..., :d]), vectors.least_std)
+            std = jnp.exp(log_stds[..., :d])
             part = _Part(
                 logits=[outputs[..., head] for head in heads],
                 masks=[mask[..., head] for head in heads],
