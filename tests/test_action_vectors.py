@@ -31,6 +31,7 @@ from coterie.policies.acting import distribution as of_outputs
 from coterie.policies.vectors import VectorDistribution
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.spaces import Nonsense, choice
+from coterie.runs.config import configured_algorithm
 from coterie.show.film.recording import record
 from coterie.spec import ActionSpace, EnvSpec, PythonEnvFactory, TimeStep
 from coterie.storage.files import seal
@@ -480,6 +481,37 @@ def test_the_others_refuse_in_a_sentence_that_names_those_that_can(name, tmp_pat
     assert "1 continuous number" in str(refused.value)
     for able in ABLE:
         assert able in str(refused.value)
+
+
+OF_VECTORS = {"std": 1.0, "least_std": 0.0, "action_bounds": "clip"}
+
+
+@pytest.mark.parametrize("name", algorithms())
+def test_settings_of_vectors_are_those_of_algorithms_that_have_vectors(name):
+    for setting, value in OF_VECTORS.items():
+        if name in ABLE:
+            assert getattr(make(name, **{setting: value}), setting) == value
+        else:
+            with pytest.raises(UsageError, match=f"{name} has no setting '{setting}'"):
+                make(name, **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["coma", "pac", "idqn"])
+def test_runs_open_that_had_these_settings_without_effect(name, tmp_path):
+    """COMA and PAC once accepted them; of IDQN they are damage."""
+    settings = {"environments": 4, "hidden": (4,)}
+    coterie.train(make(name, **settings), "matrix/climbing", 400, out=tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "policy", tmp_path / "then" / "policy")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["settings"] |= OF_VECTORS
+    (tmp_path / "then" / "config.json").write_text(json.dumps(seal(config)))
+    if name == "idqn":
+        with pytest.raises(UsageError, match="no setting 'std'"):
+            coterie.open_run(tmp_path / "then")
+    else:
+        found = coterie.open_run(tmp_path / "then").evaluate(episodes=2, which="last")
+        assert found["eval/length"]["mean"] == 1
+        assert configured_algorithm(config) == make(name, **settings)
 
 
 @pytest.mark.parametrize("name", ["ippo", "ia2c"])

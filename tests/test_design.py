@@ -20,6 +20,7 @@ PARTS = (
     parts.LearnerSettings,
     parts.ValueSettings,
     parts.PolicySettings,
+    parts.VectorSettings,
     parts.ProximalSettings,
 )
 

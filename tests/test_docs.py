@@ -41,6 +41,7 @@ def test_whole_files_are_shown_as_they_are(page, file):
 SHARED = {
     "ValueSettings": "What the value-based algorithms share",
     "PolicySettings": "What the policy-gradient algorithms share",
+    "VectorSettings": "Actions that are vectors",
     "ActorCritic": "What the actor-critics share",
     "ProximalSettings": "What IPPO and MAPPO share",
 }

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode, joint_actions_remark, scaling_remarks
+from coterie.learners.parts import VectorSettings
 from coterie.ops.losses import policy_gradient
 from coterie.settings import JointActions
 from coterie.types import Actions, PRNGKey, PyTree, Transition
@@ -18,7 +19,7 @@ from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class CentralA2C(ActorCritic):
+class CentralA2C(VectorSettings, ActorCritic):
     """One learner sees the joint history h and draws joint actions: π(a | h; φ), V(h; θ).
 
     Learns from the common (scalarised) reward, as A2C does. The number of joint actions is

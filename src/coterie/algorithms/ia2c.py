@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode
+from coterie.learners.parts import VectorSettings
 from coterie.ops.losses import policy_gradient
 from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -17,7 +18,7 @@ from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class IA2C(ActorCritic):
+class IA2C(VectorSettings, ActorCritic):
     """Each agent learns an actor π(a_i | h_i; φ_i) and a critic V(h_i; θ_i) of its own reward.
 
     The lines are those of the lecture's algorithm. Lines 5 to 7 are the rollout, 17 and 18 the

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates
 from coterie.learners.contract import Mode
-from coterie.learners.parts import ProximalSettings
+from coterie.learners.parts import ProximalSettings, VectorSettings
 from coterie.learners.policy_gradient import schedule_ends
 from coterie.learners.ppo import minibatches, ratio_diagnostics
 from coterie.ops.losses import clipped_surrogate
@@ -22,7 +22,7 @@ from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class IPPO(ProximalSettings, ActorCritic):
+class IPPO(ProximalSettings, VectorSettings, ActorCritic):
     """Each agent learns π(a_i | h_i; φ_i) by PPO, with a critic V(h_i; θ_i) of its own reward.
 
     It differs from ``ia2c.py`` in the actor loss, in making several passes over a rollout, and in

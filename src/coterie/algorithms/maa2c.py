@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
+from coterie.learners.parts import VectorSettings
 from coterie.ops.losses import policy_gradient
 from coterie.types import Actions, PRNGKey, PyTree, Transition
 from coterie.views.game import Game
@@ -17,7 +18,7 @@ from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAA2C(ActorCritic):
+class MAA2C(VectorSettings, ActorCritic):
     """Independent A2C whose critics also see the centralised information z: V(h_i, z; θ_i).
 
     It differs from ``ia2c.py`` in what critics see. The actors π(a_i | h_i; φ_i) see their own

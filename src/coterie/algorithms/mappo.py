@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
-from coterie.learners.parts import ProximalSettings
+from coterie.learners.parts import ProximalSettings, VectorSettings
 from coterie.learners.policy_gradient import schedule_ends
 from coterie.learners.ppo import minibatches, ratio_diagnostics
 from coterie.ops.losses import clipped_surrogate
@@ -22,7 +22,7 @@ from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAPPO(ProximalSettings, ActorCritic):
+class MAPPO(ProximalSettings, VectorSettings, ActorCritic):
     """Independent PPO whose critics also see the centralised information z: V(h_i, z; θ_i).
 
     It differs from ``ippo.py`` in what critics see.

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, Mode, scaling_remarks, whole_rollouts
-from coterie.learners.parts import PolicySettings
+from coterie.learners.parts import PolicySettings, VectorSettings
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
@@ -49,7 +49,7 @@ class Learner(eqx.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class REINFORCE(PolicySettings, Algorithm):
+class REINFORCE(VectorSettings, PolicySettings, Algorithm):
     """Each agent follows −1/T Σ_t u_i^t log π(a_i^t | h_i^t; φ_i), u_i^t its reward-to-go.
 
     One update after one whole episode in each of K environments, all by the same policies. What a

@@ -139,6 +139,12 @@ class PolicySettings(LearnerSettings):
     """Activation function between layers."""
     gain: Positive = 1.414
     """Initial weights of hidden layers have a standard deviation of gain/√inputs; biases are 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSettings:
+    """Settings of policy-gradient algorithms whose actions may be vectors, for their numbers."""
+
     std: Positive = 1.0
     """Standard deviation σ of continuous actions at the start, in units where finite bounds are
     ±1; it is learned, and does not depend on what agents observe."""

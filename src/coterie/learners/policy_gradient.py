@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from coterie.learners.contract import unreached
-from coterie.learners.parts import PolicySettings
+from coterie.learners.parts import PolicySettings, VectorSettings
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.ops.action_vectors import ActionVectors
 from coterie.ops.returns import discounted_so_far
@@ -41,7 +41,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         last=ACTOR_SCALE,
         gain=settings.gain,
         vectors=vectors,
-        std=settings.std,
+        std=_of_vectors(settings).std,
         space=spec.observation_space,
         torso=settings.torso,
     )
@@ -51,15 +51,22 @@ def vectors_of(settings: PolicySettings, spec: EnvSpec) -> ActionVectors | None:
     """How the actors' outputs are read where actions are vectors."""
     if not spec.actions:
         return None
-    return ActionVectors(spec.actions, settings.action_bounds, settings.least_std)
+    own = _of_vectors(settings)
+    return ActionVectors(spec.actions, own.action_bounds, own.least_std)
+
+
+def _of_vectors(settings: PolicySettings) -> VectorSettings:
+    """Those of the algorithm, the defaults where it has none."""
+    return settings if isinstance(settings, VectorSettings) else VectorSettings()
 
 
 def impossible_std(settings: PolicySettings) -> list[str]:
     """A sentence if σ starts below its floor."""
-    if settings.std >= settings.least_std:
+    own = _of_vectors(settings)
+    if own.std >= own.least_std:
         return []
     return [
-        f"std {settings.std:g} is below least_std {settings.least_std:g}: σ starts at std, so "
+        f"std {own.std:g} is below least_std {own.least_std:g}: σ starts at std, so "
         "raise std or lower least_std"
     ]
 

@@ -11,7 +11,7 @@ from coterie.algorithms import algorithms
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
-from coterie.learners.parts import PolicySettings
+from coterie.learners.parts import VectorSettings
 from coterie.networks import torsos
 from coterie.python_envs.adapters.refusals import missing_arguments, reason
 from coterie.python_envs.opening import (
@@ -162,5 +162,5 @@ def seen_by(
     algorithm: Algorithm, environment: Environment | PythonEnvFactory, z: Central, reward: Reward
 ) -> Game:
     """The environment as this algorithm sees it, given what z is and whose rewards are learned."""
-    bounds = algorithm.action_bounds if isinstance(algorithm, PolicySettings) else "clip"
+    bounds = algorithm.action_bounds if isinstance(algorithm, VectorSettings) else "clip"
     return Game(environment, z, reward, algorithm.joint_view, bounds)

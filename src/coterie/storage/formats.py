@@ -32,6 +32,8 @@ or None, where it decides nothing any more.
 """
 WITHOUT_EFFECT = ("sharing", "groups")
 """Settings that central learners once had, without effect: one learner shares with nobody."""
+OF_VECTORS = ("std", "least_std", "action_bounds")
+"""Settings that policy-gradient algorithms once had, without effect, that refuse action vectors."""
 
 
 def refuse_former(names: Iterable[str]) -> None:
@@ -114,13 +116,20 @@ def present_settings(
         name, value = _present(stored_name, stored_value) if former else (stored_name, stored_value)
         if name in fields:
             present[name] = value
-        elif name in WITHOUT_EFFECT and getattr(cls, "joint_view", False):
+        elif _had_no_effect(stored_name, cls):
             continue
         elif former:
             note(f"the run's setting {stored_name} no longer applies and is ignored")
         else:
             raise UsageError(f"config.json is damaged: there is no setting {name!r}")
     return present
+
+
+def _had_no_effect(name: str, cls: type) -> bool:
+    """Whether the class once had a setting that decided nothing there."""
+    if name in OF_VECTORS:
+        return getattr(cls, "stochastic", False) and not getattr(cls, "action_vectors", True)
+    return name in WITHOUT_EFFECT and getattr(cls, "joint_view", False)
 
 
 def _present(name: str, value: Any) -> tuple[str | None, Any]:
