@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -22,7 +24,7 @@ from coterie import envs
 from coterie.algorithms import algorithms, make
 from coterie.cli.entry import main
 from coterie.envs.base import Environment
-from coterie.errors import UsageError
+from coterie.errors import EnvironmentFault, UsageError
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors, gaussian_log_density, log_tanh_slope
 from coterie.ops.losses import policy_gradient
@@ -31,6 +33,8 @@ from coterie.policies.acting import distribution as of_outputs
 from coterie.policies.vectors import VectorDistribution
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.spaces import Nonsense, choice
+from coterie.python_envs.check.able import SINGLE, VECTORS
+from coterie.python_envs.check.check import check_env
 from coterie.runs.config import configured_algorithm
 from coterie.show.film.recording import record
 from coterie.spec import ActionSpace, EnvSpec, PythonEnvFactory, TimeStep
@@ -511,7 +515,7 @@ def test_runs_open_that_had_these_settings_without_effect(name, tmp_path):
     else:
         found = coterie.open_run(tmp_path / "then").evaluate(episodes=2, which="last")
         assert found["eval/length"]["mean"] == 1
-        assert configured_algorithm(config) == make(name, **settings)
+        assert configured_algorithm(config) == make(name, **settings).resolve(400)
 
 
 @pytest.mark.parametrize("name", ["ippo", "ia2c"])
@@ -720,6 +724,105 @@ def test_masks_of_separate_choices_come_in_parts():
         env._allow(2, (np.ones(2), np.zeros(3)), np.ones(6, bool))
     with pytest.raises(Nonsense, match="continuous"):
         choice("arm", SPACE_OF["arm"]).legal(np.ones(2))
+
+
+class Panels:
+    """A PettingZoo environment whose two agents press buttons, with masks of some form."""
+
+    possible_agents = ("left", "right")
+    metadata = MappingProxyType({})
+
+    def __init__(self, space, mask=None):
+        self.space, self.mask = space, mask
+
+    def observation_space(self, agent):
+        return Box(-1.0, 1.0, (2,), np.float32)
+
+    def action_space(self, agent):
+        return self.space
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.t = list(self.possible_agents), 0
+        return self._seen()
+
+    def step(self, actions):
+        self.t += 1
+        assert all(self.space.contains(action) for action in actions.values())
+        paid = dict.fromkeys(self.agents, float(self.t % 2))
+        ended = dict.fromkeys(self.agents, self.t == 4 + (paid["left"] > 2))
+        never = dict.fromkeys(self.agents, False)
+        seen, infos = self._seen()
+        self.agents = [] if self.t == 4 else self.agents
+        return seen, paid, ended, never, infos
+
+    def _seen(self):
+        info = {} if self.mask is None else {"action_mask": self.mask}
+        return {a: np.zeros(2, np.float32) for a in self.agents}, dict.fromkeys(self.agents, info)
+
+
+TWO = MultiDiscrete([2, 3])
+THEY = {True: "central_a2c, ia2c, ippo, maa2c, mappo and reinforce",
+        False: "central_q, coma, idqn, pac, qmix and vdn"}  # fmt: skip
+IN_PARTS = (np.ones(2, np.int8), np.array([1, 0, 1], np.int8))
+PANELS = {
+    "plain": (Discrete(3), np.ones(3), True, True),
+    "without masks": (TWO, None, True, True),
+    "masks in parts": (TWO, IN_PARTS, True, True),
+    "masks of combinations": (TWO, np.ones(6), False, True),
+    "flat masks of parts": (TWO, np.ones(5), False, False),
+    "too many combinations": (MultiBinary(12), None, True, False),
+    "numbers": (Box(-1, 1, (2,), np.float32), None, True, False),
+}
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_a_check_says_which_algorithms_can_play(kind, tmp_path):
+    """And so it is when they are trained."""
+    space, mask, apart, single = PANELS[kind]
+
+    def make_panels():
+        return Panels(space, mask)
+
+    report = check_env(make_panels, episodes=2)
+    assert report.ok == (apart or single), report.findings
+    said = [finding for finding in report.findings if "cannot play" in finding.sentence]
+    assert len(said) == (2 if single and not apart else 0)
+    if report.ok:
+        for kind, can, others_can in ((True, apart, single), (False, single, apart)):
+            assert (f"{THEY[kind]} can play" in report.algorithms) == (can and not others_can)
+            assert (f"{THEY[kind]} cannot: agent left" in report.algorithms) == (not can)
+        assert ("all algorithms can play" in report.algorithms) == (apart and single)
+    for name, can in (("ia2c", apart), ("idqn", single)):
+        algorithm = make(name, environments=2, hidden=(4,))
+        with contextlib.nullcontext() if can else pytest.raises((UsageError, EnvironmentFault)):
+            coterie.train(algorithm, make_panels, 40, out=tmp_path / name, evaluations=1)
+
+
+def test_a_check_knows_the_algorithms_by_name():
+    assert set(VECTORS) == set(ABLE)
+    assert set(SINGLE) == set(algorithms()) - set(ABLE)
+
+
+@pytest.mark.parametrize(
+    ("mask", "fault"),
+    [
+        ([0, 1, 0, 0, 1], None),
+        ([0, 0, 0, 0, 0], None),
+        ([0, 1, 0, 0, 0], "every alternative of choice 2 of 2"),
+        ([0, 0, 0, 0, 1], "every alternative of choice 1 of 2"),
+    ],
+)
+def test_a_check_of_a_jax_environment_looks_at_every_choice(mask, fault):
+    class Masked(Three):
+        def _shown(self, rewards, over):
+            shown = super()._shown(rewards, over)
+            rows = [[1, 0, 0, 0, 0], mask, [1, 1, 1, 1, 0]]
+            return dataclasses.replace(shown, action_mask=jnp.array(rows, bool))
+
+    report = check_env(Masked())
+    found = [str(finding) for finding in report.findings if finding.violation]
+    assert [fault in said and "agent smith" in said for said in found] == [True] * bool(fault)
+    assert "pac, qmix and vdn cannot: agent archer acts by 1 continuous" in report.algorithms
 
 
 def test_a_box_must_leave_something_to_decide():

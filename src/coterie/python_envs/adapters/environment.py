@@ -60,6 +60,7 @@ class PythonEnv:
 
     Attributes:
         flatteners: how each agent's observations become vectors.
+        choices: how each agent's actions become what the environment takes.
         shown: what the environment itself showed last; ``None`` before the first reset.
         stated: what its ``state()`` gave last; empty where it is not asked.
 
@@ -82,7 +83,7 @@ class PythonEnv:
         self.flatteners = [
             flattener(*each) for each in zip(agents, host.observation_spaces, strict=True)
         ]
-        self._choices = [
+        self.choices = [
             choice(*each, combined) for each in zip(agents, host.action_spaces, strict=True)
         ]
         kinds = {one.arrays for one in self.flatteners}
@@ -99,7 +100,7 @@ class PythonEnv:
             agents=agents,
             observation_sizes=() if as_arrays else tuple(one.size for one in self.flatteners),
             observations=tuple(one.arrays for one in self.flatteners if one.arrays and as_arrays),
-            actions=tuple(one.space for one in self._choices),
+            actions=tuple(one.space for one in self.choices),
             central_size=central_size,
             time_limit=time_limit,
         )
@@ -127,9 +128,9 @@ class PythonEnv:
             sizes = [space.size for space in self.spec.actions]
             each = [
                 a[:size] if size > 1 or one.space.low else a[0]
-                for a, size, one in zip(actions, sizes, self._choices, strict=True)
+                for a, size, one in zip(actions, sizes, self.choices, strict=True)
             ]
-        own = [one.action(a) for a, one in zip(each, self._choices, strict=True)]
+        own = [one.action(a) for a, one in zip(each, self.choices, strict=True)]
         before = self._alive
         self._steps += 1
         try:
@@ -248,9 +249,9 @@ class PythonEnv:
         return found
 
     def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
-        legal = self._choices[i].legal(mask)
+        legal = self.choices[i].legal(mask)
         # Nothing is chosen after the end, and many games then forbid everything.
-        ends = np.cumsum(self._choices[i].space.choices)[:-1]
+        ends = np.cumsum(self.choices[i].space.choices)[:-1]
         if all(np.count_nonzero(part) for part in np.split(legal, ends)):
             out[: len(legal)] = legal
         elif not self._over and not self._cut[i]:

@@ -91,7 +91,9 @@ class Choice:
             raise Nonsense(
                 f"the action mask must be a tuple of one mask for each of {len(self.parts)} choices"
             )
-        return _flags(mask, sum(self.space.choices))  # there is one
+        count = sum(self.space.choices)  # there is one
+        tuples = f", or be a tuple of one mask for each of {len(self.parts)} choices"
+        return _flags(mask, count, tuples if len(self.parts) > 1 else "")
 
 
 def flattener(agent: str, space: Any) -> Flattener:
@@ -342,7 +344,7 @@ def _kind(seen: Any) -> str:
     return text if len(text) <= 40 else f"a {type(seen).__name__}"
 
 
-def _flags(mask: Any, count: int) -> Bool[np.ndarray, " _"]:
+def _flags(mask: Any, count: int, instead: str = "") -> Bool[np.ndarray, " _"]:
     try:
         given = np.asarray(mask, bool)
     except ValueError:
@@ -350,7 +352,7 @@ def _flags(mask: Any, count: int) -> Bool[np.ndarray, " _"]:
     if given.shape != (count,):
         raise Nonsense(
             f"the action mask has shape {given.shape}, but must hold one flag for each of "
-            f"{count} actions"
+            f"{count} actions{instead}"
         )
     return given
 

@@ -15,12 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float32, Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.conventions import is_jax_env
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
+from coterie.python_envs.adapters.spaces import Nonsense
+from coterie.python_envs.check.able import VECTORS, Able, listed
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
 from coterie.python_envs.check.observations import Held, OutsideSpace, outside_space, rounded
@@ -33,6 +35,8 @@ MOST_STEPS = 10_000
 
 SLOW_SECONDS = 0.02
 """A step that takes longer is worth a word."""
+
+_Actions = Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]
 
 
 def check_env(
@@ -104,7 +108,7 @@ class _Episode:
     """What was done, and fingerprints of what was shown before and after each step."""
 
     seed: int
-    actions: list[Integer[np.ndarray, " N"]] = field(default_factory=list)
+    actions: list[_Actions] = field(default_factory=list)
     prints: list[dict[str, int]] = field(default_factory=list)
 
 
@@ -124,6 +128,8 @@ class _Session:
         self._found: dict[tuple[str, str | None, str], Finding] = {}
         self._seconds: list[float] = []
         self._ends: list[tuple[int, bool]] = []
+        self._able = Able()
+        self._apart: PythonEnv | None = None
 
     def open(self, make: Callable[[], Any]) -> PythonEnv | Compiled | None:
         """The environment behind one face; None if it cannot be had."""
@@ -137,8 +143,10 @@ class _Session:
             return None
         try:
             if is_jax_env(made):
-                return Compiled(made, self._time_limit, self._name)
-            return PythonEnv(made, self._time_limit, self._name)
+                env = Compiled(made, self._time_limit, self._name)
+                self._able.see(env.spec)
+                return env
+            return self._python_env(made)
         except UsageError as error:
             self.add(str(error))
         except EnvironmentFault as fault:
@@ -147,11 +155,25 @@ class _Session:
             self.add(f"it cannot be opened: {described(error)}")
         return None
 
+    def _python_env(self, made: Any) -> PythonEnv:
+        """It as most algorithms see it, where there are two ways."""
+        apart = PythonEnv(made, self._time_limit, self._name, combined=False)
+        self._able.see(apart.spec)
+        if not apart.spec.actions or any(space.low for space in apart.spec.actions):
+            return apart
+        try:
+            combined = PythonEnv(made, self._time_limit, self._name)
+        except UsageError as error:
+            self._able.single = str(error)
+            return apart
+        self._able.single, self._apart = None, apart
+        return combined
+
     def play(self, env: PythonEnv | Compiled, seed: int) -> bool:
         """One episode of random legal actions; whether it makes sense to play more."""
         rng, episode, held = np.random.default_rng(seed), _Episode(seed), Held()
 
-        def choose(shown: TimeStep) -> Integer[np.ndarray, " N"]:
+        def choose(shown: TimeStep) -> _Actions:
             if isinstance(env, PythonEnv) and env.shown is not None:
                 held.keep(env.spec.agents, env.shown.observations)
             episode.actions.append(random_actions(env.spec, shown.action_mask, rng))
@@ -201,7 +223,7 @@ class _Session:
         self,
         env: PythonEnv | Compiled,
         seed: int,
-        choose: Callable[[TimeStep], Integer[np.ndarray, " N"]],
+        choose: Callable[[TimeStep], _Actions],
     ) -> Iterator[tuple[int, TimeStep]]:
         """The steps of one episode and what they showed; it is left when it does not end."""
         self._tell(Beat("reset", 0))
@@ -249,6 +271,7 @@ class _Session:
         return Report(
             self._name, tuple(self._found.values()), self.spec,
             tuple(length for length, _ in self._ends), len(self._seconds), self._median_seconds(),
+            "" if self.spec is None else str(self._able),
         )  # fmt: skip
 
     def add(
@@ -294,11 +317,25 @@ class _Session:
             )  # fmt: skip
         for i in np.flatnonzero(shown.alive).tolist():
             if raw.observations[i] is not None:
-                inner, _ = env.flatteners[i].split(raw.observations[i])
+                inner, mask = env.flatteners[i].split(raw.observations[i])
+                mask = raw.masks[i] if mask is None else mask
+                if self._apart and mask is not None and not raw.idle[i]:
+                    self._look_at_mask(self._apart, i, mask, step)
                 for outside in outside_space(env.flatteners[i].space, inner):
                     self._add_outside(outside, step, env.spec.agents[i])
         for outside in rounded(np.asarray(env.stated), "the state"):
             self._add_outside(outside, step)
+
+    def _look_at_mask(self, apart: PythonEnv, i: int, mask: Any, step: int) -> None:
+        """As algorithms see it that decide each choice by itself; the others have accepted it."""
+        try:
+            apart.choices[i].legal(mask)
+        except Nonsense as error:
+            self._able.vectors = self._able.vectors or f"agent {apart.spec.agents[i]}: {error}"
+            self.add(
+                f"{listed(VECTORS)} cannot play: {error}",
+                apart.spec.agents[i], step, violation=False,
+            )  # fmt: skip
 
     def _add_outside(self, outside: OutsideSpace, step: int, agent: str | None = None) -> None:
         self.add(outside.sentence, agent, step, outside.violation, outside.field)

@@ -53,13 +53,30 @@ class Compiled:
                     raise self._fault(f"the {word} holds NaN or infinity", agent)
         if not np.isfinite(shown.central).all():
             raise self._fault("the state holds NaN or infinity")
-        stuck = shown.alive & ~shown.action_mask.any(1)
-        if stuck.any() and not (shown.terminated or shown.truncated):
-            raise self._fault(
-                "the action mask forbids every action; one must be legal",
-                self.spec.agents[int(stuck.argmax())],
-            )
+        if not (shown.terminated or shown.truncated):
+            self._look_at_masks(shown)
         return shown
+
+    def _look_at_masks(self, shown: TimeStep) -> None:
+        if not self.spec.actions:
+            stuck = shown.alive & ~shown.action_mask.any(1)
+            if stuck.any():
+                raise self._fault(
+                    "the action mask forbids every action; one must be legal",
+                    self.spec.agents[int(stuck.argmax())],
+                )
+        rows = zip(self.spec.agents, self.spec.actions, shown.action_mask, strict=False)
+        for agent, space, flags in rows:
+            ends = np.cumsum(space.choices)
+            parts = np.split(flags, ends)[: len(ends)]
+            stuck = [k for k, part in enumerate(parts, 1) if not part.any()]
+            if stuck and flags.any():  # an agent without any flag does not act
+                raise self._fault(
+                    f"the action mask forbids every alternative of choice {stuck[0]} of "
+                    f"{len(parts)}; one must be legal, or no flag be set where the agent does not "
+                    "act",
+                    agent,
+                )
 
     def _fault(self, what: str, agent: str | None = None) -> EnvironmentFault:
         return EnvironmentFault(what, self.name, agent, self._steps)

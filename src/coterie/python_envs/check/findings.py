@@ -41,6 +41,8 @@ class Report:
         lengths: steps of the episodes that were played to their end.
         steps: how many were taken in all.
         step_seconds: what a step took, the median, in seconds.
+        algorithms: a sentence on which algorithms can play, as far as actions and their masks go;
+            empty where it could not be opened.
     """
 
     environment: str
@@ -49,6 +51,7 @@ class Report:
     lengths: tuple[int, ...] = ()
     steps: int = 0
     step_seconds: float = 0.0
+    algorithms: str = ""
 
     @property
     def ok(self) -> bool:

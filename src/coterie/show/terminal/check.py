@@ -17,6 +17,8 @@ def render_check(report: Report) -> RenderableType:
     parts: list[RenderableType] = [line(report.environment, style="bold")]
     if report.spec is not None:
         parts += [Padding(_promises(report.spec), (0, 0, 0, 2)), line(_played(report), style="dim")]
+    if report.algorithms:
+        parts.append(Padding(line(report.algorithms), (0, 0, 0, 2)))
     if report.findings:
         parts += [line(), _findings(report)]
     violations = sum(finding.violation for finding in report.findings)
