@@ -36,6 +36,7 @@ from coterie.python_envs.adapters.spaces import Nonsense, choice
 from coterie.python_envs.check.able import SINGLE, VECTORS
 from coterie.python_envs.check.check import check_env
 from coterie.runs.config import configured_algorithm
+from coterie.runs.environments import check_fits, sizes
 from coterie.show.film.recording import record
 from coterie.spec import ActionSpace, EnvSpec, PythonEnvFactory, TimeStep
 from coterie.storage.files import seal
@@ -647,6 +648,33 @@ def test_a_run_is_filmed_and_reported(tmp_path):
     assert all(re.fullmatch(r"x [+−]\d\.\d\d, y [+−]\d\.\d\d", a) for a in frames[3].actions)
     assert main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
     assert "x +" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (SPREAD, "2 continuous numbers (from -1 to 1, from 0 to 10)"),
+        (ActionSpace(low=(0,) * 5, high=(1,) * 5), "5 continuous numbers (each from 0 to 1)"),
+        (MIXED, "1 choice (of 2) and 1 continuous number (without bounds)"),
+        (SEVERAL, "2 choices (of 2, 3)"),
+        (ActionSpace(low=(-np.inf, 3), high=(0.1, np.inf)),
+         "2 continuous numbers (at most 0.1, at least 3)"),
+        (ActionSpace(low=(0,), high=(1.23456789,)), "1 continuous number (from 0 to 1.23456789)"),
+    ],
+)  # fmt: skip
+def test_a_space_in_words_says_all_that_tells_it_from_others(space, words):
+    assert str(space) == words
+
+
+def test_spaces_that_differ_in_bounds_alone_are_told_apart():
+    one, other = (
+        EnvSpec(("a",), (1,), actions=(ActionSpace(low=(0,), high=(top,)),)) for top in (1, 2)
+    )
+    check_fits(sizes(one), one, "here")
+    with pytest.raises(UsageError) as refused:
+        check_fits(sizes(one), other, "there")
+    assert "from 0 to 1" in str(refused.value)
+    assert "there has ['1 continuous number (from 0 to 2)']" in str(refused.value)
 
 
 # Environments of others --------------------------------------------------------------------------

@@ -48,13 +48,18 @@ class ActionSpace:
             )
 
     def __str__(self) -> str:
-        """In a sentence: "3 choices and 2 numbers"."""
+        """In a sentence, with all that tells one from another: "1 choice (of 3) and 2 continuous
+        numbers (each from 0 to 1)"."""
         parts = []
         if self.choices:
             word = "choice" if len(self.choices) == 1 else "choices"
             parts.append(f"{len(self.choices)} {word} (of {', '.join(map(str, self.choices))})")
         if self.low:
-            parts.append(f"{len(self.low)} continuous number{'s' if len(self.low) > 1 else ''}")
+            word = "number" if len(self.low) == 1 else "numbers"
+            each = [_span(*bounds) for bounds in zip(self.low, self.high, strict=True)]
+            alike = len(each) > 1 and len(set(each)) == 1
+            spans = f"each {each[0]}" if alike else ", ".join(each)
+            parts.append(f"{len(self.low)} continuous {word} ({spans})")
         return " and ".join(parts)
 
     @property
@@ -239,6 +244,16 @@ class EnvSpec:
     def available_actions(self) -> np.ndarray:
         """bool [N, A]: the actions each agent has at all, before any per-state mask."""
         return np.arange(self.action_count)[None, :] < np.asarray(self.action_counts)[:, None]
+
+
+def _span(low: float, high: float) -> str:
+    """Bounds in a sentence, exactly."""
+    least, most = (f"{x:g}" if float(f"{x:g}") == x else repr(x) for x in (low, high))
+    if math.isinf(low) and math.isinf(high):
+        return "without bounds"
+    if math.isinf(low) or math.isinf(high):
+        return f"at most {most}" if math.isinf(low) else f"at least {least}"
+    return f"from {least} to {most}"
 
 
 def _plain(sizes: Any) -> Any:
