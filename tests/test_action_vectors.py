@@ -859,6 +859,41 @@ def test_a_box_must_leave_something_to_decide():
             choice("x", space)
 
 
+FLOAT64, HUGE = np.finfo(np.float64).max, np.float64(1e300)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (Box(-np.inf, np.inf, (1,), np.int64), "go beyond 16,777,216"),
+        (Box(0, 2**63 - 1, (1,), np.int64), "go beyond 16,777,216"),
+        (Box(0, 2**24 + 1, (1,), np.int32), "go beyond 16,777,216"),
+        (Box(-FLOAT64, FLOAT64, (1,), np.float64), "beyond 3.4e38, the largest of 32-bit floats"),
+        (Box(0, HUGE, (1,), np.float64), "beyond 3.4e38, the largest of 32-bit floats"),
+        (Box(1, 1 + 1e-12, (1,), np.float64), "below its high one, also as 32-bit floats"),
+    ],
+)
+def test_bounds_that_32_bit_floats_do_not_hold_are_refused(space, said):
+    with pytest.raises(UsageError, match=re.escape(said)) as refused:
+        choice("x", space, combined=False)
+    assert "agent x's action space" in str(refused.value)
+    if space.dtype == np.float64:
+        with pytest.raises(UsageError, match=re.escape(said)):
+            ActionSpace(low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_the_widest_bounds_are_finite_to_everybody(bounds):
+    """What is bounded to the density is bounded to the environment, and inside its space."""
+    spaces = (Box(1e38, np.finfo(np.float32).max, (1,)), Box(-(2**24), 2**24, (1,), np.int64))
+    each = [choice("x", space, combined=False) for space in spaces]
+    vectors = ActionVectors(tuple(one.space for one in each), bounds)
+    for drawn in (-50.0, 0.3, 50.0):
+        legal = np.asarray(vectors.to_env(jnp.full((2, 1), drawn)))
+        for one, space, row in zip(each, spaces, legal, strict=True):
+            assert space.contains(one.action(row)), (row, space)
+
+
 @pytest.mark.parametrize("bounds", ["clip", "tanh"])
 def test_a_python_environment_is_trained_in_resumed_and_evaluated(bounds, tmp_path):
     def algorithm():

@@ -24,7 +24,8 @@ class ActionSpace:
 
     Attributes:
         choices: of how many alternatives each choice is.
-        low, high: the bounds of each number; infinite where there is none.
+        low, high: the bounds of each number; infinite where there is none. Actions are 32-bit
+            floats, so bounds are refused that these do not hold or do not tell apart.
     """
 
     choices: tuple[int, ...] = ()
@@ -39,12 +40,21 @@ class ActionSpace:
             raise UsageError("an action space must have a choice or a number")
         if any(count < 1 for count in self.choices):
             raise UsageError(f"each choice must have at least one alternative; got {self.choices}")
+        largest = float(np.finfo(np.float32).max)
+        for bound in (*self.low, *self.high):
+            if math.isfinite(bound) and abs(bound) > largest:
+                raise UsageError(
+                    f"the bound {bound:g} is beyond 3.4e38, the largest of 32-bit floats: scale "
+                    "the number, or give an infinite bound for none"
+                )
         ordered = len(self.low) == len(self.high) and all(
-            low < high for low, high in zip(self.low, self.high, strict=True)
+            np.float32(low) < np.float32(high)
+            for low, high in zip(self.low, self.high, strict=True)
         )
         if not ordered:
             raise UsageError(
-                f"each number must have a low bound below its high one; got {self.low}, {self.high}"
+                "each number must have a low bound below its high one, also as 32-bit floats; got "
+                f"{self.low}, {self.high}"
             )
 
     def __str__(self) -> str:

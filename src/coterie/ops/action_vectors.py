@@ -106,13 +106,13 @@ class ActionVectors:
         """Actions as the environment takes them: legal, and in its own units."""
         if not self.numbers:
             return actions
-        low, high = self.limits
+        low, high = (x.astype(np.float64) for x in self.limits)  # their sum may exceed 32 bits
         bounded = np.isfinite(low) & np.isfinite(high)
         middle = np.where(bounded, (np.where(bounded, low, 0) + np.where(bounded, high, 0)) / 2, 0)
         half = np.where(bounded, np.where(bounded, high, 2) - middle, 1).astype(np.float32)
         squashed = jnp.tanh(actions) if self.bounds == "tanh" else actions
         scaled = jnp.where(bounded, squashed, actions) * half + middle.astype(np.float32)
-        return jnp.clip(scaled, low, high)
+        return jnp.clip(scaled, *self.limits)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -22,6 +22,9 @@ ACTION_LIMIT = 1_000
 LEAST_IMAGE = 5
 """Smallest height and width of planes of numbers that count as an image."""
 
+COUNTED = 2**24
+"""Up to here 32-bit floats, which actions are, hold every whole number."""
+
 Write = Callable[[Any, np.ndarray], None]
 """Writes an element of a space into a vector of its flat length; raises ``Nonsense``."""
 
@@ -364,12 +367,22 @@ def _numbers(space: Any, refused: str) -> Choice:
         raise UsageError(refused + "it is empty")
     if not (low < high).all():
         raise UsageError(refused + "a number in it cannot vary: its bounds are equal")
-    numbers = ActionSpace(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    whole = space.dtype.kind in "iu"
+    if whole and (np.maximum(-low, high) > COUNTED).any():
+        raise UsageError(
+            refused
+            + f"its whole numbers go beyond {COUNTED:,}, up to which 32-bit floats tell them "
+            "apart; give closer bounds, or count in larger units"
+        )
+    try:
+        numbers = ActionSpace(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    except UsageError as error:
+        raise UsageError(refused + str(error)) from None
 
     def action(row: np.ndarray) -> np.ndarray:
         # Rounded to 32 bits, a number may lie beyond bounds of 64.
         given = np.clip(row.astype(np.float64), low, high)
-        if space.dtype.kind in "iu":
+        if whole:
             given = np.rint(given)
         return given.astype(space.dtype).reshape(space.shape)
 
