@@ -575,6 +575,29 @@ def test_a_policy_file_holds_all_that_acting_needs(trained):
     assert {tuple(actions[1]) for actions in drawn} == {(i, j) for i in (0, 1) for j in (0, 1, 2)}
 
 
+def test_masks_of_a_team_are_of_choices(trained):
+    """The archer of the team has numbers alone."""
+    team = coterie.load(trained)
+    seen, hidden = {a: np.ones(1) for a in Three.agents}, team.initial_hidden_state()
+    masks = {"smith": [0, 1, 0, 0, 1], "scout": [0, 1, 0, 0]}
+    free, _ = team.act(seen, hidden)
+    for given in (masks, {**masks, "archer": None}):
+        actions, _ = team.act(seen, hidden, given)
+        assert actions["smith"].tolist() == [1, 2]
+        assert actions["scout"].tolist() == [1]
+        np.testing.assert_array_equal(actions["archer"], free["archer"])
+    listed, _ = team.act([np.ones(1)] * 3, hidden, [None, masks["smith"], masks["scout"]])
+    assert listed[1].tolist() == [1, 2]
+    for wrong, said in (
+        ({**masks, "archer": [1]}, "agent archer has no choices, so there is nothing to mask"),
+        ({"scout": masks["scout"]}, "action_masks lack smith"),
+        ({**masks, "smith": [1, 1]}, r"action_masks must have sizes \[None, 5, 4\]"),
+        ({**masks, "smith": None}, r"action_masks must have sizes \[None, 5, 4\]"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            team.act(seen, hidden, wrong)
+
+
 def test_a_file_from_when_masks_had_no_flags_for_numbers_is_opened(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     path = tmp_path / "run" / "policy" / "policy.json"

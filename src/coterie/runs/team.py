@@ -85,7 +85,9 @@ class Team:
             observations: one vector per agent, as a list or as a dict by agent name; where agents
                 observe an image, the image; where several arrays, a tuple or dict of them.
             hidden_state: what the last call returned, or ``initial_hidden_state()``.
-            action_masks: legal actions per agent in the same form; all are legal without it.
+            action_masks: legal actions per agent in the same form; all are legal without it. Of an
+                agent that decides several choices a flag for every alternative of each, one choice
+                after the other; of one that decides numbers alone None, or no entry of the dict.
             key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
@@ -95,13 +97,7 @@ class Team:
         """
         named = isinstance(observations, Mapping)
         padded = self._observed(observations)
-        masks = self._spec.available_actions
-        if action_masks is not None:
-            rows = self._rows(action_masks, "action_masks")
-            if tuple(row.shape for row in rows) != tuple((k,) for k in self.action_counts):
-                raise UsageError(f"action_masks must have sizes {list(self.action_counts)}")
-            for i, row in enumerate(rows):
-                masks[i, : len(row)] = row
+        masks = self._masks(action_masks)
         if key is not None and not self.stochastic:
             raise UsageError(
                 "this team acts by Q-values, so there is nothing to sample: give no key"
@@ -134,15 +130,39 @@ class Team:
             padded[i, : len(row)] = row
         return padded
 
-    def _rows(self, given: Any, word: str) -> list[np.ndarray]:
-        return [np.asarray(row, np.float32) for row in self._each(given, word)]
+    def _masks(self, given: Any) -> np.ndarray:
+        """bool [N, A]: what is legal of what the agents have."""
+        masks = self._spec.available_actions
+        if given is None:
+            return masks
+        alternatives = [sum(space.choices) for space in self.actions] or self.action_counts
+        none = [a for a, k in zip(self.agents, alternatives, strict=True) if not k]
+        rows = [
+            None if row is None and agent in none else np.asarray(row, np.float32)
+            for agent, row in zip(self.agents, self._each(given, "action_masks", none), strict=True)
+        ]
+        for agent, row in zip(self.agents, rows, strict=True):
+            if agent in none and row is not None:
+                raise UsageError(
+                    f"agent {agent} has no choices, so there is nothing to mask: give None for it "
+                    "in action_masks"
+                )
+        shapes = [() if row is None else row.shape for row in rows]
+        if shapes != [(k,) if k else () for k in alternatives]:
+            sizes = [k or None for k in alternatives]
+            raise UsageError(f"action_masks must have sizes {sizes}")
+        for row, own in zip(rows, masks, strict=True):
+            if row is not None:
+                own[: len(row)] = row
+        return masks
 
-    def _each(self, given: Any, word: str) -> Any:
+    def _each(self, given: Any, word: str, optional: Sequence[str] = ()) -> Any:
+        """What is given for each agent, in their order; None for optional ones left out."""
         if isinstance(given, Mapping):
-            missing = [a for a in self.agents if a not in given]
+            missing = [a for a in self.agents if a not in given and a not in optional]
             if missing:
                 raise UsageError(f"{word} lack {', '.join(missing)}")
-            given = [given[a] for a in self.agents]
+            given = [given.get(a) for a in self.agents]
         if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(
             self.agents
         ):
