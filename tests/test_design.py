@@ -18,6 +18,7 @@ from coterie.learners.value_based import ValueBased
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PARTS = (
     parts.LearnerSettings,
+    parts.TargetSettings,
     parts.ValueSettings,
     parts.PolicySettings,
     parts.VectorSettings,

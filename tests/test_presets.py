@@ -19,6 +19,7 @@ from coterie import presets
 from coterie.algorithms import algorithms, find
 from coterie.cli import main
 from coterie.errors import UsageError
+from coterie.learners.parts import target_rate
 from coterie.presets import OF_THE_RUN
 from coterie.settings import fitted, hints
 
@@ -504,4 +505,4 @@ def test_a_target_interval_that_is_given_takes_the_place_of_the_preset_s_moving_
 @pytest.mark.parametrize("tau", [0.5, 0.01])
 def test_a_moving_average_that_is_given_takes_the_place_of_the_preset_s_interval(tau):
     made = presets.find("epymarl").make("vdn", 10_000, 50, {"target_tau": tau})
-    assert (made.target_interval, made.target_rate) == (None, tau)
+    assert (made.target_interval, target_rate(made)) == (None, tau)

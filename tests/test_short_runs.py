@@ -8,6 +8,7 @@ import pytest
 
 import coterie
 from coterie.algorithms import algorithms, find, make
+from coterie.learners.parts import target_rate
 from coterie.views.game import Game
 
 STEPS = (1, 7, 100, 999, 3_000, 30_000, 1_000_000)
@@ -50,9 +51,9 @@ def test_default_settings_learn_in_runs_of_any_length_with_any_number_of_environ
 def test_long_runs_have_the_usual_defaults():
     idqn, ippo = (make(n).resolve(10**6, LIMIT) for n in ("idqn", "ippo"))
     assert (idqn.learning_starts, idqn.epsilon_steps) == (10_000, 250_000)
-    assert idqn.target_rate == 0.01
+    assert target_rate(idqn) == 0.01
     copied = make("idqn", target_tau=None).resolve(10**6, LIMIT)
-    assert (copied.target_interval, copied.target_rate) == (200, None)
+    assert (copied.target_interval, target_rate(copied)) == (200, None)
     assert ippo.minibatches == 4
     assert idqn.shortfalls(10**6) == ippo.shortfalls(10**6) == []
 
@@ -68,10 +69,10 @@ def test_a_short_run_has_defaults_in_proportion():
 
 @pytest.mark.parametrize("name", ["vdn", "pac"])
 def test_an_interval_replaces_the_default_moving_average_and_no_other(name):
-    assert make(name).target_rate == 0.01
-    assert make(name, target_interval=100).target_rate is None
-    assert make(name, target_interval=100, target_tau=0.1).target_rate == 0.1
-    assert make("maa2c", target_interval=100).target_rate is None
+    assert target_rate(make(name)) == 0.01
+    assert target_rate(make(name, target_interval=100)) is None
+    assert target_rate(make(name, target_interval=100, target_tau=0.1)) == 0.1
+    assert target_rate(make("maa2c", target_interval=100)) is None
 
 
 @pytest.mark.parametrize("name", [n for n in algorithms() if hasattr(find(n), "learning_starts")])

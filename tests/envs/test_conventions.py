@@ -13,7 +13,7 @@ from coterie.errors import EnvironmentFault, UsageError
 from coterie.python_envs.adapters import spaces as _spaces
 from coterie.python_envs.adapters.environment import PythonEnv, make_factory
 from coterie.runs.environments import open_environment
-from coterie.spec import TimeStep
+from coterie.spec import ObservationSpace, TimeStep
 
 TICTACTOE = "pettingzoo:pettingzoo.classic.tictactoe_v3"
 
@@ -405,10 +405,10 @@ def test_images_of_knights_archers_zombies(monkeypatch):
     from pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies import raw_env
 
     env = PythonEnv(raw_env(obs_method="image", max_cycles=2), central=False)
-    assert env.spec.observation_sizes == (512 * 512 * 3,) * 4
+    assert env.spec.observations == (ObservationSpace.of((512, 512, 3), "uint8"),) * 4
     assert env.spec.central_size == 0
     shown = env.reset(0)
-    assert 0 <= shown.observations.min() < 0.5 < shown.observations.max() <= 1
+    assert 0 <= shown.observations.min() < 128 < shown.observations.max() <= 255
     assert not env.step(np.zeros(4, int)).truncated
     assert env.step(np.zeros(4, int)).truncated
     env.close()

@@ -26,7 +26,7 @@ from coterie.learners.contract import (
     scaling_remarks,
     whole_rollouts,
 )
-from coterie.learners.parts import PolicySettings, TargetSettings
+from coterie.learners.parts import PolicySettings, TargetSettings, target_rate
 from coterie.learners.policy_gradient import (
     descend,
     gradient_norm,
@@ -156,7 +156,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
                 f"at most so many rewards and not {self.n_steps:,}: raise --rollout-steps"
             )
         updates = self.updates(self.iterations(steps))
-        return said + never_copied(self.target_interval, self.target_rate, updates)
+        return said + never_copied(self.target_interval, target_rate(self), updates)
 
     def rollout_shape(self) -> tuple[int, int]:
         return self.rollout_steps, self.environments
@@ -359,7 +359,9 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         networks, optimiser = descend(self, networks, grads, optimiser, rates, schedules["rate"])
         if target is not None:
             now = schedules["since_copy"] + count
-            target = follow(target, networks["critic"], now, self.target_interval, self.target_rate)
+            target = follow(
+                target, networks["critic"], now, self.target_interval, target_rate(self)
+            )
         return (networks, target, optimiser), metrics | {"updates": jnp.ones(())}
 
     @replaceable

@@ -63,11 +63,13 @@ class TargetSettings:
     target_interval: Count | None = None
     target_tau: Part | None = None
 
-    @property
-    def target_rate(self) -> float | int | None:
-        """τ of targets that move at every update, or None; target_interval replaces a default τ."""
-        usual = type(self).target_tau
-        return None if self.target_interval and self.target_tau == usual else self.target_tau
+
+def target_rate(settings: TargetSettings) -> float | int | None:
+    """τ of targets that move at every update, or None; target_interval replaces a default τ."""
+    usual = type(settings).target_tau
+    return (
+        None if settings.target_interval and settings.target_tau == usual else settings.target_tau
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from coterie.learners.experience import (
     minibatch,
     sequences,
 )
-from coterie.learners.parts import ValueSettings
+from coterie.learners.parts import ValueSettings, target_rate
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.ops import replay
 from coterie.ops.action_selection import greedy, masked_max, of_action
@@ -159,7 +159,7 @@ class ValueBased(ValueSettings, Algorithm):
                 "makes no update; lower --learning-starts"
             )
         else:
-            said += never_copied(self.target_interval, self.target_rate, updates)
+            said += never_copied(self.target_interval, target_rate(self), updates)
         if self.epsilon_start != self.epsilon_end:
             said += unreached("epsilon", self.epsilon_end, self.epsilon_steps, steps)
         return said + unreached("lr", self.lr_end, self.lr_steps, steps)
@@ -294,7 +294,7 @@ class ValueBased(ValueSettings, Algorithm):
             batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
             values, optimiser, metrics = self.update(values, target, optimiser, batch, schedules)
             count = schedules["since_copy"] + u + 1
-            target = follow(target, values, count, self._interval, self.target_rate)
+            target = follow(target, values, count, self._interval, target_rate(self))
             return values, target, optimiser, jax.tree.map(jnp.add, totals, metrics)
 
         totals = {name: jnp.zeros(()) for name in self.metrics + self.diagnostics}
