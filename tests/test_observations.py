@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from gymnasium.spaces import Tuple as TupleSpace
 import coterie
 from coterie.algorithms import algorithms, make
 from coterie.envs.base import Environment
-from coterie.errors import EnvironmentFault, UsageError
+from coterie.errors import EnvironmentFault, NotFinite, UsageError
 from coterie.learners.experience import blank_rollout
 from coterie.networks.per_agent import PerAgent
 from coterie.networks.torsos import Convolution, Impala, Plain, Torso, refusal
 from coterie.ops.observations import flat, joined, split
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.workers.worker import make_rows
+from coterie.runs.environments import open_environment
 from coterie.spec import EnvSpec, ObservationSpace, TimeStep
 from coterie.storage.files import seal
 from coterie.views.game import Game
@@ -148,7 +150,7 @@ def test_the_first_features_are_as_large_as_the_image():
 @pytest.mark.parametrize(
     ("shapes", "name", "says"),
     [
-        (((7,),), "nature", "for images, and agents observe none"),
+        (((7,),), "nature", "for images of the same shape"),
         (((7,), (35, 90, 3)), "nature", "at least 36 x 36; one here is 35 x 90"),
         (((7, 90),), "impala", "at least 8 x 8"),
         (((40, 40),), "impala", None),
@@ -335,8 +337,9 @@ def test_spaces_with_images_keep_their_shapes_and_the_rest_are_vectors():
         return PythonEnv(Signs(a=a, b=b or a), **how).spec
 
     assert spec(PICTURE).observations == (ObservationSpace.of((6, 6, 3), "uint8"),) * 2
-    both = ObservationSpace(((2,), (6, 6, 3)), ("float32", "uint8"))  # a Dict is sorted by key
-    assert spec(Dict({"picture": PICTURE, "hint": HINT})).observations[0] == both
+    both = ObservationSpace(((2,), (6, 6, 3)), ("float32", "uint8"))
+    named = dataclasses.replace(both, names=("hint", "picture"))  # a Dict is sorted by key
+    assert spec(Dict({"picture": PICTURE, "hint": HINT})).observations[0] == named
     assert spec(TupleSpace((HINT, PICTURE))).observations[0] == both
     grid = Box(0.0, 1.0, (5, 6, 4), np.float32)
     assert spec(grid).observations[0] == ObservationSpace.of((5, 6, 4))
@@ -365,8 +368,6 @@ def test_rows_between_processes_hold_bytes():
 
 
 def test_a_hint_that_is_not_finite_is_the_environments_fault():
-    env = PythonEnv(pictures_and_hints())
-    env._host.reset(0)
     whole = Signs._of
     space = Dict({"picture": PICTURE, "hint": HINT})
 
@@ -405,7 +406,7 @@ def test_a_team_acts_on_what_its_environment_shows(trained):
     assert right > 0.8 * total
     listed, _ = team.act([seen["a"], seen["b"]], team.initial_hidden_state())
     assert len(listed) == 2
-    with pytest.raises(UsageError, match=r"shape \(2,\), \(6, 6, 3\); got \(108,\)"):
+    with pytest.raises(UsageError, match="must be a dict with hint, picture; got ndarray"):
         team.act([np.zeros(108)] * 2, team.initial_hidden_state())
 
 
@@ -415,23 +416,82 @@ def test_an_interrupted_training_in_a_python_environment_goes_on(trained, tmp_pa
     assert coterie.load(tmp_path / "run", which="last").env_steps >= 8512
 
 
-def test_a_run_of_version_0_1_sees_vectors_as_it_did(trained, tmp_path):
+def test_a_run_of_version_0_1_sees_vectors_as_it_did(tmp_path):
     """Its configuration names no observation spaces."""
-    out = tmp_path / "run"
-    settings = coterie.PythonEnvSettings(workers=0)
-    vectors = Signs(a=PICTURE, b=HINT)
+    out, settings = tmp_path / "run", coterie.PythonEnvSettings(workers=0)
+    vectors, _ = open_environment(images, {}, settings, arrays=False)
+    coterie.train(quick("ippo"), vectors, 256, out=out, python_env=settings)
+    assert "observations" not in json.loads((out / "config.json").read_text())["sizes"]
+    run = coterie.open_run(out, environment=images)
+    assert run.game.players.observations == ()
+    assert run.evaluate(episodes=4, environment=images)["eval/length"]["mean"] == 4
+    coterie.resume(out, steps=512, environment=images)
+    assert coterie.load(out, which="last").observation_sizes == (108, 108)
 
-    def alike():
-        return Signs(a=PICTURE, b=PICTURE)
 
-    del vectors
-    coterie.train(quick("ippo"), alike, 256, out=out, python_env=settings)
-    path = out / "config.json"
-    config = json.loads(path.read_text())
-    assert config["sizes"]["observations"] == ["uint8 (6, 6, 3)"] * 2
-    del config["sizes"]["observations"]
-    env = coterie.runs.environments.open_environment(alike, {}, settings, arrays=False)[0]
-    assert env.spec().observations == ()
+def test_pixels_that_are_no_bytes_are_refused(trained):
+    class Scaled(Signs):
+        def _of(self, space, side):
+            return super()._of(space, side).astype(np.float32) / 255
+
+    with pytest.raises(EnvironmentFault, match="float32, but its space is of bytes from 0 to 255"):
+        PythonEnv(Scaled(a=PICTURE, b=PICTURE)).reset(0)
+
+    class Floats(Bright):
+        def _shown(self, key, state, rewards):
+            step = super()._shown(key, state, rewards)
+            return dataclasses.replace(step, observations=step.observations / 255)
+
+    with pytest.raises(UsageError, match="must be uint8 arrays; got float32"):
+        Game(Floats()).trace()
+    team = coterie.load(trained)
+    seen, _ = pictures_and_hints().reset(0)
+    for wrong in (0.5, np.nan, -1, 300):
+        seen["b"]["picture"] = np.full((6, 6, 3), wrong)
+        with pytest.raises(UsageError, match="whole numbers from 0 to 255; got"):
+            team.act(seen, team.initial_hidden_state())
+
+
+def test_arrays_are_found_by_their_names(trained):
+    """In whatever order a dict holds them."""
+    team = coterie.load(trained)
+    seen, _ = pictures_and_hints().reset(0)
+    turned = {a: dict(reversed(own.items())) for a, own in seen.items()}
+    assert list(turned["a"]) != list(seen["a"])
+    np.testing.assert_array_equal(team._observed(seen), team._observed(turned))
+    row = PythonEnv(pictures_and_hints()).reset(0).observations
+    np.testing.assert_array_equal(team._observed(seen), row)
+    del turned["b"]["hint"]
+    with pytest.raises(UsageError, match="a dict with hint, picture; got picture"):
+        team.act(turned, team.initial_hidden_state())
+    with pytest.raises(UsageError, match="arrays of numbers; got"):
+        team.act([{"hint": None, "picture": [[1], [2, 3]]}] * 2, team.initial_hidden_state())
+
+
+def test_an_empty_part_beside_an_image_is_left_out():
+    space = Dict({"picture": PICTURE, "nothing": Box(0.0, 1.0, (0,), np.float32)})
+    (found, _) = PythonEnv(Signs(a=space, b=space)).spec.observations
+    assert found == ObservationSpace(((6, 6, 3),), ("uint8",), ("picture",))
+
+
+def test_a_hint_of_ours_that_is_not_finite_is_named(tmp_path):
+    class Broken(Bright):
+        def _shown(self, key, state, rewards):
+            step = super()._shown(key, state, rewards)
+            image, hint = step.observations
+            hint = jnp.where(jnp.arange(2)[:, None] == 1, jnp.nan, hint)
+            return dataclasses.replace(step, observations=(image, hint))
+
+    with pytest.raises(NotFinite, match="the observation of b is not finite"):
+        coterie.train(quick("ippo"), Broken(True), 1000, out=tmp_path / "run")
+    report = coterie.check_env(Broken(True))
+    assert any("NaN or infinity" in str(finding) for finding in report.findings)
+
+
+def test_teams_are_told_what_other_environments_show(trained):
+    run = coterie.open_run(trained, environment=pictures_and_hints)
+    with pytest.raises(UsageError, match=r"observes hint .* but .* shows uint8 \(6, 6, 3\)"):
+        run.evaluate(episodes=1, environment=images)
 
 
 @pytest.mark.parametrize(
@@ -439,10 +499,19 @@ def test_a_run_of_version_0_1_sees_vectors_as_it_did(trained, tmp_path):
     [
         ("observation_spaces", []),
         ("observation_spaces", "Box"),
-        ("observation_spaces", [{"shapes": [[6, 6, 3]], "dtypes": ["uint8"]}] * 2),
-        ("observation_spaces", [{"shapes": [[2], [-6, 6, 3]], "dtypes": ["float32", "uint8"]}] * 2),
-        ("observation_spaces", [{"shapes": [[2], [6, 6, 3]], "dtypes": ["float32", "int8"]}] * 2),
-        ("observation_spaces", [{"shapes": [[2.0], [6, 6, 3]], "dtypes": ["float32"] * 2}] * 2),
+        ("observation_spaces", [{"shapes": [[6, 6, 3]], "dtypes": ["uint8"], "names": []}] * 2),
+        (
+            "observation_spaces",
+            [{"shapes": [[2], [-6, 6, 3]], "dtypes": ["float32", "uint8"], "names": []}] * 2,
+        ),
+        (
+            "observation_spaces",
+            [{"shapes": [[2], [6, 6, 3]], "dtypes": ["float32", "int8"], "names": []}] * 2,
+        ),
+        (
+            "observation_spaces",
+            [{"shapes": [[2.0], [6, 6, 3]], "dtypes": ["float32"] * 2, "names": []}] * 2,
+        ),
         ("observation_sizes", [7, 7]),
         ("torso", "nature"),
         ("torso", "none"),
@@ -462,5 +531,5 @@ def test_a_description_that_makes_no_sense_is_refused(key, value, trained, tmp_p
 def test_a_torso_that_does_not_fit_is_refused_by_the_training(tmp_path):
     with pytest.raises(UsageError, match="--torso nature takes images of at least 36 x 36"):
         coterie.train("ippo", Bright(), 100, settings={"torso": "nature"}, out=tmp_path / "run")
-    with pytest.raises(UsageError, match="agents observe none"):
+    with pytest.raises(UsageError, match="for images of the same shape"):
         coterie.train("ippo", "matrix/climbing", 100, settings={"torso": "impala"})

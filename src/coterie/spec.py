@@ -100,10 +100,12 @@ class ObservationSpace:
         shapes: of each array; an image is (height, width), (height, width, channels) or, if it is
             a square with 1, 3 or 4 channels, (channels, height, width).
         dtypes: of each array, uint8 (pixels, learned from as numbers from 0 to 1) or float32.
+        names: of each array, where a Python environment's space is a Dict; its keys.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...] = ("float32",)
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shapes, dtypes = _plain(tuple(self.shapes)), tuple(self.dtypes)
@@ -115,6 +117,8 @@ class ObservationSpace:
             raise UsageError(
                 f"each array observed must have a dtype, uint8 or float32; got {dtypes}"
             )
+        if self.names and len(self.names) != len(shapes):
+            raise UsageError(f"each array observed must have a name or none; got {self.names}")
         object.__setattr__(self, "shapes", shapes)
         object.__setattr__(self, "dtypes", dtypes)
 
@@ -125,10 +129,12 @@ class ObservationSpace:
 
     def __str__(self) -> str:
         """In a sentence: "uint8 (64, 64, 3) and float32 (5,)"."""
-        return " and ".join(f"{d} {s}" for s, d in zip(self.shapes, self.dtypes, strict=True))
+        arrays = [f"{d} {s}" for s, d in zip(self.shapes, self.dtypes, strict=True)]
+        named = zip(self.names, arrays, strict=True) if self.names else ()
+        return " and ".join([f"{name} {array}" for name, array in named] or arrays)
 
     def __add__(self, other: ObservationSpace) -> ObservationSpace:
-        """The arrays of both."""
+        """The arrays of both, without their names."""
         return ObservationSpace(self.shapes + other.shapes, self.dtypes + other.dtypes)
 
     @property

@@ -153,7 +153,8 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         if self.gae_lambda is None and self.n_steps > self.rollout_steps:
             said.append(
                 f"a rollout has {self.rollout_steps:,} steps of each environment, so targets hold "
-                f"at most so many rewards and not {self.n_steps:,}: raise --rollout-steps"
+                f"at most so many rewards and not {self.n_steps:,}: raise --rollout-steps or lower "
+                "--n-steps"
             )
         updates = self.updates(self.iterations(steps))
         return said + never_copied(self.target_interval, target_rate(self), updates)

@@ -170,7 +170,10 @@ def refusal(spaces: Sequence[ObservationSpace], name: str) -> str | None:
     if least is None:
         return None
     if not images:
-        return f"--torso {name} is for images, and agents observe none; leave it out"
+        return (
+            f"--torso {name} is for images of the same shape for all agents, and there are none "
+            "here; leave it out"
+        )
     small = [image for image in images if min(image[:2]) < least]
     if not small:
         return None

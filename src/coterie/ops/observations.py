@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from coterie.errors import UsageError
 from coterie.spec import ObservationSpace
@@ -36,6 +36,17 @@ def split(flat: Num[Array, "*S O"], space: ObservationSpace) -> list[Float[Array
     return found
 
 
+def finite(flat: Num[Array, "*S O"], space: ObservationSpace | None) -> Bool[Array, "*S"]:
+    """Whether all numbers of a flat observation are finite; those of a vector without a space."""
+    if space is None:
+        return jnp.all(jnp.isfinite(flat), axis=-1)
+    sound = jnp.ones(flat.shape[:-1], bool)
+    for array, dtype in zip(split(flat, space), space.dtypes, strict=True):
+        if dtype == "float32":
+            sound &= jnp.all(jnp.isfinite(array.reshape(*sound.shape, -1)), axis=-1)
+    return sound
+
+
 def flat(given: object, space: ObservationSpace, agents: int) -> Num[Array, "N O"]:
     """What N agents observe, an array [N, ...] or a tuple of them, laid out flat.
 
@@ -43,6 +54,13 @@ def flat(given: object, space: ObservationSpace, agents: int) -> Num[Array, "N O
         UsageError: they have not the shapes of the space.
     """
     arrays = [jnp.asarray(x) for x in (given if isinstance(given, tuple) else (given,))]
+    if any(
+        x.dtype != dtype for x, dtype in zip(arrays, space.dtypes, strict=False) if dtype == "uint8"
+    ):
+        raise UsageError(
+            f"observations that are images of bytes must be uint8 arrays; got "
+            f"{', '.join(str(x.dtype) for x in arrays)}"
+        )
     wanted = [(agents, *shape) for shape in space.shapes]
     if [x.shape for x in arrays] != wanted:
         raise UsageError(

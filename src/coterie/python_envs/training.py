@@ -128,7 +128,7 @@ class PythonEnvProgram(Paced):
         now = {name: value[i] for name, value in schedules.items()}
         rollout = transitions(self.game, record)
         learner, more = self.algorithm.learn(self.game, learner, rollout, keys[i], now)
-        checks = check_finite(self.algorithm, rollout, more, without_replay(learner))
+        checks = check_finite(self.algorithm, self.game, rollout, more, without_replay(learner))
         return learner, add(losses, more), checks
 
 

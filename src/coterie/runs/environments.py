@@ -40,24 +40,26 @@ def is_python_env(name: str) -> bool:
     return name.startswith(("gymnasium:", "pettingzoo:"))
 
 
-def sizes(spec: Any) -> dict[str, list[int]]:
+def sizes(spec: Any) -> dict[str, list[Any]]:
     """What has to agree between the environments a team can act in."""
-    kept: dict[str, Any] = {
-        "observation sizes": list(spec.observation_sizes),
-        "action counts": list(spec.action_counts),
-    }
-    if spec.actions:
-        kept["actions"] = [str(space) for space in spec.actions]
+    kept: dict[str, Any] = {}
     if spec.observations:
         kept["observations"] = [str(space) for space in spec.observations]
+    kept["observation sizes"] = list(spec.observation_sizes)
+    kept["action counts"] = list(spec.action_counts)
+    if spec.actions:
+        kept["actions"] = [str(space) for space in spec.actions]
     return kept
 
 
-def check_fits(team: dict[str, list[int]], spec: Any, name: str) -> None:
+def check_fits(team: dict[str, list[Any]], spec: Any, name: str) -> None:
     """UsageError unless a team of these ``sizes`` can act where ``spec`` holds."""
     own = sizes(spec)
-    for word in dict.fromkeys([*own, *team]):
+    for word in sorted({*own, *team}, key=["observations", *own, *team].index):
         a, b = team.get(word, []), own.get(word, [])
+        if word == "observations" and tuple(a) != tuple(b):
+            sees, shows = (", ".join(dict.fromkeys(x)) or "vectors" for x in (a, b))
+            raise UsageError(f"the team observes {sees}, but {name} shows {shows}")
         if tuple(a) != tuple(b):
             raise UsageError(f"the team has {word} {list(a)}, but {name} has {list(b)}")
 

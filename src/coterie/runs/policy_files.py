@@ -62,7 +62,11 @@ def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     if policy.networks.torso is not None:
         seen["observation_spaces"] = [
-            {"shapes": [list(shape) for shape in space.shapes], "dtypes": list(space.dtypes)}
+            {
+                "shapes": [list(shape) for shape in space.shapes],
+                "dtypes": list(space.dtypes),
+                "names": list(space.names),
+            }
             for space in spec.observations
         ]
         seen["torso"] = policy.networks.torso.name
@@ -98,7 +102,7 @@ def _spaces(d: dict[str, Any]) -> tuple[ActionSpace, ...]:
 def _seen(d: dict[str, Any]) -> tuple[ObservationSpace, ...]:
     """The agents' observation spaces; empty where observations are vectors."""
     return tuple(
-        ObservationSpace(tuple(map(tuple, s["shapes"])), tuple(s["dtypes"]))
+        ObservationSpace(tuple(map(tuple, s["shapes"])), tuple(s["dtypes"]), tuple(s["names"]))
         for s in d.get("observation_spaces", [])
     )
 
@@ -248,6 +252,7 @@ def _arrays_fit(d: dict[str, Any]) -> bool:
         and len(set(spaces)) == 1
         and [space.size for space in spaces] == d["observation_sizes"]
         and all(type(size) is int for shape in shapes for size in shape)
+        and all(type(name) is str for space in spaces for name in space.names)
         and len(shapes) < _DEEPEST
         and d["torso"] in typing.get_args(TorsoName)
         and asked is None

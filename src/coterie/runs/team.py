@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,15 +189,35 @@ class Team:
 
 def _flat(own: Any, space: ObservationSpace) -> np.ndarray:
     """One agent's observation, an array or several, laid out flat."""
-    arrays = list(own.values()) if isinstance(own, Mapping) else own
-    arrays = arrays if isinstance(own, Mapping | tuple) else [own]
-    parts = [np.asarray(x).astype(dtype) for x, dtype in zip(arrays, space.dtypes, strict=False)]
-    if tuple(x.shape for x in parts) != space.shapes or len(arrays) != len(space.shapes):
+    if space.names:
+        if not isinstance(own, Mapping) or not {*space.names} <= {*own}:
+            found = ", ".join(map(str, own)) if isinstance(own, Mapping) else type(own).__name__
+            raise UsageError(
+                f"an agent's observation must be a dict with {', '.join(space.names)}; got {found}"
+            )
+        own = tuple(own[name] for name in space.names)
+    elif isinstance(own, Mapping):
         raise UsageError(
-            f"an agent's observation must have shape {', '.join(map(str, space.shapes))}; "
-            f"got {', '.join(str(np.shape(x)) for x in arrays)}"
+            f"an agent's observation must be {space}, and its mask, if it has one, be given in "
+            f"action_masks; got a dict with {', '.join(map(str, own))}"
         )
+    given = [_numbers(x) for x in (own if isinstance(own, tuple) else (own,))]
+    if tuple(x.shape for x in given) != space.shapes:
+        shapes = ", ".join(str(x.shape) for x in given)
+        raise UsageError(f"an agent's observation must be {space}; got shape {shapes}")
+    for x, dtype in zip(given, space.dtypes, strict=True):
+        if dtype == "uint8" and (x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255):
+            raise UsageError(f"images must be of whole numbers from 0 to 255; got {x.dtype}")
+    parts = [x.astype(dtype) for x, dtype in zip(given, space.dtypes, strict=True)]
     return np.concatenate([np.ascontiguousarray(x).view(space.dtype).ravel() for x in parts])
+
+
+def _numbers(given: Any) -> np.ndarray:
+    with contextlib.suppress(ValueError, TypeError):
+        found = np.asarray(given)
+        if found.dtype.kind in "biuf":
+            return found
+    raise UsageError(f"an agent's observation must be arrays of numbers; got {given!r:.40}")
 
 
 def load(run: str | Path, seed: int = 0, which: str | None = None) -> Team:

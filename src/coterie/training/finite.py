@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.errors import NotFinite
 from coterie.learners.contract import Algorithm
+from coterie.ops.observations import finite as all_finite
 from coterie.types import PyTree, Transition
 from coterie.views.game import Game
 
@@ -45,17 +46,32 @@ def passed(algorithm: Algorithm, game: Game) -> FiniteChecks:
 
 
 def check_finite(
-    algorithm: Algorithm, rollout: Transition, losses: dict[str, Array], parameters: PyTree
+    algorithm: Algorithm,
+    game: Game,
+    rollout: Transition,
+    losses: dict[str, Array],
+    parameters: PyTree,
 ) -> FiniteChecks:
     """Looks at all that an iteration saw, and at what it learned.
 
     A gradient that is not finite makes a parameter that is not, in the same update; biases stand
     for all of them. Those of dead agents have been made finite before (``views.game``).
     """
-    seen = rollout.observations + rollout.next_observations
+    space, central = game.spec.observation_space, finite((rollout.central, rollout.next_central))
+    if space is None:
+        seen = rollout.observations + rollout.next_observations
+        sound = jnp.all(jnp.isfinite(seen), axis=-1)
+    else:
+        sound = all_finite(rollout.observations, space) & all_finite(
+            rollout.next_observations, space
+        )
+        if game.central == "joint":
+            z = all_finite(rollout.central, game.central_space)
+            after = all_finite(rollout.next_central, game.central_space)
+            central = jnp.all(z) & jnp.all(after)
     return FiniteChecks(
-        observations=jnp.any(~jnp.isfinite(seen), axis=(0, 1, -1)),
-        central=~(finite(rollout.central) & finite(rollout.next_central)),
+        observations=jnp.any(~sound, axis=(0, 1)),
+        central=~central,
         rewards=jnp.any(~jnp.isfinite(rollout.rewards), axis=(0, 1)),
         losses=~jnp.isfinite(jnp.stack([losses[name] for name in sorted(algorithm.metrics)])),
         # One small operation on all of them: there are few numbers, and many layers.

@@ -53,7 +53,7 @@ def iterate(
         schedules,
     )
     learner, losses = algorithm.learn(game, state.learner, rollout, learn_key, schedules)
-    checks = check_finite(algorithm, rollout, losses, algorithm.parameters(learner))
+    checks = check_finite(algorithm, game, rollout, losses, algorithm.parameters(learner))
     state = dataclasses.replace(
         state,
         learner=learner,

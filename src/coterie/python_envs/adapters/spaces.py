@@ -267,6 +267,7 @@ def _arrays(word: str, space: Any) -> tuple[ObservationSpace | None, Write]:
         parts, get = dict(enumerate(space.spaces)), _item
     if not any(map(_is_image, parts.values())):
         return None, _writer(word, space)
+    parts = {key: part for key, part in parts.items() if spaces.flatdim(part)}
     shapes, dtypes, writers = [], [], []
     for part in parts.values():
         pixels = _is_image(part) and _has_pixels(part)
@@ -275,7 +276,8 @@ def _arrays(word: str, space: Any) -> tuple[ObservationSpace | None, Write]:
         writers.append(
             functools.partial(_write_pixels, word, part.shape) if pixels else _writer(word, part)
         )
-    arrays = ObservationSpace(tuple(shapes), tuple(dtypes))
+    names = tuple(map(str, parts)) if isinstance(space, spaces.Dict) else ()
+    arrays = ObservationSpace(tuple(shapes), tuple(dtypes), names)
     ends = list(itertools.accumulate(arrays.sizes))
     places = [slice(end - size, end) for end, size in zip(ends, arrays.sizes, strict=True)]
 
@@ -305,7 +307,15 @@ def _has_pixels(space: Any) -> bool:
 
 
 def _write_pixels(word: str, shape: tuple[int, ...], seen: Any, out: np.ndarray) -> None:
-    out[:] = _array(word, shape, seen).ravel()
+    given = _array(word, shape, seen)
+    if given.dtype != np.uint8 and (
+        given.dtype.kind not in "iu" or given.min() < 0 or given.max() > 255
+    ):
+        raise Nonsense(
+            f"the {word} is {given.dtype}, but its space is of bytes from 0 to 255; make the two "
+            "agree"
+        )
+    out[:] = given.ravel()
 
 
 def _write_box(word: str, shape: tuple[int, ...], pixels: bool, seen: Any, out: np.ndarray) -> None:

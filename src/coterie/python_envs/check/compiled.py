@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.ops.observations import finite
 from coterie.spec import TimeStep
 
 
@@ -47,9 +49,10 @@ class Compiled:
         except Exception as error:
             raise self._fault(f"{call} raised {described(error)}") from error
         shown = self._fetch(view)
-        for word, numbers in (("observation", shown.observations), ("reward", shown.rewards)):
-            for agent, own in zip(self.spec.agents, numbers, strict=True):
-                if not np.isfinite(own).all():
+        seen = np.asarray(finite(jnp.asarray(shown.observations), self.spec.observation_space))
+        for word, sound in (("observation", seen), ("reward", np.isfinite(shown.rewards))):
+            for agent, own in zip(self.spec.agents, sound, strict=True):
+                if not own:
                     raise self._fault(f"the {word} holds NaN or infinity", agent)
         if not np.isfinite(shown.central).all():
             raise self._fault("the state holds NaN or infinity")
