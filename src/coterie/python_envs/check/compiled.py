@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.ops.observations import finite
 from coterie.spec import TimeStep
 
 
@@ -19,6 +17,7 @@ class Compiled:
     def __init__(self, environment: Any, time_limit: int | None, name: str) -> None:
         import jax
 
+        from coterie.ops.observations import finite
         from coterie.views.game import Game
 
         if time_limit is not None:
@@ -27,6 +26,8 @@ class Compiled:
         game = Game(environment, "state" if self.spec.central_size else "none")
         self._split, self._key, self._fetch = jax.random.split, jax.random.key, jax.device_get
         self._reset, self._step = jax.jit(game.reset), jax.jit(game.step_env)
+        space = self.spec.observation_space
+        self._sound = jax.jit(lambda observations: finite(observations, space))
         self._chance: Any = None
         self._state: Any = None
         self._steps = 0
@@ -49,7 +50,7 @@ class Compiled:
         except Exception as error:
             raise self._fault(f"{call} raised {described(error)}") from error
         shown = self._fetch(view)
-        seen = np.asarray(finite(jnp.asarray(shown.observations), self.spec.observation_space))
+        seen = self._fetch(self._sound(shown.observations))
         for word, sound in (("observation", seen), ("reward", np.isfinite(shown.rewards))):
             for agent, own in zip(self.spec.agents, sound, strict=True):
                 if not own:
