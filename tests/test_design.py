@@ -23,6 +23,7 @@ PARTS = (
     parts.PolicySettings,
     parts.VectorSettings,
     parts.ProximalSettings,
+    parts.CounterfactualSettings,
 )
 
 

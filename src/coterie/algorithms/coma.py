@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,19 @@ from jaxtyping import Array, Float, Int, Num
 from coterie.learners.actor_critic import ActorCritic, Learner
 from coterie.learners.batches import Batch, Estimates, with_central
 from coterie.learners.contract import Mode
+from coterie.learners.parts import CounterfactualSettings
 from coterie.learners.policy_gradient import per_agent
 from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities, policy_gradient
 from coterie.ops.observations import joined
-from coterie.settings import Count, Layers, Positive, Share, Weight
+from coterie.settings import Count, Share
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class COMA(ActorCritic):
+class COMA(CounterfactualSettings, ActorCritic):
     """Credits each agent with what its action changed, all else equal.
 
     The critic Q(h_i, z, ⟨·, a_-i⟩; θ_i) sees the others' actions and values every own one;
@@ -35,11 +36,6 @@ class COMA(ActorCritic):
     central: ClassVar[bool] = True
 
     rollout_steps: Count = 10
-    # With the others' larger networks of ReLUs it learns foraging less than half as well.
-    entropy: Weight = 0.01
-    max_grad_norm: Positive | None = 0.5
-    hidden: Layers = (64, 64)
-    activation: Literal["relu", "tanh"] = "tanh"
     gae_lambda: Share | None = 0.8
     """λ of the TD(λ) targets of the critic; None for n-step targets."""
     target_interval: Count | None = 200

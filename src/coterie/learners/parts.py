@@ -158,6 +158,16 @@ class VectorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CounterfactualSettings:
+    """Settings of COMA, which learns foraging less than half as well with the others' defaults."""
+
+    entropy: Weight = 0.01
+    max_grad_norm: Positive | None = 0.5
+    hidden: Layers = (64, 64)
+    activation: Literal["relu", "tanh"] = "tanh"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProximalSettings:
     """Settings of IPPO and MAPPO beside those of the actor-critics (Schulman et al. 2017)."""
 
