@@ -93,9 +93,19 @@ def test_the_same_command_goes_on_with_central_learners(former, tmp_path, name):
     shutil.copytree(former / name, path)
     stored = json.loads((path / "config.json").read_text())
     assert stored["settings"]["sharing"] == "own"
-    q = {"learning_starts": 40, "buffer_size": 160, "batch_size": 8} if name == "central_q" else {}
+    then = {
+        "central_q": {
+            "learning_starts": 40, "buffer_size": 160, "batch_size": 8, "double_q": False,
+            "target_tau": None, "update_ratio": 1 / 16,
+        },
+        "central_a2c": {
+            "n_steps": 1, "rollout_steps": 10, "activation": "tanh", "entropy": 0.01,
+            "max_grad_norm": 0.5,
+        },
+    }  # fmt: skip
     run = coterie.train(
-        name, "matrix/climbing", 400, settings={"hidden": (4,), "environments": 4, **q}, seed=5,
+        name, "matrix/climbing", 400, seed=5,
+        settings={"hidden": (4,), "environments": 4, **then[name]},
         seeds=stored["seeds"], options={"rounds": 4}, reward="sum", out=path, resume=True,
         evaluations=2, evaluation_episodes=4, final_episodes=8,
     )  # fmt: skip

@@ -188,5 +188,5 @@ def test_a_short_run_learns(tmp_path):
     )  # fmt: skip
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     updates = [line["updates"] for line in map(json.loads, lines) if "updates" in line]
-    assert updates[-1] == (304 - 32) // 16 + 1
+    assert updates[-1] == 2 * ((304 - 32) // 16 + 1)
     assert set(told) == {None}

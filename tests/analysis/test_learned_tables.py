@@ -26,6 +26,7 @@ from coterie.views.vector import SEED_AXIS
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = {
+    "sharing": "own",
     "epsilon_start": 1.0,
     "epsilon_end": 1.0,
     "epsilon_steps": 1,

@@ -11,7 +11,7 @@ ALGORITHMS = ("vdn", "qmix")
 UNIFORM: dict[str, Any] = {
     "epsilon_start": 1.0, "epsilon_end": 1.0, "reward_scaling": "none", "environments": 256,
     "learning_starts": 100_000, "buffer_size": 2_000_000, "batch_size": 512,
-    "update_ratio": 1 / 512, "lr": 1e-3, "lr_end": 0.0,
+    "update_ratio": 1 / 512, "lr": 1e-3, "lr_end": 0.0, "sharing": "own",
 }  # fmt: skip
 """Uniformly random behaviour; the learning rate ends at 0, and with it the minibatches' noise."""
 SIZES: dict[str, dict[str, Any]] = {
