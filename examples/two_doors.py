@@ -47,7 +47,7 @@ class TwoDoors(coterie.Environment):
 
 
 if __name__ == "__main__":
-    algorithm = coterie.IDQN(learning_starts=1_000, epsilon_steps=10_000)
+    algorithm = coterie.IDQN(learning_starts=1_000, epsilon_steps=10_000, target_interval=200)
     run = coterie.train(algorithm, TwoDoors, steps=20_000, seeds=3, evaluations=5)
     for name, metric in run.metrics.items():
         print(f"{name:26} {metric['mean']:6.2f}")
