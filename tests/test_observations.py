@@ -130,6 +130,14 @@ def test_the_torso_is_chosen_by_the_shape():
     )
 
 
+def test_impalas_residual_layers_all_learn():
+    torso = Torso(ObservationSpace.of((9, 12, 3), "uint8"), "impala", jax.random.key(0))
+    x = jax.random.randint(jax.random.key(1), (2, 324), 0, 256).astype(jnp.uint8)
+    assert torso(x).shape == (2, 2 * 2 * 32)  # 9 x 12, 5 x 6, 3 x 3, 2 x 2
+    gradient = eqx.filter_grad(lambda t: jnp.mean(t(x) ** 2))(torso)
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
+
+
 def test_channels_first_and_last_see_the_same():
     first = ObservationSpace.of((3, 11, 11))
     torso = Torso(first, "grid", jax.random.key(0))
