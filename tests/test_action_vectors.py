@@ -466,8 +466,12 @@ class Three(Environment):
 @pytest.mark.parametrize("bounds", ["clip", "tanh"])
 @pytest.mark.parametrize("name", ABLE)
 def test_a_game_of_all_kinds_of_actions_is_solved(name, bounds, recurrent, tmp_path):
-    rate = {"reinforce": {"lr": 0.002, "environments": 128}, "central_a2c": {"lr": 0.002}}
-    rate = rate.get(name, {"lr": 0.005})
+    rate = {"lr": 0.005}
+    if name == "central_a2c":
+        rate = {"lr": 0.002}
+    if name == "reinforce":
+        # Without a baseline it is slow, and in a game of one step the mean reward is one.
+        rate = {"lr": 0.002, "environments": 128, "reward_scaling": "standardise"}
     algorithm = make(name, action_bounds=bounds, recurrent=recurrent, entropy=0.001, **rate)
     run = coterie.train(algorithm, Three(), 60_000, out=tmp_path / "run")
     found = run.evaluate(episodes=64, which="last")
