@@ -31,7 +31,8 @@ def _candidates(before: list[str], last: str) -> list[str]:
     names = leading_names(before[1:])
     if before[-1].startswith("--") or last.startswith("-"):
         command = COMMANDS[before[0]]
-        flags = [f for t, cls in groups_of(command, names, before) for f in flags_of(t, cls)]
+        groups = groups_of(command, names, before)
+        flags = [f for title, cls in groups if cls is not dict for f in flags_of(title, cls)]
         value = next((f.value for f in flags if f.name == before[-1]), "")
         if value and not last.startswith("-"):  # of another kind than choices, the shell's own
             return value.split("|") if "|" in value else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import itertools
@@ -21,8 +22,11 @@ from coterie.storage.formats import refuse_former
 from coterie.text import did_you_mean
 
 Groups = list[tuple[str, type]]
-"""Settings dataclasses by title; those titled ``env`` carry that prefix."""
+"""Settings dataclasses by title; those titled ``env`` carry that prefix. A ``dict`` in place of a
+dataclass takes flags of any name, with values read as Python's literals."""
 
+
+PREFIX = "--env."
 
 SWITCH = "a switch, which takes no value"
 
@@ -43,14 +47,19 @@ def parse(groups: Groups, args: list[str], prog: str) -> Any:
         UsageError: the sentence names the flag, what it takes and what it got.
     """
     options = _options(groups)
+    anything = any(cls is dict for _, cls in groups)
     given: dict[str, dict[str, Any]] = {title: {} for title, _ in groups}
     try:
-        for name, words in _split(args, options):
+        for name, words in _split(args, options, anything):
+            if name not in options:
+                given["env"][name.removeprefix(PREFIX).replace("-", "_")] = _literals(words)
+                continue
             option = options[name]
             given[option.title][option.field] = _value(name, words, option)
         parsed = {title: cls(**given[title]) for title, cls in groups}
-        for settings in parsed.values():
-            check(settings)
+        for title, cls in groups:
+            if cls is not dict:
+                check(parsed[title])
     except UsageError as error:
         raise UsageError(f"{error} (see {prog} --help)") from None
     return SimpleNamespace(**parsed)
@@ -58,7 +67,25 @@ def parse(groups: Groups, args: list[str], prog: str) -> Any:
 
 def flags_of(title: str, cls: type) -> list[Flag]:
     """The flags of one group."""
+    if cls is dict:
+        return [Flag(f"{PREFIX}NAME", "VALUE", "Keyword argument of what makes the environment")]
     return flags(cls, "env." if title == "env" else "")
+
+
+def environment_groups(name: str) -> Groups:
+    """Settings of an environment: those of its family, or any keywords of a Python environment."""
+    from coterie.envs import family
+
+    if ":" in name:
+        return [("env", dict)]
+    settings = family(name).Options
+    return [("env", settings)] if dataclasses.fields(settings) else []
+
+
+def environment_options(parsed: Any) -> dict[str, Any]:
+    """What ``parse`` has read for them, by name."""
+    options = getattr(parsed, "env", {})
+    return options if isinstance(options, dict) else dataclasses.asdict(options)
 
 
 def leading_names(args: Sequence[str]) -> list[str]:
@@ -81,6 +108,8 @@ def _options(groups: Groups) -> dict[str, Option]:
     """Every flag by its name; a switch under both, ``--name`` and ``--no-name``."""
     found: dict[str, Option] = {}
     for title, cls in groups:
+        if cls is dict:
+            continue
         declared = hints(cls)
         for flag, field in zip(flags_of(title, cls), dataclasses.fields(cls), strict=True):
             option = Option(flag, title, field.name, declared[field.name])
@@ -94,8 +123,14 @@ def _opposite(name: str) -> str:
     return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
 
 
-def _split(args: list[str], options: dict[str, Option]) -> Iterator[tuple[str, list[str]]]:
-    """Each flag with the words that follow it, up to the next flag."""
+def _split(
+    args: list[str], options: dict[str, Option], anything: bool
+) -> Iterator[tuple[str, list[str]]]:
+    """Each flag with the words that follow it, up to the next flag.
+
+    Args:
+        anything: whether ``--env.NAME`` is a flag of any name.
+    """
     rest, name = list(args), ""
     while rest:
         word = rest.pop(0)
@@ -103,13 +138,18 @@ def _split(args: list[str], options: dict[str, Option]) -> Iterator[tuple[str, l
             switch = f": {name} is {SWITCH}" if name and options[name].hint is bool else ""
             raise UsageError(f"unexpected argument {word}{switch}")
         name = _flag(word)
+        words = [word.partition("=")[2]] if "=" in word else []
+        if anything and name.startswith(PREFIX) and name.removeprefix(PREFIX):
+            while rest and not rest[0].startswith("--"):
+                words.append(rest.pop(0))
+            yield name, words
+            continue
         if name == "--":
             raise UsageError("unexpected argument --")
         if name not in options:
             refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
             shown = {option.flag.name for option in options.values()}
             raise UsageError(f"unknown option {name}{did_you_mean(name, shown)}")
-        words = [word.partition("=")[2]] if "=" in word else []
         kind, _ = parts_of(options_of(options[name].hint)[0])
         many = typing.get_origin(kind) is tuple
         while rest and not rest[0].startswith("--") and _takes_more(options[name], words, many):
@@ -142,6 +182,22 @@ def _read(words: list[str], hint: Any) -> Any:
     if len(words) != 1 or kind is bool or (kind is Path and not words[0]):
         raise ValueError
     return {int: whole_number, float: float, Path: Path}.get(kind, str)(words[0])
+
+
+def _literals(words: list[str]) -> Any:
+    """True of no word, the value of one, a list of several."""
+    if len(words) > 1:
+        return [_literal(word) for word in words]
+    return _literal(words[0]) if words else True
+
+
+def _literal(word: str) -> Any:
+    """8, 0.5, 1e3, True, None, [1, 2] or a word."""
+    word = {"true": "True", "false": "False", "none": "None"}.get(word, word)
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return word
 
 
 def whole_number(text: str) -> int:

@@ -27,7 +27,7 @@ from coterie.cli.commands.train import (
     command_train,
     train_groups,
 )
-from coterie.cli.parsing import Groups
+from coterie.cli.parsing import Groups, environment_groups
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Command:
 def groups_of(command: Command, names: list[str], args: list[str]) -> Groups:
     """What the flags ``args`` of a command are parsed into."""
     extra = train_groups(names, args) if command.run is command_train else []
+    if command.run is command_check and names:
+        extra = environment_groups(names[0])
     return [("run", command.options), *extra]
 
 

@@ -14,7 +14,15 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.opening import digest
 from coterie.python_envs.settings import PythonEnvSettings
-from coterie.runs.environments import Opened, check_fits, is_code, open_environment, seen_by
+from coterie.runs.environments import (
+    Opened,
+    check_fits,
+    is_code,
+    is_made,
+    open_environment,
+    recorded_name,
+    seen_by,
+)
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
 from coterie.views.game import Game
@@ -79,6 +87,8 @@ def restore(
         raise UsageError(
             f"the run is on {name}, which is defined in your own code: give --environment {name}"
         )
+    elif is_made(environment) or recorded_name(environment) != name:
+        options = {}
     python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(

@@ -13,7 +13,8 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.learners.parts import VectorSettings
 from coterie.networks import torsos
-from coterie.python_envs.adapters.refusals import missing_arguments, reason
+from coterie.python_envs.adapters.lookup import with_options
+from coterie.python_envs.adapters.refusals import reason
 from coterie.python_envs.opening import (
     find_factory,
     is_python_environment,
@@ -78,34 +79,29 @@ def open_environment(
     imported and called.
 
     Args:
+        options: of the family of a JAX environment; of others, keywords for what makes them.
         python_env: the settings of Python environments, if it is one.
         state: whether the state of a Python environment is wanted, which costs time at every step.
         combined: whether several choices of an agent of it are one numbered action.
         arrays: whether images keep their shapes; else observations are vectors, as in version 0.1.
     """
+    name = recorded_name(environment)
     if isinstance(environment, ModuleType):
-        environment = f"pettingzoo:{environment.__name__}"
-    if isinstance(environment, str) and is_python_env(environment):
-        make = find_factory(environment, options, python_env)
-        return open_python_env(
-            environment, make, python_env, state, None, combined, arrays
-        ), environment
+        environment = name
     if isinstance(environment, str) and not is_code(environment):
-        return envs.make(environment, **options), environment
+        return envs.make(environment, **options), name
     if isinstance(environment, str):
-        name, make = environment, find_factory(environment, options, python_env)
-    elif isinstance(environment, Environment) or is_python_environment(environment):
-        name = f"{type(environment).__module__}:{type(environment).__qualname__}"
-        if isinstance(environment, Environment):
-            return environment, name
+        make = find_factory(environment, options, python_env)
+        if is_python_env(environment):
+            return open_python_env(name, make, python_env, state, None, combined, arrays), name
+    elif is_made(environment) and options:
+        raise UsageError(f"{name} is made already: give {', '.join(options)} to what makes it")
+    elif isinstance(environment, Environment | PythonEnvFactory):
+        return environment, name
+    elif is_python_environment(environment):
         make = copies_of(environment)
-    elif isinstance(environment, PythonEnvFactory):
-        return environment, environment.name
     elif callable(environment):
-        name = _name_of(environment)
-        make = environment
-        if sentence := missing_arguments(make):
-            raise UsageError(sentence)
+        make = with_options(name, environment, options)
     else:
         raise UsageError(reason(environment) or f"{environment!r:.60} is no environment")
     made = make_one(name, make, python_env)
@@ -114,13 +110,26 @@ def open_environment(
     try:
         return open_python_env(name, make, python_env, state, made, combined, arrays), name
     except UsageError as error:
-        prefix = f"{name}: " if make is environment else ""
+        prefix = "" if isinstance(environment, str) or is_made(environment) else f"{name}: "
         raise UsageError(f"{prefix}{error}") from error
 
 
-def _name_of(make: Callable[[], Any]) -> str:
-    """A callable as ``module:name``, its class where it has none."""
-    own = make if hasattr(make, "__qualname__") else type(make)
+def is_made(environment: Opened) -> bool:
+    """Whether it is an environment, and no name or callable that makes one."""
+    known = isinstance(environment, Environment | PythonEnvFactory)
+    return known or is_python_environment(environment)
+
+
+def recorded_name(environment: Opened) -> str:
+    """The name that a run records of its environment."""
+    if isinstance(environment, str):
+        return environment
+    if isinstance(environment, ModuleType):
+        return f"pettingzoo:{environment.__name__}"
+    if isinstance(environment, PythonEnvFactory):
+        return environment.name
+    named = hasattr(environment, "__qualname__") and not is_made(environment)
+    own = environment if named else type(environment)
     return f"{own.__module__}:{own.__qualname__}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from coterie.cli.parsing import environment_options
 from coterie.cli.printing import answer_json, say
 from coterie.settings import Count, Seed, TimeLimit, Timeout
 
@@ -34,7 +35,10 @@ def command_check(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.show.terminal.check import render_check
 
     own = parsed.run
-    report = check_apart(names[0], own.episodes, own.seed, own.time_limit, own.step_timeout)
+    options = environment_options(parsed)
+    report = check_apart(
+        names[0], own.episodes, own.seed, own.time_limit, own.step_timeout, options
+    )
     if own.json:
         answer_json(report.to_dict())
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coterie.cli.parsing import Groups, named
+from coterie.cli.parsing import Groups, environment_groups, environment_options, named
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
 from coterie.errors import Interrupted
 from coterie.settings import (
@@ -86,7 +86,6 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
     What a flag contradicts is not known yet where a preset has the other settings.
     """
     from coterie.algorithms import find
-    from coterie.envs import family
     from coterie.python_envs.settings import PythonEnvSettings
 
     groups: Groups = [("algorithm", find(names[0]))] if names else []
@@ -94,9 +93,9 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
         groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
     if len(names) > 1 and ":" in names[1]:
         groups.append(("hosting", PythonEnvSettings))
-    elif len(names) > 1:
-        groups.append(("env", family(names[1]).Options))
-    return [(title, cls) for title, cls in groups if dataclasses.fields(cls)]
+    if len(names) > 1:
+        groups += environment_groups(names[1])
+    return [(title, cls) for title, cls in groups if cls is dict or dataclasses.fields(cls)]
 
 
 def _names_a_preset(args: list[str]) -> bool:
@@ -111,7 +110,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
 
     own = parsed.run
     one_core_per_seed(own.seeds, python_env=":" in names[1])
-    options = dataclasses.asdict(parsed.env) if hasattr(parsed, "env") else {}
+    options = environment_options(parsed)
     out = own.out or Path("runs") / file_name("-".join(names))
     given = named(args, parsed.algorithm) if _names_a_preset(args) else None
     algorithm = parsed.algorithm if given is None else names[0]

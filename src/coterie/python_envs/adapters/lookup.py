@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 import sys
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 
 from coterie.envs.naming import misnamed
 from coterie.errors import EnvironmentFault, UsageError, described, place
+from coterie.python_envs.adapters.refusals import missing_arguments
 from coterie.python_envs.adapters.spaces import gymnasium
 from coterie.python_envs.process import OutOfTime, undisturbed
 from coterie.text import clipped, did_you_mean
@@ -34,10 +36,11 @@ def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Calla
     Args:
         source: a name (see ``environment.make_factory``), a module of PettingZoo's kind,
             or a callable that returns an environment.
-        options: keywords for ``package.module:callable``.
+        options: keywords for what a name means: the callable, ``gymnasium.make``, or the module's
+            ``parallel_env``.
 
     Raises:
-        UsageError: there is no such module, id or callable, or a package is not installed.
+        UsageError: there is no such module, id, callable or keyword, or a package is not installed.
     """
     if isinstance(source, str):
         return _factory_of_name(source, options or {})
@@ -50,6 +53,20 @@ def open_factory(source: Any, options: Mapping[str, Any] | None = None) -> Calla
     raise UsageError(
         f"{type(source).__name__} is no name, module or callable that gives an environment"
     )
+
+
+def with_options(
+    name: str, make: Callable[..., Any], options: Mapping[str, Any]
+) -> Callable[[], Any]:
+    """A user's callable with keywords.
+
+    Raises:
+        UsageError: it takes no such keywords, or needs others.
+    """
+    _check_options(name, options, _keywords(make))
+    if sentence := missing_arguments(make, dict(options)):
+        raise UsageError(sentence)
+    return functools.partial(make, **options) if options else make
 
 
 def title(source: Any) -> str:
@@ -71,8 +88,6 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
     kind, _, rest = name.partition(":")
     if sentence := misnamed(name):
         raise UsageError(sentence)
-    if options and kind in ("gymnasium", "pettingzoo"):
-        raise UsageError(f"{name} takes no options from Coterie; got {', '.join(options)}")
     if not rest:
         raise UsageError(
             f"{name!r} names no environment; a Python environment is gymnasium:id, "
@@ -80,13 +95,54 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
         )
     if kind == "gymnasium":
         _check_gymnasium_id(name, rest)
-        return functools.partial(_open_gymnasium, name, rest)
+        _check_options(name, options, _keywords_of_id(rest))
+        return functools.partial(_open_gymnasium, name, rest, **options)
     if kind == "pettingzoo" and "/" in rest:
-        return functools.partial(_open_registered, name, _registry_of(name, rest), rest)
+        return functools.partial(_open_registered, name, _registry_of(name, rest), rest, **options)
+    module, attribute = kind, rest
     if kind == "pettingzoo":
-        return functools.partial(_open_callable, name, rest, _maker(name, _import(name, rest)))
-    _find_callable(name, kind, rest)
-    return functools.partial(_open_callable, name, kind, rest, **options)
+        module, attribute = rest, _maker(name, _import(name, rest))
+    make = _find_callable(name, module, attribute)
+    _check_options(name, options, _keywords(make, _import(name, module)))
+    return functools.partial(_open_callable, name, module, attribute, **options)
+
+
+def _check_options(name: str, options: Mapping[str, Any], known: list[str] | None) -> None:
+    """UsageError for a keyword that is not among the known ones, as far as they are known."""
+    for option in options:
+        if known is not None and option not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            hint = did_you_mean(option, known)
+            raise UsageError(f"{name} has no keyword argument {option!r}{hint} ({takes})")
+
+
+def _keywords(make: Callable[..., Any], module: ModuleType | None = None) -> list[str] | None:
+    """Keyword arguments of what makes an environment; None where it takes any.
+
+    PettingZoo's ``parallel_env`` passes any on to the ``raw_env`` beside it.
+    """
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raw = getattr(module, "raw_env", None)
+        return _keywords(raw) if callable(raw) and raw is not make else None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _keywords_of_id(rest: str) -> list[str] | None:
+    """Keyword arguments of what a Gymnasium id makes, and those of ``gymnasium.make``."""
+    package = gymnasium()
+    make = package.spec(rest.rpartition(":")[2]).entry_point
+    if isinstance(make, str):
+        try:
+            make = package.envs.registration.load_env_creator(make)
+        except Exception:
+            return None  # making the environment imports it again, and says what is wrong
+    own = _keywords(make)
+    usual = [p for p in inspect.signature(package.make).parameters if p not in ("id", "kwargs")]
+    return None if own is None else [*own, *(p for p in usual if p not in own)]
 
 
 def _maker(name: str, module: ModuleType) -> str:
@@ -97,18 +153,18 @@ def _maker(name: str, module: ModuleType) -> str:
     raise UsageError(f"{name}: {module.__name__} has no {', '.join(most)} or {last} to call")
 
 
-def _open_gymnasium(name: str, identity: str) -> Any:
+def _open_gymnasium(name: str, identity: str, **options: Any) -> Any:
     package = gymnasium()
     try:
         # The checker knows one agent only, and warns of every list of rewards.
-        return package.make(identity, disable_env_checker=True)
+        return package.make(identity, **{"disable_env_checker": True, **options})
     except (ImportError, package.error.DependencyNotInstalled) as error:
         raise _not_importable(name, identity, error) from error
 
 
-def _open_registered(name: str, kind: str, identity: str) -> Any:
+def _open_registered(name: str, kind: str, identity: str, **options: Any) -> Any:
     try:
-        return _import(name, "pettingzoo").make(kind, identity)
+        return _import(name, "pettingzoo").make(kind, identity, **options)
     except Exception as error:
         # PettingZoo wraps what an import lacks into an error of its own.
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error

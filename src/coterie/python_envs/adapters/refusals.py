@@ -37,8 +37,8 @@ def missing_arguments(
     except TypeError as error:
         name = getattr(make, "__name__", type(make).__name__)
         return (
-            f"{name}{signature} cannot be called without more arguments ({error}): give what makes "
-            "an environment without any, such as a function that calls it"
+            f"{name}{signature} cannot be called without more arguments ({error}): give them as "
+            "options (--env.NAME VALUE), or give a function that needs none"
         )
     return None
 

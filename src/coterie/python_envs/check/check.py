@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -45,6 +45,7 @@ def check_env(
     seed: int = 0,
     time_limit: int | None = None,
     tell: Callable[[Beat | Finding], None] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Plays random legal episodes in this process, and reports what is wrong.
 
@@ -54,6 +55,7 @@ def check_env(
         episodes: how many; their seeds are ``seed``, ``seed + 1``, ...
         time_limit: steps after which an episode is cut, as ``PythonEnv`` takes it.
         tell: called with every call before it is made, and with every finding once.
+        options: keywords for what makes an environment that has a name.
 
     Raises:
         UsageError: the name leads nowhere, a package is missing, or a number makes no sense.
@@ -62,12 +64,15 @@ def check_env(
         if value < least:
             raise UsageError(f"{word} must be at least {least}; got {value}")
     with undisturbed():
-        return _check(environment, episodes, seed, _Session(title(environment), time_limit, tell))
+        session = _Session(title(environment), time_limit, tell)
+        return _check(environment, options or {}, episodes, seed, session)
 
 
-def _check(environment: Any, episodes: int, seed: int, session: _Session) -> Report:
+def _check(
+    environment: Any, options: Mapping[str, Any], episodes: int, seed: int, session: _Session
+) -> Report:
     try:
-        make, several = _maker(environment)
+        make, several = _maker(environment, options)
     except EnvironmentFault as fault:
         session.add(fault.what)
         return session.report()
@@ -355,12 +360,12 @@ def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:
     return {**parts, "ends of episodes": ends, "states": zlib.crc32(shown.central.data)}
 
 
-def _maker(environment: Any) -> tuple[Callable[[], Any], bool]:
+def _maker(environment: Any, options: Mapping[str, Any]) -> tuple[Callable[[], Any], bool]:
     """What makes it, and whether there can be several of it."""
     if isinstance(environment, str) and ":" not in environment:
         from coterie.envs import make
 
-        return (lambda: make(environment)), True
+        return (lambda: make(environment, **options)), True
     if isinstance(environment, str | ModuleType | type) or not hasattr(environment, "reset"):
-        return open_factory(environment), True
+        return open_factory(environment, options), True
     return (lambda: environment), False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,6 +19,7 @@ def check_apart(
     seed: int = 0,
     time_limit: int | None = None,
     step_timeout: float = 60.0,
+    options: Mapping[str, Any] | None = None,
 ) -> Report:
     """As ``check_env``, of an environment that has a name.
 
@@ -32,7 +34,7 @@ def check_apart(
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_check, args=(sender, name, episodes, seed, time_limit), daemon=True
+        target=_check, args=(sender, name, episodes, seed, time_limit, options), daemon=True
     )
     with interrupts_held_back():
         process.start()
@@ -74,10 +76,13 @@ def _listen(receiver: Connection, process: Any, name: str, step_timeout: float) 
             last = news
 
 
-def _check(sender: Connection, name: str, episodes: int, seed: int, time_limit: int | None) -> None:
+def _check(
+    sender: Connection, name: str, episodes: int, seed: int, time_limit: int | None,
+    options: Mapping[str, Any] | None,
+) -> None:  # fmt: skip
     become_worker()
     try:
-        sender.send(check_env(name, episodes, seed, time_limit, sender.send))
+        sender.send(check_env(name, episodes, seed, time_limit, sender.send, options))
     except UsageError as error:
         sender.send(error)
     except Exception as error:
