@@ -51,8 +51,19 @@ def test_flags_without_the_prefix_are_still_unknown():
 
 def test_keywords_reach_workers_and_every_later_command(tmp_path, call):
     out = str(tmp_path / "run")
-    words = "--environments 2 --rollout-steps 8 --minibatches 1 --evaluations 1 --steps 64".split()
-    words += "--evaluation-episodes 2 --final-episodes 0 --workers 1 --out".split()
+    words = [
+        "--environments",
+        "2",
+        "--rollout-steps",
+        "8",
+        "--minibatches",
+        "1",
+        "--evaluations",
+        "1",
+        "--steps",
+        "64",
+    ]
+    words += ["--evaluation-episodes", "2", "--final-episodes", "0", "--workers", "1", "--out"]
     status, *_ = call("train", "ippo", SPREAD, *words, out, "--env.N", "2", "--env.max_cycles", "9")
     assert status == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
