@@ -33,7 +33,7 @@ def call(capsys):
     ("words", "value"),
     [
         ("8", 8), ("0.5", 0.5), ("1e3", 1000.0), ("-2", -2), ("True", True), ("false", False),
-        ("None", None), ("", True), ("8 9", [8, 9]), ("[8, 'a']", [8, "a"]), ("rgb_array", "rgb_array"),
+        ("None", None), ("", True), ("8 9", [8, 9]), ("[8, 'a']", [8, "a"]), ("human", "human"),
         ("a b", ["a", "b"]), ("'8'", "8"), ("os.getcwd()", "os.getcwd()"),
     ],
 )  # fmt: skip
@@ -51,19 +51,9 @@ def test_flags_without_the_prefix_are_still_unknown():
 
 def test_keywords_reach_workers_and_every_later_command(tmp_path, call):
     out = str(tmp_path / "run")
-    words = [
-        "--environments",
-        "2",
-        "--rollout-steps",
-        "8",
-        "--minibatches",
-        "1",
-        "--evaluations",
-        "1",
-        "--steps",
-        "64",
-    ]
-    words += ["--evaluation-episodes", "2", "--final-episodes", "0", "--workers", "1", "--out"]
+    words = ["--environments", "2", "--rollout-steps", "8", "--minibatches", "1", "--steps", "64"]
+    words += ["--evaluations", "1", "--evaluation-episodes", "2", "--final-episodes", "0"]
+    words += ["--workers", "1", "--out"]
     status, *_ = call("train", "ippo", SPREAD, *words, out, "--env.N", "2", "--env.max_cycles", "9")
     assert status == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
@@ -73,11 +63,10 @@ def test_keywords_reach_workers_and_every_later_command(tmp_path, call):
     assert run.evaluate(episodes=2)["eval/length"]["mean"] == 9
     assert call("evaluate", out, "--environment", SPREAD, "--episodes", "2")[0] == 0
     assert call("resume", out, "--environment", SPREAD, "--steps", "96")[0] == 0
+    own = PythonEnvSettings(workers=1)
+    again = {"options": {"N": 3, "max_cycles": 9}, "steps": 96, "out": out, "resume": True, **FEW}
     with pytest.raises(UsageError, match=r"settings: env.N is 2, not 3"):
-        again = {"options": {"N": 3, "max_cycles": 9}, "steps": 96, "out": out, "resume": True}
-        coterie.train(
-            coterie.IPPO(**SMALL), SPREAD, python_env=PythonEnvSettings(workers=1), **FEW, **again
-        )
+        coterie.train(coterie.IPPO(**SMALL), SPREAD, python_env=own, **again)
     # Another environment, given in place of the run's own, has its own keywords.
     small = functools.partial(simple_spread_v3.parallel_env, N=2, max_cycles=5)
     run = coterie.open_run(out, small())
@@ -93,8 +82,9 @@ def test_a_callable_takes_options_and_an_environment_none(tmp_path):
     assert run.evaluate(episodes=2)["eval/length"]["mean"] == 6
     run = coterie.open_run(tmp_path / "run", simple_spread_v3.raw_env)
     assert run.evaluate(episodes=2)["eval/length"]["mean"] == 6
+    made = simple_spread_v3.parallel_env()
     with pytest.raises(UsageError, match=r"is made already: give N to what makes it$"):
-        train(simple_spread_v3.parallel_env(), options={"N": 2})
+        train(made, options={"N": 2})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +94,7 @@ def test_a_callable_takes_options_and_an_environment_none(tmp_path):
          r"'max_cycle'; did you mean max_cycles\? \(it takes N, local_ratio, max_cycles, "),
         ("mpe2.simple_spread_v3:env", "size", r"'size' \(it takes N, local_ratio, "),
         ("gymnasium:CartPole-v1", "sutton", r"'sutton' \(it takes sutton_barto_reward, "),
-        ("guests:Relay", "size", r"^guests:Relay has no keyword argument 'size' \(it takes none\)$"),
+        ("guests:Relay", "size", r"^guests:Relay has no .* argument 'size' \(it takes none\)$"),
     ],
 )  # fmt: skip
 def test_unknown_keywords_are_answered_with_those_that_exist(name, keyword, sentence):
