@@ -175,7 +175,10 @@ def opened(
     """A run as its directory holds it."""
 
     seeds = range(config["seeds"])
-    loaded = {which: [load_policy(directory.path, k, which) for k in seeds] for which in WHICH}
+    torso = getattr(algorithm, "torso", None)
+    loaded = {
+        which: [load_policy(directory.path, k, which, torso) for k in seeds] for which in WHICH
+    }
     policies = {
         which: jax.tree.map(lambda *x: np.stack(x), *(policy for policy, _ in each))
         for which, each in loaded.items()

@@ -85,7 +85,7 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
         return functools.partial(_open_registered, name, _registry_of(name, rest), rest)
     if kind == "pettingzoo":
         return functools.partial(_open_callable, name, rest, _maker(name, _import(name, rest)))
-    _find_callable(name, kind, rest)
+    find_callable(name, kind, rest)
     return functools.partial(_open_callable, name, kind, rest, **options)
 
 
@@ -118,7 +118,7 @@ def _open_registered(name: str, kind: str, identity: str) -> Any:
 
 
 def _open_callable(name: str, module: str, attribute: str, **options: Any) -> Any:
-    make = _find_callable(name, module, attribute)
+    make = find_callable(name, module, attribute)
     try:
         return make(**options)
     except ModuleNotFoundError as error:
@@ -159,7 +159,16 @@ def _registry_of(name: str, identity: str) -> str:
     raise UsageError(f"PettingZoo has no environment {identity!r}{hint}")
 
 
-def _find_callable(name: str, module: str, attribute: str) -> Callable[[], Any]:
+def find_callable(name: str, module: str, attribute: str) -> Callable[..., Any]:
+    """What ``module:attribute`` names, which is imported.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        UsageError: there is no such module or attribute, or it is not callable.
+        EnvironmentFault: the module raises as it is imported.
+    """
     found: Any = _import(name, module)
     for part in attribute.split("."):
         if not hasattr(found, part):
