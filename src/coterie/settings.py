@@ -15,7 +15,7 @@ import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Kind(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def read(cls, value: Any) -> Self | None:
+    def read(cls, value: Any) -> Kind | None:
         """The value as one of this kind; None where it is none.
 
         Raises:

@@ -140,7 +140,7 @@ class Blueprint:
     outputs: int = field(compare=False)
     hidden_size: int = field(compare=False)
 
-    def parameters(self, key: PRNGKey) -> dict[str, Array]:
+    def parameters(self, key: PRNGKey) -> dict[str, Any]:
         """Initial parameters, by name."""
         module = self.build(*self.arguments, key)
         names, _, _ = _taken_apart(module)
@@ -151,7 +151,7 @@ class Blueprint:
         leaves = jax.tree.leaves(module)
         return {n: jnp.asarray(x) for n, x in zip(names, leaves, strict=True) if n is not None}
 
-    def module(self, parameters: dict[str, Array]) -> Any:
+    def module(self, parameters: dict[str, Any]) -> Any:
         """The network itself."""
         leaves = [
             other if name is None else parameters[name]
@@ -184,7 +184,7 @@ def blueprint(network: OwnNetwork, arguments: tuple[Any, ...], inputs: int) -> B
         if name is not None and leaf.dtype != jnp.float32:
             raise UsageError(
                 f"{path} holds {name}, an array of {leaf.dtype}: arrays are its parameters and "
-                "must be of float32; keep others as NumPy arrays or in static fields"
+                "must be of float32; make constants in __call__, where they are used"
             )
     outputs, hidden_size = _called(path, module, inputs)
     parts = tuple(names), tuple(others), tree
@@ -308,7 +308,7 @@ class OwnTorso(eqx.Module):
         ids: as many numbers follow an observation, which join the features as they are.
     """
 
-    parameters: dict[str, Array]
+    parameters: dict[str, Any]
     blueprint: Blueprint = eqx.field(static=True)
     space: ObservationSpace = eqx.field(static=True)
     ids: int = eqx.field(static=True)
