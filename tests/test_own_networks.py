@@ -379,6 +379,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         assert "give --torso their_nets:Net" in capsys.readouterr().err
         assert main([*command, "--torso", "their_nets:Net", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)
+    assert main(["completion", "--words", *line[:4], ""]) == 0
+    assert capsys.readouterr().out.split() == ["auto", "nature", "impala", "grid", "flat"]
     assert main([*line[:4], "natur"]) == 2
     assert "--torso must be auto, nature" in capsys.readouterr().err
 

@@ -34,7 +34,8 @@ def _candidates(before: list[str], last: str) -> list[str]:
         flags = [f for t, cls in groups_of(command, names, before) for f in flags_of(t, cls)]
         value = next((f.value for f in flags if f.name == before[-1]), "")
         if value and not last.startswith("-"):  # of another kind than choices, the shell's own
-            return value.split("|") if "|" in value else []
+            choices = value.split("|") if "|" in value else []
+            return [word for word in choices if not word.isupper()]  # but MODULE:NAME
         return [*(f.name for f in flags), "--help"]
     return _names(before[0], len(names))
 

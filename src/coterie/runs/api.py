@@ -28,7 +28,7 @@ from coterie.runs.continuation import (
 from coterie.runs.environments import Opened, is_code
 from coterie.runs.evaluation import check_memory
 from coterie.runs.loop import Loop, Report
-from coterie.runs.networks import of_the_run
+from coterie.runs.networks import of_the_run, own_torso
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
 from coterie.settings import StepCount, fitted
@@ -278,7 +278,7 @@ def _go_on(
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, report)
         return loop.run(lambda: devices.init(config["seed"]), 0)
-    with of_the_run(getattr(devices.program.algorithm, "torso", None)):
+    with of_the_run(own_torso(devices.program.algorithm)):
         _, states, meta = checkpoints.latest(
             directory.path,
             devices.template(),

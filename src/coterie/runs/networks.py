@@ -36,12 +36,16 @@ def imported(network: OwnNetwork) -> OwnNetwork:
         raise UsageError(str(fault)) from fault.__cause__
 
 
+def own_torso(algorithm: Algorithm) -> OwnNetwork | None:
+    """The user's network that an algorithm has for a torso, if it does."""
+    torso = getattr(algorithm, "torso", None)
+    return torso if isinstance(torso, OwnNetwork) else None
+
+
 def with_imported(algorithm: Own) -> Own:
     """The algorithm of a caller who named its networks, with these imported."""
-    torso = getattr(algorithm, "torso", None)
-    if not isinstance(torso, OwnNetwork):
-        return algorithm
-    return dataclasses.replace(algorithm, torso=imported(torso))
+    torso = own_torso(algorithm)
+    return algorithm if torso is None else dataclasses.replace(algorithm, torso=imported(torso))
 
 
 def with_given(algorithm: Own, torso: Any) -> Own:
@@ -86,12 +90,12 @@ def recorded_torso(config: dict[str, Any]) -> OwnNetwork | None:
 
 
 @contextlib.contextmanager
-def of_the_run(torso: Any) -> Iterator[None]:
+def of_the_run(torso: OwnNetwork | None) -> Iterator[None]:
     """Says of files that hold other arrays whose network does not fit, if it is the user's."""
     try:
         yield
     except CheckpointMismatch as error:
-        if not isinstance(torso, OwnNetwork):
+        if torso is None:
             raise
         raise UsageError(
             f"{torso.path} has other parameters than the run was trained with: {error}"

@@ -178,7 +178,7 @@ def _network_of(d: dict[str, Any], torso: Any) -> str | OwnNetwork:
     """The torso that a description names; the user's own as it was given explicitly."""
     recorded = d.get("torso", "auto")
     own = None if recorded in typing.get_args(TorsoName) else OwnNetwork.read(recorded)
-    if own is None and (torso is None or (isinstance(torso, str) and torso == recorded)):
+    if own is None and torso is None:
         return recorded
     return given_again(own or recorded, torso)
 
