@@ -30,6 +30,7 @@ def blocks(name: str) -> list[str]:
         ("add-an-environment.md", "examples/two_doors.py"),
         ("your-environment.md", "examples/pettingzoo_doorway.py"),
         ("your-environment.md", "examples/gymnasium_colours.py"),
+        ("your-network.md", "examples/attention_torso.py"),
         ("add-an-algorithm.md", "src/coterie/algorithms/vdn.py"),
         ("add-an-algorithm.md", "src/coterie/algorithms/maa2c.py"),
     ],

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from coterie.settings import hints, options_of, parts_of, span
+from coterie.settings import hints, options_of, own_kind, parts_of, span
 
 
 class Flag(NamedTuple):
@@ -65,9 +65,11 @@ def _flag(field: dataclasses.Field[Any], hint: Any, text: str, prefix: str) -> F
 
 def _value(hint: Any) -> str:
     """What stands for a value of this type in the help; nothing for a switch."""
-    kind, _ = parts_of(options_of(hint)[0])
+    first, *others = options_of(hint)
+    kind, _ = parts_of(first)
     if typing.get_origin(kind) is Literal:
-        return "|".join(str(word) for word in typing.get_args(kind))
+        more = [own.placeholder for other in others if (own := own_kind(other))]
+        return "|".join([*map(str, typing.get_args(kind)), *more])
     if typing.get_origin(kind) is tuple:
         return f"{_value(typing.get_args(kind)[0])} ..."
     return {bool: "", int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")

@@ -8,13 +8,14 @@ all go by this declaration. So whatever can be asked for can be written, and rea
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -45,6 +46,33 @@ class Range:
         if self.above:
             return f"above {short(self.least)}, at most {short(self.most)}"
         return f"from {short(self.least)} to {short(self.most)}"
+
+
+class Kind(abc.ABC):
+    """A kind of values with a reading of its own, declared as ``Annotated[..., Kind]``.
+
+    Attributes:
+        words: what a value must be, in a sentence.
+        placeholder: what stands for a value in the help.
+    """
+
+    words: ClassVar[str]
+    placeholder: ClassVar[str]
+
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, value: Any) -> Kind | None:
+        """The value as one of this kind; None where it is none.
+
+        Raises:
+            UsageError: it is none, and the sentence says why.
+        """
+
+
+def own_kind(hint: Any) -> type[Kind] | None:
+    """The ``Kind`` that a hint declares, if it does."""
+    more = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return next((m for m in more if isinstance(m, type) and issubclass(m, Kind)), None)
 
 
 def short(value: int | float) -> str:
@@ -142,6 +170,8 @@ _NONE = object()
 
 def _fit(value: Any, hint: Any) -> Any:
     """The value as one of a kind; ``_NONE`` where it is none."""
+    if kind := own_kind(hint):
+        return _NONE if (found := kind.read(value)) is None else found
     hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
@@ -208,6 +238,8 @@ def _usual(kind: Any) -> Range:
 
 def words(hint: Any) -> str:
     """What a setting must be: "a number from 0 to 1 or None"."""
+    if kind := own_kind(hint):
+        return kind.words
     hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
@@ -240,6 +272,8 @@ def shown(value: Any) -> str:
 
 def span(hint: Any) -> str:
     """The range of a setting as ``--help`` shows it; empty where nobody would leave it."""
+    if own_kind(hint):
+        return ""
     hint, limits = parts_of(hint)
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):

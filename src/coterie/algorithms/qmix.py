@@ -38,10 +38,12 @@ class QMIX(ValueBased):
     """Width of the hypernetworks' hidden layers."""
 
     def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
+        """The mixing network; it has no hidden state, so its torso is none of the user's own."""
         z: int | Torso = game.central_size
         if game.players.observations and z:
             key, torso_key = jax.random.split(key)
-            z = Torso(game.central_space, self.torso, torso_key)
+            name = self.torso if isinstance(self.torso, str) else "auto"
+            z = Torso(game.central_space, name, torso_key)
         n = game.spec.n_agents
         return MonotonicMixer(n, z, self.mixer_embedding, self.hyper_hidden, key)
 

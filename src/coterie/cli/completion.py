@@ -35,7 +35,8 @@ def _candidates(before: list[str], last: str) -> list[str]:
         flags = [f for title, cls in groups if cls is not dict for f in flags_of(title, cls)]
         value = next((f.value for f in flags if f.name == before[-1]), "")
         if value and not last.startswith("-"):  # of another kind than choices, the shell's own
-            return value.split("|") if "|" in value else []
+            choices = value.split("|") if "|" in value else []
+            return [word for word in choices if not word.isupper()]  # but MODULE:NAME
         return [*(f.name for f in flags), "--help"]
     return _names(before[0], len(names))
 

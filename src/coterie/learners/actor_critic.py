@@ -42,6 +42,7 @@ from coterie.learners.policy_gradient import (
     vectors_of,
 )
 from coterie.networks.per_agent import PerAgent, sharing_index
+from coterie.networks.torsos import observed
 from coterie.ops.losses import explained_variance, normalise, summed_mean
 from coterie.ops.returns import lambda_return, n_step_return
 from coterie.ops.running_statistics import Moments
@@ -193,9 +194,9 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         return seen.shape[-1], self.critic_outputs(game)
 
     def critic_space(self, game: Game) -> ObservationSpace | None:
-        """Of what a critic sees, where agents observe images or several arrays: o_i, for central
-        critics z, and whatever else are floats."""
-        space = game.spec.observation_space
+        """Of what a critic's torso sees, where there is one: o_i, for central critics z, and
+        whatever else are floats."""
+        space = observed(game.spec, self.torso)
         if space is None:
             return None
         seen = space + game.central_space if self.central and game.central_size else space

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.former import under_former_name, warn_former
+from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
 from coterie.policies.acting import act
@@ -98,8 +99,10 @@ class Algorithm(abc.ABC):
         return type(self).__module__.rpartition(".")[2]
 
     def settings(self) -> dict[str, Any]:
-        """The hyperparameters, JSON-able."""
-        return dataclasses.asdict(self)
+        """The hyperparameters, JSON-able; a network of the user's own as its path."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        paths = {name: value.path for name, value in own.items() if isinstance(value, OwnNetwork)}
+        return dataclasses.asdict(self) | paths
 
     @replaceable
     def contradictions(self) -> list[str]:

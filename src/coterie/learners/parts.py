@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from coterie.networks.per_agent import Groups
-from coterie.networks.torsos import TorsoName
+from coterie.networks.torsos import TorsoSetting
 from coterie.ops.action_vectors import Bounds
 from coterie.ops.running_statistics import RewardScaling
 from coterie.settings import (
@@ -42,10 +42,10 @@ class LearnerSettings:
     """Learning rate at the end of a linear schedule; without it the learning rate is constant."""
     lr_steps: StepCount | None = None
     """Environment steps over which the learning rate moves to lr_end; by default the whole run."""
-    torso: TorsoName = "auto"
+    torso: TorsoSetting = "auto"
     """Layers that make features of images. nature: three convolutions, for images from 36 x 36.
     impala: residual ones, from 8 x 8. grid: two small ones, from 5 x 5. flat: none. auto: nature or
-    grid, by the image's size."""
+    grid, by the image's size. MODULE:NAME: a network of your own, of any observations."""
     recurrent: bool = False
     """Put a GRU before the last layer, so that networks see observation histories."""
     sharing: Literal["own", "shared"] = "shared"

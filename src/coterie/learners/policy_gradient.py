@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from coterie.learners.contract import unreached
 from coterie.learners.parts import PolicySettings, VectorSettings
 from coterie.networks.per_agent import PerAgent, sharing_index
+from coterie.networks.torsos import observed
 from coterie.ops.action_vectors import ActionVectors
 from coterie.ops.returns import discounted_so_far
 from coterie.ops.running_statistics import Moments
@@ -42,7 +43,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         gain=settings.gain,
         vectors=vectors,
         std=_of_vectors(settings).std,
-        space=spec.observation_space,
+        space=observed(spec, settings.torso),
         torso=settings.torso,
     )
 

@@ -38,6 +38,7 @@ from coterie.learners.experience import (
 )
 from coterie.learners.parts import ValueSettings, target_rate
 from coterie.networks.per_agent import PerAgent, sharing_index
+from coterie.networks.torsos import observed
 from coterie.ops import replay
 from coterie.ops.action_selection import greedy, masked_max, of_action
 from coterie.ops.losses import masked_mean, summed_mean
@@ -220,7 +221,7 @@ class ValueBased(ValueSettings, Algorithm):
             self.hidden,
             utility_key,
             self.recurrent,
-            space=spec.observation_space,
+            space=observed(spec, self.torso),
             torso=self.torso,
         )
         values = Values(utility, self.make_mixer(mixer_key, game))

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from coterie.errors import UsageError
+from coterie.networks.own import OwnTorso
 from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
 
@@ -108,17 +110,17 @@ class History(eqx.Module):
     """Maps an agent's observation history to outputs; takes and returns the hidden state.
 
     Feed-forward: the history is the last observation and the hidden state is empty (H = 0).
-    Recurrent: a GRU stands before the last layer.
+    Recurrent: a GRU stands before the last layer, unless the torso has a hidden state itself.
     """
 
     body: MLP
     gru: GRU | None
     hidden_size: int = eqx.field(static=True)
-    torso: Torso | None
+    torso: Torso | OwnTorso | None
 
     def __init__(
         self,
-        inputs: int | Torso,
+        inputs: int | Torso | OwnTorso,
         outputs: int,
         hidden: Sequence[int],
         key: PRNGKey,
@@ -127,13 +129,24 @@ class History(eqx.Module):
         last: int | float = 1.0,
         gain: int | float | None = None,
     ):
-        """``inputs`` is their number, or the torso that makes features of them."""
+        """``inputs`` is their number, or the torso that makes features of them.
+
+        Raises:
+            UsageError: the torso has a hidden state, and the network is not to be recurrent.
+        """
         body_key, gru_key = jax.random.split(key)
-        self.hidden_size = hidden[-1] if recurrent else 0
+        own = inputs if isinstance(inputs, OwnTorso) and inputs.hidden_size else None
+        if own is not None and not recurrent:
+            raise UsageError(
+                f"{own.name} has a hidden state, but agents see their last observation only: "
+                "make them recurrent (--recurrent), and its hidden state takes the GRU's place"
+            )
+        size = hidden[-1] if own is None else own.hidden_size
+        self.hidden_size = size if recurrent else 0
         self.torso = None if isinstance(inputs, int) else inputs
         width = inputs if isinstance(inputs, int) else inputs.features
         self.body = MLP([width, *hidden, outputs], body_key, activation, last, gain)
-        self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent else None
+        self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent and own is None else None
 
     def unroll(
         self,
@@ -146,6 +159,9 @@ class History(eqx.Module):
         ``hidden_state`` is that before the first step; where ``start`` is set the episode begins
         with the initial one (zeros).
         """
+        if isinstance(self.torso, OwnTorso) and self.torso.hidden_size:
+            features, hidden_states = _along(self.torso, hidden_state, inputs, start)
+            return self.body(features), hidden_states
         if self.torso is not None:
             inputs = self.torso(inputs)
         if self.gru is None:
@@ -161,3 +177,21 @@ class History(eqx.Module):
             step, hidden_state, (gru.inputs(self.body.trunk(inputs)), start)
         )
         return self.body.layers[-1](hidden_states), hidden_states
+
+
+def _along(
+    torso: OwnTorso,
+    hidden_state: Float[Array, "*M H"],
+    inputs: Num[Array, "T *M I"],
+    start: Bool[Array, "T *M"],
+) -> tuple[Float[Array, "T *M J"], Float[Array, "T *M H"]]:
+    """Features of a torso with a hidden state, and that state after every step."""
+    initial = torso.initial_hidden_state()
+
+    def step(h, now):
+        x, first = now
+        features, h = torso.step(jnp.where(first[..., None], initial, h), x)
+        return h, (features, h)
+
+    _, found = jax.lax.scan(step, hidden_state, (inputs, start))
+    return found

@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Num
 from coterie.errors import UsageError
 from coterie.former import former_attribute
 from coterie.networks.layers import History
-from coterie.networks.torsos import Torso
+from coterie.networks.own import OwnTorso
+from coterie.networks.torsos import Torso, TorsoSetting, make_torso
 from coterie.ops.action_vectors import ActionVectors, at_least
 from coterie.ops.observations import joined
 from coterie.spec import EnvSpec, ObservationSpace
@@ -60,13 +61,13 @@ class PerAgent(eqx.Module):
         vectors: ActionVectors | None = None,
         std: float | int = 1.0,
         space: ObservationSpace | None = None,
-        torso: str = "auto",
+        torso: TorsoSetting = "auto",
     ):
         """``outputs`` are those of a network itself; ``std`` is σ at the start.
 
         Args:
-            space: of the inputs, where they are no plain vectors.
-            torso: what makes features of its images.
+            space: of the inputs, where they go through a torso.
+            torso: what makes features of them.
         """
         self.index = index
         self.vectors = vectors
@@ -78,11 +79,10 @@ class PerAgent(eqx.Module):
         ids = len(index) if any(self.identify) else 0
 
         def network(key: PRNGKey) -> History:
-            taken: int | Torso = inputs + ids
+            taken: int | Torso | OwnTorso = inputs + ids
             if space is not None:
-                whole = space + ObservationSpace(((ids,),)) if ids else space
                 key, torso_key = jax.random.split(key)
-                taken = Torso(whole, torso, torso_key)
+                taken = make_torso(space, ids, torso, torso_key)
             return History(taken, outputs, hidden, key, recurrent, activation, last, gain)
 
         self.networks = eqx.filter_vmap(network)(jax.random.split(key, max(index) + 1))
@@ -101,7 +101,11 @@ class PerAgent(eqx.Module):
         return self.networks.body.activation
 
     def initial_hidden_state(self, *batch: int) -> Float[Array, "*B N H"]:
-        return jnp.zeros((*batch, len(self.index), self.hidden_size))
+        torso, shape = self.networks.torso, (*batch, len(self.index), self.hidden_size)
+        if not isinstance(torso, OwnTorso) or not torso.hidden_size:
+            return jnp.zeros(shape)
+        each = eqx.filter_vmap(OwnTorso.initial_hidden_state)(torso)
+        return jnp.broadcast_to(each[np.asarray(self.index)], shape)
 
     initial_memory = former_attribute("initial_memory", "initial_hidden_state")
 

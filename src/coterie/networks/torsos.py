@@ -12,12 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from coterie.errors import UsageError
+from coterie.networks.own import NetworkSetting, OwnTorso
 from coterie.ops.observations import split
-from coterie.spec import ObservationSpace
+from coterie.spec import EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 
 TorsoName = Literal["auto", "nature", "impala", "grid", "flat"]
 """How images are turned into features; auto chooses by their shape."""
+TorsoSetting = TorsoName | NetworkSetting
+"""A torso by its name, or a network of the user's own."""
 
 _NATURE_LEAST, _GRID_LEAST, _IMPALA_LEAST = 36, 5, 8
 """Smallest height and width that a torso takes."""
@@ -162,8 +165,29 @@ class Torso(eqx.Module):
         return jnp.concatenate(found, axis=-1)
 
 
-def refusal(spaces: Sequence[ObservationSpace], name: str) -> str | None:
+def observed(spec: EnvSpec, torso: TorsoSetting) -> ObservationSpace | None:
+    """The space of what a torso sees of an agent's observation; None where there is no torso.
+
+    Plain vectors go through a torso only if it is the user's own.
+    """
+    if spec.observation_space is None and not isinstance(torso, str):
+        return ObservationSpace.of((spec.observation_size,))
+    return spec.observation_space
+
+
+def make_torso(
+    space: ObservationSpace, ids: int, torso: TorsoSetting, key: PRNGKey
+) -> Torso | OwnTorso:
+    """A torso for observations that are followed by so many numbers of an agent's id."""
+    if isinstance(torso, str):
+        return Torso(space + ObservationSpace(((ids,),)) if ids else space, torso, key)
+    return OwnTorso(space, torso, key, ids)
+
+
+def refusal(spaces: Sequence[ObservationSpace], name: TorsoSetting) -> str | None:
     """A sentence where a torso that is asked for cannot take an image; spaces of all agents."""
+    if not isinstance(name, str):
+        return None
     least = {"nature": _NATURE_LEAST, "impala": _IMPALA_LEAST, "grid": _GRID_LEAST}.get(name)
     shapes = [shape for space in spaces for shape in space.shapes]
     images = [image for shape in shapes if (image := _image(shape)) is not None]

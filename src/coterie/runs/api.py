@@ -28,6 +28,7 @@ from coterie.runs.continuation import (
 from coterie.runs.environments import Opened, is_code
 from coterie.runs.evaluation import check_memory
 from coterie.runs.loop import Loop, Report
+from coterie.runs.networks import of_the_run, own_torso
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
 from coterie.settings import StepCount, fitted
@@ -205,6 +206,7 @@ def resume(
     steps: int | None = None,
     *,
     environment: Opened | None = None,
+    torso: Any = None,
     workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
@@ -216,6 +218,7 @@ def resume(
         steps: the run's new length in environment steps, more or fewer than before.
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
+        torso: that of the run; needed where it is a network of the user's own.
         workers: worker processes for Python environments; as many as before unless given.
     """
     steps = fitted("steps", steps, StepCount | None)
@@ -224,7 +227,8 @@ def resume(
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
-        return _resume(directory, config, steps, environment, report or (lambda event, facts: None))
+        report = report or (lambda event, facts: None)
+        return _resume(directory, config, steps, environment, torso, report)
 
 
 def _resume(
@@ -232,6 +236,7 @@ def _resume(
     config: dict[str, Any],
     steps: int | None,
     environment: Opened | None,
+    torso: Any,
     report: Report,
 ) -> Run:
     if directory.learner.is_file():
@@ -246,7 +251,7 @@ def _resume(
     known = is_code(name) and not name.startswith("__main__:")
     if isinstance(environment, str) and known and environment != name:
         raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment)
+    algorithm, game = restore(config, environment, torso=torso)
     if steps is not None:
         config["steps"] = steps
     with make_devices(algorithm, game, config, report) as devices:
@@ -273,13 +278,14 @@ def _go_on(
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, report)
         return loop.run(lambda: devices.init(config["seed"]), 0)
-    _, states, meta = checkpoints.latest(
-        directory.path,
-        devices.template(),
-        warn,
-        lambda step, meta: _misplaced(step, meta, devices.program, identity(config)),
-        read_state(devices.program.algorithm),
-    )
+    with of_the_run(own_torso(devices.program.algorithm)):
+        _, states, meta = checkpoints.latest(
+            directory.path,
+            devices.template(),
+            warn,
+            lambda step, meta: _misplaced(step, meta, devices.program, identity(config)),
+            read_state(devices.program.algorithm),
+        )
     made = devices.program.iterations(config["steps"]) <= meta["iteration"]
     # Asked in any case: what is damaged is named before it is written anew.
     evaluated = not config["final_episodes"] or directory.is_evaluated(warn)
@@ -319,9 +325,9 @@ def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str
     return None
 
 
-def open_run(path: str | Path, environment: Opened | None = None) -> Run:
-    """A run from its directory; ``environment`` again where it is code of the user's."""
+def open_run(path: str | Path, environment: Opened | None = None, *, torso: Any = None) -> Run:
+    """A run from its directory; ``environment`` and ``torso`` again where they are user code."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    algorithm, game = restore(config, environment)
+    algorithm, game = restore(config, environment, torso=torso)
     return opened(directory, config, algorithm, game)

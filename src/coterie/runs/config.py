@@ -23,6 +23,7 @@ from coterie.runs.environments import (
     recorded_name,
     seen_by,
 )
+from coterie.runs.networks import with_given
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
 from coterie.views.game import Game
@@ -71,6 +72,7 @@ def restore(
     config: dict[str, Any],
     environment: Opened | None = None,
     note: Callable[[str], None] = logger.warning,
+    torso: Any = None,
 ) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
@@ -78,8 +80,9 @@ def restore(
 
     Args:
         note: called with a sentence for every stored setting that no longer applies.
+        torso: the user's own network, where the algorithm has one.
     """
-    algorithm = configured_algorithm(config, note)
+    algorithm = with_given(configured_algorithm(config, note), torso)
     name, options = config["environment"], config["environment_options"]
     if ":" not in name:
         options = present_settings(envs.family(name).Options, options, config, note)

@@ -12,30 +12,38 @@ import jax
 
 from coterie import envs
 from coterie.errors import UsageError
+from coterie.networks.own import OwnNetwork
 from coterie.storage.config_file import versions
 
 SESSIONS = 1000
 """So many entries of ``sessions`` are kept: the first, and the last ones."""
 
 
-def resume_command(path: Path, name: str, environment: Any) -> str:
+def resume_command(path: Path, name: str, environment: Any, torso: OwnNetwork | None = None) -> str:
     """What continues a run, so that it works as it is printed.
 
     Args:
         name: the environment's, as the run records it.
         environment: what the user gave: a name, a module, or what no command line can name.
+        torso: the network of the user's own, if there is one.
     """
-    if ":" in name and not isinstance(environment, str | ModuleType):
-        return (
-            f"coterie.resume({str(path)!r}, environment=...) in Python, with the same environment"
-        )
-    return run_command("resume", path, environment if isinstance(environment, str) else name)
+    unnamed = ":" in name and not isinstance(environment, str | ModuleType)
+    words = ["environment"] * unnamed
+    if torso is not None and (unnamed or not torso.importable):
+        words.append("torso")
+    if unnamed or (torso is not None and not torso.importable):
+        given = ", ".join(f"{word}=..." for word in words)
+        same = " and ".join(words)
+        return f"coterie.resume({str(path)!r}, {given}) in Python, with the same {same}"
+    name = environment if isinstance(environment, str) else name
+    return run_command("resume", path, name, torso)
 
 
-def run_command(command: str, path: Path, name: str = "") -> str:
-    """A command on a run as it is typed; one on code of the user's has to name its environment."""
+def run_command(command: str, path: Path, name: str = "", torso: OwnNetwork | None = None) -> str:
+    """A command on a run as it is typed; one on code of the user's has to name it."""
     place = str(path) if not str(path).startswith("-") else f"./{path}"
     more = ["--environment", name] if ":" in name else []
+    more += ["--torso", torso.path] if torso is not None else []
     return shlex.join(["coterie", command, place, *more])
 
 

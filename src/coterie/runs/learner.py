@@ -12,6 +12,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.runs.config import restore
+from coterie.runs.networks import torso_of
 from coterie.runs.run import Run
 from coterie.storage import checkpoint, tree_files
 from coterie.storage.config_file import identity
@@ -25,7 +26,8 @@ from coterie.types import PyTree
 
 def algorithm_of(run: Run) -> Algorithm:
     """The algorithm a run was trained with, its settings included."""
-    return restore(run.config, run.game.env)[0]
+    torso = torso_of(run.policies["last"])
+    return restore(run.config, run.game.env, torso=torso)[0]
 
 
 def learner(run: Run, seed: int = 0) -> PyTree:

@@ -18,6 +18,7 @@ from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import as_json, configured_algorithm
 from coterie.runs.environments import Opened, make_game, open_environment, sizes
 from coterie.runs.evaluation import check_memory, headline, playing_bytes, sum_bounds
+from coterie.runs.networks import with_imported
 from coterie.runs.run import FINAL_EPISODES
 from coterie.settings import RUN, Seed, Seeds, StepCount, fitted
 from coterie.spec import PythonEnvFactory, Reward
@@ -79,7 +80,7 @@ def make_plan(
         environment, options, python_env, state, not chosen.kind.action_vectors
     )
     resolved, remarks = resolve_settings(python_env, env, name)
-    unresolved = chosen.made(name, steps, limit := env.spec().time_limit)
+    unresolved = with_imported(chosen.made(name, steps, limit := env.spec().time_limit))
     algorithm = unresolved.resolve(steps, limit)
     if recorded and resolved:  # what random play said of how many are worth while, said once
         known = ABSENT_ONCE | recorded

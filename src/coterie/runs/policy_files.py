@@ -16,12 +16,14 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.networks.layers import ACTIVATIONS
+from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
-from coterie.networks.torsos import TorsoName, refusal
+from coterie.networks.torsos import TorsoName, observed, refusal
 from coterie.ops.action_vectors import ActionVectors
+from coterie.runs.networks import given_again, of_the_run, torso_of
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.storage.files import make_directory, read_sealed
-from coterie.storage.tree_files import CheckpointError, read_tree, write_tree
+from coterie.storage.tree_files import CheckpointError, read_arrays, read_tree, write_tree
 from coterie.types import PyTree
 from coterie.views.game import Game
 from coterie.views.joint_actions import JointView
@@ -60,7 +62,7 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
     """What is said besides where observations are no vectors, or actions are."""
     seen: dict[str, Any] = {}
-    if policy.networks.torso is not None:
+    if spec.observations:
         seen["observation_spaces"] = [
             {
                 "shapes": [list(shape) for shape in space.shapes],
@@ -69,6 +71,7 @@ def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
             }
             for space in spec.observations
         ]
+    if policy.networks.torso is not None:
         seen["torso"] = policy.networks.torso.name
     if policy.vectors is None:
         return seen
@@ -140,28 +143,54 @@ def _label(which: str, seed: int, run: str) -> dict[str, Any]:
     return {"format": FORMAT, "run": run, "seed": seed, "which": which}
 
 
-def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, Any]]:
+def load_policy(
+    run: Path, seed: int, which: str, torso: Any = None
+) -> tuple[PerAgent, dict[str, Any]]:
     """The policy of one seed and its description; ``env_steps`` is None in older files.
 
+    Args:
+        torso: the user's own network, where the policy has one; others are known from the file.
+
     Raises:
-        UsageError: no run there, no such seed, no such policy.
+        UsageError: no run there, no such seed, no such policy; another network is needed.
         CheckpointError: the file is damaged.
     """
     if which not in WHICH:
         raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
     d = _description(run)
+    path = _file_of(run, seed, which)
+    template = eqx.filter_eval_shape(_blank, d, _network_of(d, torso))
+    with of_the_run(template.networks.torso and torso_of(template)):
+        policy, label = read_tree(path, template)
+    return policy, d | {"env_steps": _checked_steps(path, label, seed, which, d["run"])}
+
+
+def _file_of(run: Path, seed: int, which: str) -> Path:
     path = run / "policy" / f"seed-{seed}" / f"{which}.safetensors"
     if not os.path.lexists(path):
         names = [p.name[5:] for p in (run / "policy").glob("seed-*")]
         have = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
         raise UsageError(f"{run} has no {which} policy of seed {seed}; it has seeds {have}")
+    return path
+
+
+def _network_of(d: dict[str, Any], torso: Any) -> str | OwnNetwork:
+    """The torso that a description names; the user's own as it was given explicitly."""
+    recorded = d.get("torso", "auto")
+    own = None if recorded in typing.get_args(TorsoName) else OwnNetwork.read(recorded)
+    if own is None and torso is None:
+        return recorded
+    return given_again(own or recorded, torso)
+
+
+def _blank(d: dict[str, Any], torso: str | OwnNetwork) -> PerAgent:
+    """A policy as it is described, with parameters of no meaning."""
     spec = environment_of(d)
     spec = JointView(spec).spec if d["joint"] else spec
     vectors = None
     if spec.actions:
         vectors = ActionVectors(spec.actions, d["action_bounds"], d["least_std"])
-    template = eqx.filter_eval_shape(
-        PerAgent,
+    return PerAgent(
         tuple(d["network_of_agent"]),
         spec.observation_size,
         spec.action_count if vectors is None else vectors.outputs,
@@ -170,16 +199,21 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         d["recurrent"],
         d["activation"],
         vectors=vectors,
-        space=spec.observation_space,
-        torso=d.get("torso", "auto"),
+        space=observed(spec, torso),
+        torso=torso,
     )
-    policy, label = read_tree(path, template)
-    if label | _label(which, seed, d["run"]) != label:
+
+
+def _checked_steps(
+    path: Path, label: dict[str, Any], seed: int, which: str, run: str
+) -> int | None:
+    """Environment steps that a file says its policy was trained for."""
+    if label | _label(which, seed, run) != label:
         raise CheckpointError(f"{path} is not the {which} policy of seed {seed} of this run")
     steps = label.get("env_steps")
     if steps is not None and (type(steps) is not int or steps < 0):
         raise CheckpointError(f"{path} is damaged: env_steps is no number of steps")
-    return policy, d | {"env_steps": steps}
+    return steps
 
 
 def _description(run: Path) -> dict[str, Any]:
@@ -238,9 +272,9 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
 
 
 def _arrays_fit(d: dict[str, Any]) -> bool:
-    """Whether what is said of observation spaces, if anything is, makes sense."""
+    """Whether what is said of observation spaces and of a torso, if anything is, makes sense."""
     if "observation_spaces" not in d:
-        return True
+        return "torso" not in d or _is_path(d["torso"])
     try:
         spaces = _seen(d)
         shapes = [shape for s in d["observation_spaces"] for shape in s["shapes"]]
@@ -254,9 +288,13 @@ def _arrays_fit(d: dict[str, Any]) -> bool:
         and all(type(size) is int for shape in shapes for size in shape)
         and all(type(name) is str for space in spaces for name in space.names)
         and len(shapes) < _DEEPEST
-        and d["torso"] in typing.get_args(TorsoName)
+        and (d["torso"] in typing.get_args(TorsoName) or _is_path(d["torso"]))
         and asked is None
     )
+
+
+def _is_path(torso: Any) -> bool:
+    return isinstance(torso, str) and OwnNetwork.read(torso) is not None
 
 
 def _former_counts(spaces: tuple[ActionSpace, ...]) -> list[int]:
@@ -266,7 +304,12 @@ def _former_counts(spaces: tuple[ActionSpace, ...]) -> list[int]:
 
 def saved_steps(run: Path, which: str, seeds: int) -> list[int | None]:
     """[S] the environment steps that each seed's saved policy was trained for."""
-    return [load_policy(run, k, which)[1]["env_steps"] for k in range(seeds)]
+    name, found = _description(run)["run"], []
+    for k in range(seeds):
+        path = _file_of(run, k, which)
+        _, label = read_arrays(path)
+        found.append(_checked_steps(path, label, k, which, name))
+    return found
 
 
 def default_policy(run: Path) -> str:

@@ -24,6 +24,7 @@ from coterie.runs.evaluation import (
     return_bounds,
     summary,
 )
+from coterie.runs.networks import own_torso
 from coterie.runs.policy_files import WHICH, default_policy, load_policy
 from coterie.settings import Episodes, Seed, fitted
 from coterie.spec import PythonEnvFactory
@@ -175,7 +176,10 @@ def opened(
     """A run as its directory holds it."""
 
     seeds = range(config["seeds"])
-    loaded = {which: [load_policy(directory.path, k, which) for k in seeds] for which in WHICH}
+    torso = own_torso(algorithm)
+    loaded = {
+        which: [load_policy(directory.path, k, which, torso) for k in seeds] for which in WHICH
+    }
     policies = {
         which: jax.tree.map(lambda *x: np.stack(x), *(policy for policy, _ in each))
         for which, each in loaded.items()

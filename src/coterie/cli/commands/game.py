@@ -17,6 +17,8 @@ class GameArgs:
     """Shows payoffs, equilibria and optima of a matrix game; for a run, also what its teams
     learned."""
 
+    torso: str | None = None
+    """Torso of the run; required if it is a network of your own."""
     json: bool = False
     """Print one JSON document."""
 
@@ -28,7 +30,7 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.storage.run_directory import RunDirectory
 
     if RunDirectory(Path(names[0])).holds_a_run():
-        return _game_of_run(names[0], parsed.run.json)
+        return _game_of_run(names[0], parsed.run)
     env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
     assert isinstance(env, MatrixGame)
     if parsed.run.json:
@@ -42,15 +44,15 @@ def _described(env: MatrixGame) -> dict[str, Any]:
     return games.describe(env.payoffs, env.agents, env.action_labels).to_dict()
 
 
-def _game_of_run(name: str, as_json: bool) -> None:
+def _game_of_run(name: str, own: GameArgs) -> None:
     """The game a run was trained on, and what its teams learned of it."""
     from coterie.analysis.learned import single_shot
     from coterie.runs.api import open_run
     from coterie.show.terminal.games import render_game
     from coterie.show.terminal.learned import render_learned, to_dict
 
-    run = open_run(name)
+    run = open_run(name, torso=own.torso)
     env = single_shot(run)
-    if as_json:
+    if own.json:
         return answer_json({"game": _described(env), **to_dict(run)})
     return say(render_game(env), render_learned(run), width=120)

@@ -34,6 +34,8 @@ class WatchArgs:
     """Environment steps shown in a second."""
     environment: str | None = None
     """Environment of the run; required if it is defined in your own code."""
+    torso: str | None = None
+    """Torso of the run; required if it is a network of your own."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -52,7 +54,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     config = RunDirectory.open(Path(names[0])).config()
     if config.get("hosting") is not None:
         raise UsageError(python_environment(config["environment"]))
-    run = api.open_run(names[0], own.environment)
+    run = api.open_run(names[0], own.environment, torso=own.torso)
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     answer(visible(film.film(recording, own.out, own.fps)))

@@ -144,9 +144,11 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
 
         say(render_returns(run, run.results))
     from coterie.runs.continuation import run_command
+    from coterie.runs.networks import recorded_torso
 
     assert run.path is not None
-    evaluate = run_command("evaluate", run.path, run.config["environment"])
+    torso = recorded_torso(run.config)
+    evaluate = run_command("evaluate", run.path, run.config["environment"], torso)
     say("", f"kept in {shlex.quote(str(run.path))}; next:")
     say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
@@ -161,6 +163,8 @@ class ResumeArgs:
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code, which Coterie imports only if you name it."""
+    torso: str | None = None
+    """Torso of the run; required if it is a network of your own."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
     json: bool = False
@@ -178,6 +182,7 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     own = parsed.run
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
-            names[0], own.steps, environment=own.environment, workers=own.workers, report=display
-        )
+            names[0], own.steps, environment=own.environment, torso=own.torso,
+            workers=own.workers, report=display,
+        )  # fmt: skip
         return _conclude(resume, own.json)

@@ -102,7 +102,7 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
     module, attribute = kind, rest
     if kind == "pettingzoo":
         module, attribute = rest, _maker(name, _import(name, rest))
-    make = _find_callable(name, module, attribute)
+    make = find_callable(name, module, attribute)
     _check_options(name, options, _keywords(make, _import(name, module)))
     return functools.partial(_open_callable, name, module, attribute, **options)
 
@@ -174,7 +174,7 @@ def _open_registered(name: str, kind: str, identity: str, **options: Any) -> Any
 
 
 def _open_callable(name: str, module: str, attribute: str, **options: Any) -> Any:
-    make = _find_callable(name, module, attribute)
+    make = find_callable(name, module, attribute)
     try:
         return make(**options)
     except ModuleNotFoundError as error:
@@ -215,7 +215,16 @@ def _registry_of(name: str, identity: str) -> str:
     raise UsageError(f"PettingZoo has no environment {identity!r}{hint}")
 
 
-def _find_callable(name: str, module: str, attribute: str) -> Callable[[], Any]:
+def find_callable(name: str, module: str, attribute: str) -> Callable[..., Any]:
+    """What ``module:attribute`` names, which is imported.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        UsageError: there is no such module or attribute, or it is not callable.
+        EnvironmentFault: the module raises as it is imported.
+    """
     found: Any = _import(name, module)
     for part in attribute.split("."):
         if not hasattr(found, part):

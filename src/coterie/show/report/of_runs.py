@@ -13,6 +13,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.runs.api import open_run
 from coterie.runs.environments import is_code
+from coterie.runs.networks import recorded_torso
 from coterie.runs.policy_files import default_policy, saved_steps
 from coterie.show import curves
 from coterie.show.film.recording import NoPictures, record
@@ -240,6 +241,11 @@ def _interval(s: dict[str, Any]) -> str | None:
 
 def _episode(source: Source, label: str, greedy: bool) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
+    if recorded_torso(source.config) is not None:
+        return Text(
+            f"**{quoted(label)}** acts by a network that this page cannot open, "
+            "so there is no episode to show."
+        )
     if is_code(source.config["environment"]):
         return Text(
             f"**{quoted(label)}** played in code that this page cannot open, "
