@@ -217,6 +217,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
             gain=self.gain,
             space=self.critic_space(game),
             torso=self.torso,
+            layer_norm=self.layer_norm,
         )
         scaled = self.reward_scaling == "scale"
         return Learner(

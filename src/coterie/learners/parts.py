@@ -46,6 +46,9 @@ class LearnerSettings:
     """Layers that make features of images. nature: three convolutions, for images from 36 x 36.
     impala: residual ones, from 8 x 8. grid: two small ones, from 5 x 5. flat: none. auto: nature or
     grid, by the image's size."""
+    layer_norm: bool = False
+    """Normalise what each hidden layer computes before its activation, to mean 0 and deviation 1
+    over the layer's units."""
     recurrent: bool = False
     """Put a GRU before the last layer, so that networks see observation histories."""
     sharing: Literal["own", "shared"] = "shared"

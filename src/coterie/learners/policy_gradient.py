@@ -44,6 +44,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         std=_of_vectors(settings).std,
         space=spec.observation_space,
         torso=settings.torso,
+        layer_norm=settings.layer_norm,
     )
 
 

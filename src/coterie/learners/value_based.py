@@ -222,6 +222,7 @@ class ValueBased(ValueSettings, Algorithm):
             self.recurrent,
             space=spec.observation_space,
             torso=self.torso,
+            layer_norm=self.layer_norm,
         )
         values = Values(utility, self.make_mixer(mixer_key, game))
         return Learner(

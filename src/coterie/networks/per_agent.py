@@ -61,12 +61,14 @@ class PerAgent(eqx.Module):
         std: float | int = 1.0,
         space: ObservationSpace | None = None,
         torso: str = "auto",
+        layer_norm: bool = False,
     ):
         """``outputs`` are those of a network itself; ``std`` is σ at the start.
 
         Args:
             space: of the inputs, where they are no plain vectors.
             torso: what makes features of its images.
+            layer_norm: normalise hidden layers before their activation.
         """
         self.index = index
         self.vectors = vectors
@@ -83,7 +85,9 @@ class PerAgent(eqx.Module):
                 whole = space + ObservationSpace(((ids,),)) if ids else space
                 key, torso_key = jax.random.split(key)
                 taken = Torso(whole, torso, torso_key)
-            return History(taken, outputs, hidden, key, recurrent, activation, last, gain)
+            return History(
+                taken, outputs, hidden, key, recurrent, activation, last, gain, layer_norm
+            )
 
         self.networks = eqx.filter_vmap(network)(jax.random.split(key, max(index) + 1))
 
@@ -99,6 +103,10 @@ class PerAgent(eqx.Module):
     @property
     def activation(self) -> str:
         return self.networks.body.activation
+
+    @property
+    def layer_norm(self) -> bool:
+        return bool(self.networks.body.norms)
 
     def initial_hidden_state(self, *batch: int) -> Float[Array, "*B N H"]:
         return jnp.zeros((*batch, len(self.index), self.hidden_size))

@@ -59,7 +59,7 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
 
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
     """What is said besides where observations are no vectors, or actions are."""
-    seen: dict[str, Any] = {}
+    seen: dict[str, Any] = {"layer_norm": True} if policy.layer_norm else {}
     if policy.networks.torso is not None:
         seen["observation_spaces"] = [
             {
@@ -172,6 +172,7 @@ def load_policy(run: Path, seed: int, which: str) -> tuple[PerAgent, dict[str, A
         vectors=vectors,
         space=spec.observation_space,
         torso=d.get("torso", "auto"),
+        layer_norm=d.get("layer_norm", False),
     )
     policy, label = read_tree(path, template)
     if label | _label(which, seed, d["run"]) != label:
@@ -206,6 +207,7 @@ def _fits_together(d: dict[str, Any]) -> bool:
     return (
         all(0 < n < _GREATEST for n in sizes)
         and d["activation"] in ACTIVATIONS
+        and type(d.get("layer_norm", False)) is bool
         and 0 < len(d["hidden"]) <= _DEEPEST
         and len(networks) == (1 if d["joint"] else len(d["agents"]))
         and sorted(set(networks)) == list(range(len(set(networks))))
