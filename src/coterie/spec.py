@@ -156,6 +156,12 @@ class ObservationSpace:
         """Length of the flat observation."""
         return sum(self.sizes)
 
+    @property
+    def floats(self) -> int:
+        """How many of its numbers are floats, and no pixels."""
+        each = zip(self.shapes, self.dtypes, strict=True)
+        return sum(math.prod(shape) for shape, dtype in each if dtype == "float32")
+
 
 @dataclass(frozen=True)
 class EnvSpec:

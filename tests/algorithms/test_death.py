@@ -564,7 +564,8 @@ def recorded(environment, steps):
         nothing = np.zeros(seen.alive.shape, np.int32)
         return nothing, nothing, nothing, hidden_state
 
-    record, _ = stage.collect(steps, np.zeros((2, 1, n, 0), np.float32), act, Seconds())
+    nothing = np.zeros((2, 1, n, 0), np.float32), None
+    record, _ = stage.collect(steps, nothing, act, Seconds())
     vector_env.close()
     return hosted, record, restarts
 

@@ -14,6 +14,13 @@ from jaxtyping import Array
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm, Mode, scaling_remarks, whole_rollouts
+from coterie.learners.normalisation import (
+    Normaliser,
+    acting,
+    counted,
+    make_normaliser,
+    normalised,
+)
 from coterie.learners.parts import PolicySettings, VectorSettings
 from coterie.learners.policy_gradient import (
     descend,
@@ -41,11 +48,12 @@ from coterie.views.steps import distinct_rewards, learner_steps
 
 
 class Learner(eqx.Module):
-    """Actors φ, the optimiser's state, reward moments."""
+    """Actors φ, the optimiser's state, reward moments, observations' statistics."""
 
     actor: PerAgent
     optimiser: PyTree
     moments: Moments
+    normaliser: Normaliser | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +117,11 @@ class REINFORCE(VectorSettings, PolicySettings, Algorithm):
     def init(self, key: PRNGKey, game: Game) -> Learner:
         actor = make_actor(self, key, game)
         moments = Moments.empty(distinct_rewards(game))
-        return Learner(actor, init_optimiser({"actor": actor}), moments)
+        optimiser = init_optimiser({"actor": actor})
+        return Learner(actor, optimiser, moments, make_normaliser(self, game))
 
     def policy(self, learner: Learner) -> PerAgent:
-        return learner.actor
+        return acting(learner.actor, learner.normaliser)
 
     def noise(self, key: PRNGKey, game: Game, shape: tuple[int, ...]) -> PyTree:
         return noise(key, shape, game.spec.n_agents, vectors_of(self, game.spec))
@@ -126,6 +135,8 @@ class REINFORCE(VectorSettings, PolicySettings, Algorithm):
         schedules: Schedules,
     ) -> tuple[Learner, dict[str, Array]]:
         del key
+        normaliser = counted(learner.normaliser, rollout)
+        rollout = normalised(learner.normaliser, game, rollout)
         steps = learner_steps(rollout, game)
         over = rollout.terminated | rollout.truncated
         first = per_agent(jnp.cumsum(over, axis=0) - over == 0, rollout.alive)
@@ -161,4 +172,4 @@ class REINFORCE(VectorSettings, PolicySettings, Algorithm):
             self, actors, grads, learner.optimiser, rates, schedules["rate"]
         )
         metrics = jax.tree.map(jax.lax.stop_gradient, metrics) | {"updates": jnp.ones(())}
-        return Learner(actors["actor"], optimiser, moments), metrics
+        return Learner(actors["actor"], optimiser, moments, normaliser), metrics

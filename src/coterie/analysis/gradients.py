@@ -33,6 +33,7 @@ from coterie.games.finite import (
 )
 from coterie.games.solution_concepts import plain
 from coterie.learners.actor_critic import ActorCritic
+from coterie.learners.batches import Learner
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, policy_gradient
@@ -312,7 +313,8 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
     rewards = learned.moments.apply(algorithm.reward_scaling, rewards)
     game = matrix_game(np.asarray(rewards, np.float64), env.rounds)
     observations, z = _shown(run.game, game)
-    outputs = _outputs(learned.actor, observations)
+    outputs = _outputs(algorithm.policy(learned), observations)
+    observations, z = _normalised(learned, run.game, observations, z)
     logits = [np.asarray(outputs[:, i, :k]) for i, k in enumerate(game.action_counts)]
     actions = jnp.broadcast_to(run.game.team.table, (game.states, *run.game.team.table.shape))
     inputs = algorithm.critic_inputs(
@@ -327,6 +329,13 @@ def learned_critics(run: Run, seed: int = 0) -> tuple[FiniteGame, list[np.ndarra
         return game, logits, eqx.tree_at(lambda c: c.joint, exact, joint)
     values = outputs[:, 0, :, 0].T
     return game, logits, eqx.tree_at(lambda c: (c.observed, c.central), exact, (values, values))
+
+
+def _normalised(learned: Learner, game: Game, observations: Array, z: Array) -> tuple[Array, Array]:
+    """What critics take of observations and of z."""
+    if learned.normaliser is None:
+        return observations, z
+    return learned.normaliser.agents.normalise(observations), learned.normaliser.central(game, z)
 
 
 def _with_critics(run: Run) -> tuple[ActorCritic, MatrixGame]:

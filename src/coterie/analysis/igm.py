@@ -19,7 +19,9 @@ from coterie.analysis.learned import only_view, policy_outputs, single_shot
 from coterie.errors import UsageError
 from coterie.games import decomposition
 from coterie.games.solution_concepts import Joint, plain
+from coterie.learners.normalisation import normalised_central
 from coterie.learners.value_based import Learner, ValueBased
+from coterie.networks.per_agent import PerAgent
 from coterie.runs.learner import algorithm_of, check_seed, learner
 from coterie.runs.run import Run
 from coterie.types import PRNGKey
@@ -86,7 +88,7 @@ def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decom
     algorithm = _joint_valued(run)
     learned = learner(run, seed)
     if which == "last":  # a killed run may hold later policies than the checkpoint of its mixer
-        own = jax.tree.map(lambda x: x[None], learned.values.utility)
+        own = jax.tree.map(lambda x: x[None], algorithm.policy(learned))
         utilities = learned_utilities(replace(run, policies={"last": own}))
     elif learned.values.mixer is not None:
         raise UsageError(
@@ -98,7 +100,7 @@ def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decom
     counts, n = payoffs.shape[:-1], payoffs.shape[-1]
     combined = np.stack(np.meshgrid(*utilities, indexing="ij"), axis=-1)
     z = jnp.broadcast_to(view.central, (*counts, view.central.shape[-1]))
-    q = np.asarray(joint_value(algorithm, learned)(jnp.asarray(combined, jnp.float32), z))
+    q = np.asarray(joint_value(algorithm, learned, run.game)(jnp.asarray(combined, jnp.float32), z))
     scale, shift = _units(algorithm, learned)
     q_tot = scale * q.astype(np.float64) + shift
     rewards = np.asarray(learner_rewards(jnp.asarray(payoffs), run.game)[..., 0], np.float64)
@@ -112,9 +114,14 @@ def learned_decomposition(run: Run, seed: int = 0, which: str = "last") -> Decom
     )
 
 
-def joint_value(algorithm: ValueBased, learned: Learner) -> JointValue:
+def joint_value(algorithm: ValueBased, learned: Learner, game: Game) -> JointValue:
     """Q_tot of a learner as a function of utilities and z."""
-    return lambda utilities, z: algorithm.joint(learned.values.mixer, utilities, z)[..., 0]
+
+    def joint(utilities: Array, z: Array) -> Array:
+        z = normalised_central(learned.normaliser, game, z)
+        return algorithm.joint(learned.values.mixer, utilities, z)[..., 0]
+
+    return joint
 
 
 def smallest_slope(
@@ -142,16 +149,17 @@ def learned_slope(
     """
     algorithm, learned = _joint_valued(run), learner(run, seed)
     start_key, draw_key = jax.random.split(jax.random.key(0) if key is None else key)
-    utilities, central = _around_starts(run.game, learned, samples, start_key, draw_key)
-    return smallest_slope(joint_value(algorithm, learned), utilities, central)
+    utilities, central = _around_starts(
+        run.game, algorithm.policy(learned), samples, start_key, draw_key
+    )
+    return smallest_slope(joint_value(algorithm, learned, run.game), utilities, central)
 
 
 def _around_starts(
-    game: Game, learned: Learner, samples: int, start_key: PRNGKey, draw_key: PRNGKey
+    game: Game, policy: PerAgent, samples: int, start_key: PRNGKey, draw_key: PRNGKey
 ) -> tuple[Float[Array, "M N"], Float[Array, "M Z"]]:
     """Random utilities [M, N] and the z [M, Z] of fresh starts to mix them with."""
     _, shown = jax.jit(jax.vmap(game.reset))(jax.random.split(start_key, samples))
-    policy = learned.values.utility
     never = jnp.zeros(shown.observations.shape[:-1], bool)
     outputs, _ = policy.step(policy.initial_hidden_state(samples), shown.observations, never)
     legal = shown.action_mask

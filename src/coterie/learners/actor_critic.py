@@ -26,6 +26,7 @@ from coterie.learners.contract import (
     scaling_remarks,
     whole_rollouts,
 )
+from coterie.learners.normalisation import acting, counted, make_normaliser, normalised
 from coterie.learners.parts import PolicySettings, TargetSettings, target_rate
 from coterie.learners.policy_gradient import (
     descend,
@@ -218,6 +219,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
             gain=self.gain,
             space=self.critic_space(game),
             torso=self.torso,
+            layer_norm=self.layer_norm,
         )
         scaled = self.reward_scaling == "scale"
         return Learner(
@@ -228,10 +230,11 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
             hidden_state=critic.initial_hidden_state(self.environments),
             moments=Moments.empty(distinct_rewards(game)),
             so_far=jnp.zeros((self.environments, game.spec.n_agents)) if scaled else None,
+            normaliser=make_normaliser(self, game),
         )
 
     def policy(self, learner: Learner) -> PerAgent:
-        return learner.actor
+        return acting(learner.actor, learner.normaliser)
 
     def parameters(self, learner: Learner) -> PyTree:
         return {"actor": learner.actor, "critic": learner.critic}
@@ -286,6 +289,8 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         schedules: Schedules,
     ) -> tuple[Learner, dict[str, Array]]:
         estimate_key, shuffle_key = jax.random.split(key)
+        normaliser = counted(learner.normaliser, rollout)
+        rollout = normalised(learner.normaliser, game, rollout)
         steps = self.learning_steps(game, rollout)
         rewards, moments, so_far = in_units(
             self, learner.moments, learner.so_far, steps.rewards, steps.counts, rollout.start
@@ -320,7 +325,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         explained = explained_variance(found.targets, found.values, steps.counts)
         metrics["explained_variance"] = self.updates(1) * explained
         new = networks["actor"], networks["critic"], target, optimiser
-        return Learner(*new, found.hidden_state, moments, so_far), metrics
+        return Learner(*new, found.hidden_state, moments, so_far, normaliser), metrics
 
     def _make_updates(
         self, carry: Any, batch: Batch, key: PRNGKey, schedules: Schedules

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from coterie.learners.normalisation import Normaliser
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.observations import joined
 from coterie.ops.running_statistics import Moments
@@ -15,7 +16,8 @@ from coterie.types import Actions, PyTree
 class Learner(eqx.Module):
     """Actors φ, critics θ, target critics θ̄ if any, the optimiser, the critics' hidden state.
 
-    ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled.
+    ``so_far`` are the discounted rewards so far of every running episode, where rewards are scaled;
+    ``normaliser`` holds statistics of observations, where these are normalised.
     """
 
     actor: PerAgent
@@ -25,6 +27,7 @@ class Learner(eqx.Module):
     hidden_state: Float[Array, "B N C"]
     moments: Moments
     so_far: Float[Array, "B N"] | None
+    normaliser: Normaliser | None = None
 
 
 class Estimates(eqx.Module):

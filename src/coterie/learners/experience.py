@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from coterie.learners.normalisation import Normaliser
 from coterie.networks.per_agent import PerAgent
 from coterie.ops import replay
 from coterie.ops.running_statistics import Moments
@@ -51,13 +52,14 @@ class Values(eqx.Module):
 
 
 class Learner(eqx.Module):
-    """θ, target θ̄, the optimiser's state, replay D, reward moments."""
+    """θ, target θ̄, the optimiser's state, replay D, reward moments, observations' statistics."""
 
     values: Values
     target: Values
     optimiser: PyTree
     replay: Experience
     moments: Moments
+    normaliser: Normaliser | None = None
 
 
 def sequences(

@@ -28,6 +28,8 @@ from coterie.settings import (
 
 Ratio = Annotated[float, Range(1e-5, 1e3)]
 Start = Annotated[int, Range(0, MOST)]
+ImageSize = Annotated[tuple[Annotated[int, Range(1, 10_000)], ...], Range(2, 2)]
+Frames = Annotated[int, Range(1, 64)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,22 @@ class LearnerSettings:
     """Learning rate at the end of a linear schedule; without it the learning rate is constant."""
     lr_steps: StepCount | None = None
     """Environment steps over which the learning rate moves to lr_end; by default the whole run."""
+    grey: bool = False
+    """Turn RGB images of bytes into their luminance."""
+    resize: ImageSize | None = None
+    """Height and width that images of bytes are made smaller to."""
+    frame_stack: Frames = 1
+    """Number of observations that agents see at once: the last ones of the episode."""
     torso: TorsoSetting = "auto"
     """Layers that make features of images. nature: three convolutions, for images from 36 x 36.
     impala: residual ones, from 8 x 8. grid: two small ones, from 5 x 5. flat: none. auto: nature or
     grid, by the image's size. MODULE:NAME: a network of your own, of any observations."""
+    normalise_observations: bool = False
+    """Normalise each number observed by its running mean and deviation, clipped to ±10; pixels stay
+    as they are."""
+    layer_norm: bool = False
+    """Normalise what each hidden layer computes before its activation, to mean 0 and deviation 1
+    over the layer's units."""
     recurrent: bool = False
     """Put a GRU before the last layer, so that networks see observation histories."""
     sharing: Literal["own", "shared"] = "shared"

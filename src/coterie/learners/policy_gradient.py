@@ -45,6 +45,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         std=_of_vectors(settings).std,
         space=observed(spec, settings.torso),
         torso=settings.torso,
+        layer_norm=settings.layer_norm,
     )
 
 

@@ -36,6 +36,7 @@ from coterie.learners.experience import (
     minibatch,
     sequences,
 )
+from coterie.learners.normalisation import acting, counted, make_normaliser, normalised
 from coterie.learners.parts import ValueSettings, target_rate
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.networks.torsos import observed
@@ -223,6 +224,7 @@ class ValueBased(ValueSettings, Algorithm):
             self.recurrent,
             space=observed(spec, self.torso),
             torso=self.torso,
+            layer_norm=self.layer_norm,
         )
         values = Values(utility, self.make_mixer(mixer_key, game))
         return Learner(
@@ -231,6 +233,7 @@ class ValueBased(ValueSettings, Algorithm):
             optimiser=self._optimiser().init(eqx.filter(values, eqx.is_array)),
             replay=replay.init(self._item(game, utility.hidden_size), self._capacity()),
             moments=Moments.empty(distinct_rewards(game)),
+            normaliser=make_normaliser(self, game),
         )
 
     def _item(self, game: Game, hidden_size: int) -> Experience:
@@ -250,7 +253,7 @@ class ValueBased(ValueSettings, Algorithm):
         return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), jax.eval_shape(blank))
 
     def policy(self, learner: Learner) -> PerAgent:
-        return learner.values.utility
+        return acting(learner.values.utility, learner.normaliser)
 
     def parameters(self, learner: Learner) -> Values:
         return learner.values
@@ -293,6 +296,7 @@ class ValueBased(ValueSettings, Algorithm):
             batch = minibatch(ring, index[u], each_its_own=self.own_minibatch)
             rewards = moments.apply(self.reward_scaling, batch.rewards)
             batch = eqx.tree_at(lambda b: b.rewards, batch, rewards)
+            batch = normalised(learner.normaliser, game, batch)
             values, optimiser, metrics = self.update(values, target, optimiser, batch, schedules)
             count = schedules["since_copy"] + u + 1
             target = follow(target, values, count, self._interval, target_rate(self))
@@ -305,7 +309,8 @@ class ValueBased(ValueSettings, Algorithm):
             0, schedules["updates"], update, carry
         )
         metrics = totals | {"updates": schedules["updates"].astype(jnp.float32)}
-        return Learner(values, target, optimiser, ring, moments), metrics
+        normaliser = counted(learner.normaliser, rollout)
+        return Learner(values, target, optimiser, ring, moments, normaliser), metrics
 
     @replaceable
     def update(

@@ -5,6 +5,7 @@ factorisation: several batched ones in one jitted function can deadlock jaxlib o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -49,10 +50,34 @@ class Linear(eqx.Module):
         return x @ self.weight + self.bias
 
 
+class LayerNorm(eqx.Module):
+    """scale · (x − mean) / √(variance + 1e-5) + shift, over the last axis (Ba et al. 2016).
+
+    Scales are 1 and shifts 0 at the start.
+    """
+
+    scale: Float[Array, " J"]
+    shift: Float[Array, " J"]
+
+    def __init__(self, size: int):
+        self.scale, self.shift = jnp.ones(size), jnp.zeros(size)
+
+    def __call__(self, x: Float[Array, "*S J"]) -> Float[Array, "*S J"]:
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        return centred * jax.lax.rsqrt(variance + 1e-5) * self.scale + self.shift
+
+
 class MLP(eqx.Module):
-    """Linear layers with an activation between them (none after the last)."""
+    """Linear layers with an activation between them (none after the last).
+
+    Attributes:
+        norms: what stands between each of these layers but the last and its activation; empty
+            without layer normalisation.
+    """
 
     layers: tuple[Linear, ...]
+    norms: tuple[LayerNorm, ...]
     activation: str = eqx.field(static=True)
 
     def __init__(
@@ -62,6 +87,7 @@ class MLP(eqx.Module):
         activation: str = "relu",
         last: int | float = 1.0,
         gain: int | float | None = None,
+        layer_norm: bool = False,
     ):
         """``last`` scales the last layer's initial weights: a small one starts near 0.
 
@@ -74,6 +100,7 @@ class MLP(eqx.Module):
             Linear(i, j, k, scale, g)
             for i, j, k, scale, g in zip(sizes[:-1], sizes[1:], keys, scales, gains, strict=True)
         )
+        self.norms = tuple(map(LayerNorm, sizes[1:-1])) if layer_norm else ()
         self.activation = activation
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
@@ -81,8 +108,9 @@ class MLP(eqx.Module):
 
     def trunk(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
         """All but the last layer."""
-        for layer in self.layers[:-1]:
-            x = ACTIVATIONS[self.activation](layer(x))
+        for layer, norm in itertools.zip_longest(self.layers[:-1], self.norms):
+            x = layer(x) if norm is None else norm(layer(x))
+            x = ACTIVATIONS[self.activation](x)
         return x
 
 
@@ -128,6 +156,7 @@ class History(eqx.Module):
         activation: str = "relu",
         last: int | float = 1.0,
         gain: int | float | None = None,
+        layer_norm: bool = False,
     ):
         """``inputs`` is their number, or the torso that makes features of them.
 
@@ -145,7 +174,7 @@ class History(eqx.Module):
         self.hidden_size = size if recurrent else 0
         self.torso = None if isinstance(inputs, int) else inputs
         width = inputs if isinstance(inputs, int) else inputs.features
-        self.body = MLP([width, *hidden, outputs], body_key, activation, last, gain)
+        self.body = MLP([width, *hidden, outputs], body_key, activation, last, gain, layer_norm)
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent and own is None else None
 
     def unroll(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Num
 from coterie.errors import UsageError
 from coterie.former import former_attribute
 from coterie.networks.layers import History
+from coterie.networks.observation_statistics import ObservationStatistics
 from coterie.networks.own import OwnTorso
 from coterie.networks.torsos import Torso, TorsoSetting, make_torso
 from coterie.ops.action_vectors import ActionVectors, at_least
@@ -39,6 +40,8 @@ class PerAgent(eqx.Module):
         log_std: [G, D] log σ of the numbers in an action, which follow a network's own outputs,
             there not below its floor.
         vectors: how the outputs are read where actions are vectors.
+        statistics: by which observations are normalised; None where they are taken as they are,
+            so also where learners give networks what is normalised already.
     """
 
     networks: History
@@ -46,6 +49,7 @@ class PerAgent(eqx.Module):
     index: tuple[int, ...] = eqx.field(static=True)
     identify: tuple[bool, ...] = eqx.field(static=True)
     vectors: ActionVectors | None = eqx.field(static=True)
+    statistics: ObservationStatistics | None
 
     def __init__(
         self,
@@ -62,16 +66,20 @@ class PerAgent(eqx.Module):
         std: float | int = 1.0,
         space: ObservationSpace | None = None,
         torso: TorsoSetting = "auto",
+        layer_norm: bool = False,
+        statistics: ObservationStatistics | None = None,
     ):
         """``outputs`` are those of a network itself; ``std`` is σ at the start.
 
         Args:
             space: of the inputs, where they go through a torso.
             torso: what makes features of them.
+            layer_norm: normalise hidden layers before their activation.
         """
         self.index = index
         self.vectors = vectors
         self.log_std = None
+        self.statistics = statistics
         if vectors is not None and vectors.numbers:
             shape = (max(index) + 1, vectors.numbers)
             self.log_std = jnp.full(shape, math.log(std), jnp.float32)
@@ -83,7 +91,9 @@ class PerAgent(eqx.Module):
             if space is not None:
                 key, torso_key = jax.random.split(key)
                 taken = make_torso(space, ids, torso, torso_key)
-            return History(taken, outputs, hidden, key, recurrent, activation, last, gain)
+            return History(
+                taken, outputs, hidden, key, recurrent, activation, last, gain, layer_norm
+            )
 
         self.networks = eqx.filter_vmap(network)(jax.random.split(key, max(index) + 1))
 
@@ -99,6 +109,10 @@ class PerAgent(eqx.Module):
     @property
     def activation(self) -> str:
         return self.networks.body.activation
+
+    @property
+    def layer_norm(self) -> bool:
+        return bool(self.networks.body.norms)
 
     def initial_hidden_state(self, *batch: int) -> Float[Array, "*B N H"]:
         torso, shape = self.networks.torso, (*batch, len(self.index), self.hidden_size)
@@ -116,7 +130,7 @@ class PerAgent(eqx.Module):
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
-        outputs, hidden_states = self._unroll(hidden_state, self._with_id(observations), start)
+        outputs, hidden_states = self._unroll(hidden_state, self._inputs(observations), start)
         if self.log_std is not None:
             log_std = self._floored()[np.asarray(self.index)]
             log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
@@ -155,6 +169,18 @@ class PerAgent(eqx.Module):
         """One step of ``unroll``."""
         outputs, hidden_states = self.unroll(hidden_state, observations[None], start[None])
         return outputs[0], hidden_states[0]
+
+    def normalised_by(self, statistics: ObservationStatistics | None) -> PerAgent:
+        """The same networks, which normalise what they observe."""
+        if statistics is None:
+            return self
+        return eqx.tree_at(lambda p: p.statistics, self, statistics, is_leaf=lambda x: x is None)
+
+    def _inputs(self, observations: Num[Array, "*S N O"]) -> Num[Array, "*S N I"]:
+        """What networks take: observations, normalised or not, and the ids of those who share."""
+        if self.statistics is not None:
+            observations = self.statistics.normalise(observations)
+        return self._with_id(observations)
 
     def _with_id(self, observations: Num[Array, "*S N O"]) -> Num[Array, "*S N I"]:
         if not any(self.identify):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Num
 
 from coterie.errors import UsageError
 from coterie.networks.own import NetworkSetting, OwnTorso
-from coterie.ops.observations import split
+from coterie.ops.observations import channels_first, image_of, split
 from coterie.spec import EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 
@@ -190,7 +190,7 @@ def refusal(spaces: Sequence[ObservationSpace], name: TorsoSetting) -> str | Non
         return None
     least = {"nature": _NATURE_LEAST, "impala": _IMPALA_LEAST, "grid": _GRID_LEAST}.get(name)
     shapes = [shape for space in spaces for shape in space.shapes]
-    images = [image for shape in shapes if (image := _image(shape)) is not None]
+    images = [image for shape in shapes if (image := image_of(shape)) is not None]
     if least is None:
         return None
     if not images:
@@ -208,29 +208,15 @@ def refusal(spaces: Sequence[ObservationSpace], name: TorsoSetting) -> str | Non
     )
 
 
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Height, width and channels; None where the array is no image."""
-    if len(shape) == 2:
-        return (*shape, 1)
-    if len(shape) != 3:
-        return None
-    return (shape[1], shape[2], shape[0]) if _channels_first(shape) else shape
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    square = len(shape) == 3 and shape[1] == shape[2]
-    return square and shape[0] in (1, 3, 4) and shape[0] < shape[1]
-
-
 def _channels_last(x: Float[Array, "B ..."]) -> Float[Array, "B H W C"]:
     shape = x.shape[1:]
     if len(shape) == 2:
         return x[..., None]
-    return jnp.moveaxis(x, 1, -1) if _channels_first(shape) else x
+    return jnp.moveaxis(x, 1, -1) if channels_first(shape) else x
 
 
 def _layers(shape: tuple[int, ...], name: str, key: PRNGKey) -> Plain | Impala | None:
-    image = _image(shape)
+    image = image_of(shape)
     if image is None or name == "flat":
         return None
     size, channels = min(image[:2]), image[2]

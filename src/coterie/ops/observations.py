@@ -12,6 +12,21 @@ from coterie.errors import UsageError
 from coterie.spec import ObservationSpace
 
 
+def image_of(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Height, width and channels of an array of this shape; None where it is no image."""
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) != 3:
+        return None
+    return (shape[1], shape[2], shape[0]) if channels_first(shape) else shape
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an image's channels come first: it is square, and they are 1, 3 or 4."""
+    square = len(shape) == 3 and shape[1] == shape[2]
+    return square and shape[0] in (1, 3, 4) and shape[0] < shape[1]
+
+
 def joined(arrays: Sequence[Num[Array, "*S _"]]) -> Num[Array, "*S O"]:
     """Flat arrays one after the other: as bytes if one of them is of bytes, else as floats.
 
@@ -34,6 +49,35 @@ def split(flat: Num[Array, "*S O"], space: ObservationSpace) -> list[Float[Array
             own = jax.lax.bitcast_convert_type(own.reshape(*own.shape[:-1], -1, 4), jnp.float32)
         found.append(own.reshape(*flat.shape[:-1], *shape))
     return found
+
+
+def floats_of(flat: Num[Array, "*S O"], space: ObservationSpace | None) -> Float[Array, "*S F"]:
+    """All numbers of a flat observation that are floats, one after the other; pixels left out."""
+    if space is None or flat.dtype != jnp.uint8:
+        return flat
+    found = [
+        array.reshape(*flat.shape[:-1], -1)
+        for array, dtype in zip(split(flat, space), space.dtypes, strict=True)
+        if dtype == "float32"
+    ]
+    return jnp.concatenate(found, axis=-1) if found else jnp.zeros((*flat.shape[:-1], 0))
+
+
+def with_floats(
+    flat: Num[Array, "*S O"], floats: Float[Array, "*S F"], space: ObservationSpace | None
+) -> Num[Array, "*S O"]:
+    """A flat observation with these floats in place of its own, as ``floats_of`` gives them."""
+    if space is None or flat.dtype != jnp.uint8:
+        return floats
+    parts, first, used = [], 0, 0
+    for dtype, size in zip(space.dtypes, space.sizes, strict=True):
+        own = flat[..., first : first + size]
+        first += size
+        if dtype == "float32":
+            own = _as_bytes(floats[..., used : used + size // 4])
+            used += size // 4
+        parts.append(own)
+    return jnp.concatenate(parts, axis=-1)
 
 
 def finite(flat: Num[Array, "*S O"], space: ObservationSpace | None) -> Bool[Array, "*S"]:

@@ -1,4 +1,4 @@
-"""Running mean and variance of rewards or of their sums, for scaling or standardising them."""
+"""Running mean and variance, for scaling rewards and normalising observations."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 RewardScaling = Literal["scale", "standardise", "none"]
+NORMALISED_LIMIT = 10.0
+"""Normalised observations are clipped to ± this."""
 
 
 class Moments(eqx.Module):
-    """Count, mean and mean squared deviation of every agent's rewards so far, or of other numbers.
+    """Count, mean and mean squared deviation so far of M numbers, such as every agent's reward.
 
-    M is the number of agents N, or 1 where all of them learn from one common reward.
+    Of rewards M is the number of agents N, or 1 where all of them learn from one common reward.
     """
 
-    count: Float[Array, " M"]
-    mean: Float[Array, " M"]
-    variance: Float[Array, " M"]
+    count: Float[Array, "*M"]
+    mean: Float[Array, "*M"]
+    variance: Float[Array, "*M"]
 
     @staticmethod
     def empty(m: int) -> Moments:
@@ -66,7 +68,20 @@ class Moments(eqx.Module):
 
     def standardise(self, values: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
         """(x − mean) / √variance; unchanged while that variance is no more than rounding."""
-        spread = jnp.sqrt(self.variance)
-        floor = 1e-5 * jnp.abs(self.mean) + 1e-8
+        spread, floor = self._spread()
         scaled = (values - self.mean) / jnp.maximum(spread, floor)
         return jnp.where(spread > floor, scaled, values)
+
+    def normalise(self, values: Float[Array, "*S"]) -> Float[Array, "*S"]:
+        """(x − mean) / √variance, clipped to ±10; x − mean while there is no more than rounding.
+
+        The last axes of ``values`` are those of the moments; before anything was seen, the mean
+        is 0.
+        """
+        spread, floor = self._spread()
+        scaled = (values - self.mean) / jnp.where(spread > floor, spread, 1.0)
+        return jnp.clip(scaled, -NORMALISED_LIMIT, NORMALISED_LIMIT)
+
+    def _spread(self) -> tuple[Float[Array, "*M"], Float[Array, "*M"]]:
+        """√variance, and up to what size that is no more than rounding."""
+        return jnp.sqrt(self.variance), 1e-5 * jnp.abs(self.mean) + 1e-8

@@ -30,13 +30,14 @@ Starts = Sequence[tuple[int, ...]]
 def make_choose(game: Game) -> Callable[..., Any]:
     """Compiles the choice of actions of all seeds' teams [S], [V, S, ...] environments at once.
 
-    (policies, hidden state, observations, masks, alive, starts [V, S], sampled [V, S], key, step)
-    -> actions of the environment's own agents, hidden state.
+    (policies, hidden state and remembered frames, observations, masks, alive, starts [V, S],
+    sampled [V, S], key, step) -> actions of the environment's own agents, hidden state and frames.
+    Without frames all episodes start.
     """
 
     def choose(
         policy: PerAgent,
-        hidden_state: Array,
+        remembered: tuple[Array, Any],
         observations: Array,
         mask: Array,
         alive: Array,
@@ -44,7 +45,9 @@ def make_choose(game: Game) -> Callable[..., Any]:
         sampled: Array,
         key: PRNGKey,
         t: Array,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, tuple[Array, Any]]:
+        hidden_state, frames = remembered
+        observations, frames = game.look(observations, alive, frames, starts)
         state = jnp.zeros((*observations.shape[:-2], game.players.central_size))
         seen = game.see(observations, mask, alive, state)
         shape, agents = seen.alive.shape[:-1], seen.alive.shape[-1]
@@ -52,7 +55,7 @@ def make_choose(game: Game) -> Callable[..., Any]:
         actions, hidden_state, _ = act(
             policy, hidden_state, *seen[:2], drawn, start=starts, sampled=sampled
         )
-        return game.own_actions(actions), hidden_state
+        return game.own_actions(actions), (hidden_state, frames)
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 1, 1, 1, 1, 1, 1, 0, None), out_axes=1))
 
@@ -101,7 +104,7 @@ class Evaluator:
         number = np.full(v * s, -1)
         tries = np.zeros(v * s, np.int64)
         lengths = np.zeros(v * s, np.int64)
-        hidden_state = jax.vmap(lambda p: p.initial_hidden_state(v), out_axes=1)(policies)
+        remembered = jax.vmap(lambda p: p.initial_hidden_state(v), out_axes=1)(policies), None
         rows, part = self.vector_env.rows, self.part
         seen = Observation(*(np.zeros_like(x[part]) for x in rows.start))
         new = np.arange(v * s)
@@ -113,9 +116,9 @@ class Evaluator:
             going = number >= 0
             if not going.any():
                 return tally.played()
-            actions, hidden_state = self.choose(
+            actions, remembered = self.choose(
                 policies,
-                hidden_state,
+                remembered,
                 *(x.reshape(v, s, *x.shape[1:]) for x in seen[:3]),
                 (lengths == 0).reshape(v, s),
                 (number >= episodes).reshape(v, s),

@@ -50,7 +50,8 @@ class Record(NamedTuple):
     """A rollout as the host keeps it, [T, B, S, ...]; ``Transition`` says what each means.
 
     ``observation`` and ``next_observation`` are those of the environment's own agents, R of them
-    where central learning has one.
+    where central learning has one, before any preprocessing. ``hidden_state`` is the policy's
+    beside the frames that were remembered before each step (None where there are none).
     """
 
     observation: Observation
@@ -70,8 +71,19 @@ def transitions(game: Game, record: Record) -> Transition:
     """One seed's record [T, B, ...] as a learner sees it; compiled."""
     facts = record._asdict()
     observation, next_observation = facts.pop("observation"), facts.pop("next_observation")
+    facts["hidden_state"], frames = record.hidden_state
+    seen, frames = _looked(game, observation, frames, record.start)
+    next_observation, _ = _looked(game, next_observation, frames)
     if game.truncates_alone:
         after = game.final(*next_observation, truncated_alone=record.truncated_alone)
     else:
         after, facts["truncated_alone"] = game.see(*next_observation), None
-    return transition(game.see(*observation), after, **facts)
+    return transition(game.see(*seen), after, **facts)
+
+
+def _looked(
+    game: Game, shown: Observation, frames: Any, start: Any = None
+) -> tuple[Observation, Any]:
+    """What agents see of what was shown, as when it was acted on, and the frames to remember."""
+    seen, frames = game.look(shown.observations, shown.alive, frames, start)
+    return shown._replace(observations=seen), frames

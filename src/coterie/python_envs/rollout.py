@@ -23,7 +23,7 @@ from coterie.spec import EnvSpec, Observation
 from coterie.types import PyTree
 
 Act = Callable[[int, int, Observation, np.ndarray, Any], tuple[Any, Any, PyTree, Any]]
-"""(step, first environment, observations [b, S, ...], starts [b, S], hidden state) ->
+"""(step, first environment, observations [b, S, ...], starts [b, S], hidden state: a tree) ->
 actions of the environment's own agents, those of the learners, their extras, hidden state."""
 
 
@@ -113,18 +113,17 @@ class Collector:
         """Acts for T steps in all environments.
 
         Args:
-            hidden_state: [B, S, N, H] of acting.
+            hidden_state: of acting, a tree with leaves [B, S, ...].
 
         Returns:
             the record, and the hidden state to go on from.
         """
         record = self._blank(steps)
         first = [half.start // self.seeds for half in self.halves]
-        hidden_states = (
-            list(np.split(np.asarray(hidden_state), first[1:]))
-            if len(first) > 1
-            else [hidden_state]
-        )
+        hidden_states = [
+            jax.tree.map(lambda x, a=a, b=b: np.asarray(x)[a:b], hidden_state)
+            for a, b in itertools.pairwise([*first, self.count // self.seeds])
+        ]
         noted: list[list[tuple[Any, ...]]] = [[] for _ in self.halves]
         for t in range(steps):
             for h, half in enumerate(self.halves):
@@ -342,4 +341,4 @@ def _joined(parts: Sequence[Any], steps: int) -> np.ndarray:
 
 
 def _concatenated(parts: Sequence[Any]) -> Any:
-    return jnp.concatenate([jnp.asarray(x) for x in parts])
+    return jax.tree.map(lambda *x: jnp.concatenate([jnp.asarray(y) for y in x]), *parts)

@@ -61,14 +61,18 @@ class PythonEnvProgram(Paced):
         self.choose = make_choose(game)
 
     def init(self, seed: int) -> TrainState:
-        rows = self.seeds * self.environments
-        state = self._init(self.keys(seed))
-        return _with(state, vector=empty_vector(self.game.players, rows))
+        return self._with_environments(self._init(self.keys(seed)))
 
     def template(self) -> TrainState:
         state = jax.eval_shape(self._init, jax.eval_shape(lambda: self.keys(0)))
-        rows = self.seeds * self.environments
-        return _with(state, vector=empty_vector(self.game.players, rows))
+        return self._with_environments(state)
+
+    def _with_environments(self, state: TrainState) -> TrainState:
+        """The state with its environments and what their agents remember, before the first step."""
+        players, lead = self.game.players, (self.seeds, self.environments)
+        vector = empty_vector(players, self.seeds * self.environments)
+        frames = self.game.preprocessing.no_frames(players, *lead)
+        return _with(state, vector=vector, frames=frames)
 
     def _draw(self, key: PRNGKey) -> tuple[Any, PyTree, Any]:
         """Randomness of a chunk: keys to go on from, noise [I, T, B, ...], keys of learning.
@@ -88,7 +92,7 @@ class PythonEnvProgram(Paced):
     def _act(
         self,
         policy: PyTree,
-        hidden_state: Array,
+        hidden_state: tuple[Array, Any],
         observations: Array,
         mask: Array,
         alive: Array,
@@ -100,15 +104,15 @@ class PythonEnvProgram(Paced):
         """Chooses for b environments of one seed; ``at`` is (iteration, step, the first of b)."""
         game, count = self.game, observations.shape[0]
         state = jnp.zeros((count, game.players.central_size))
+        hidden, frames = hidden_state
+        observations, frames = game.look(observations, alive, frames, starts)
         seen = game.see(observations, mask, alive, state)
         own = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x[at[0], at[1]], at[2], count), noise
         )
         now = {name: value[at[0]] for name, value in schedules.items()}
-        actions, hidden_state, extras = self.algorithm.explore(
-            policy, hidden_state, seen, starts, own, now
-        )
-        return game.own_actions(actions), actions, extras, hidden_state
+        actions, hidden, extras = self.algorithm.explore(policy, hidden, seen, starts, own, now)
+        return game.own_actions(actions), actions, extras, (hidden, frames)
 
     def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], FiniteChecks, Array]:
         """All seeds' learners and losses, what was met, whether anything is not finite."""
@@ -215,7 +219,9 @@ class HostDevice:
         schedules = jax.device_put(algorithm.schedules(iterations))
         keys, noise, learn_keys = program.draw(state.key)
         learner, losses = state.learner, state.losses
-        hidden_state = np.moveaxis(np.asarray(state.hidden_state), 0, 1)
+        hidden_state = jax.tree.map(
+            lambda x: np.moveaxis(np.asarray(x), 0, 1), (state.hidden_state, state.frames)
+        )
         for i in range(count):
             if algorithm.whole_episodes:
                 self.collector.restart()
@@ -243,11 +249,15 @@ class HostDevice:
                 step = (iteration + i + 1) * program.steps_per_iteration
                 raise failure(algorithm, program.game, checks, learner, step)
             self.seconds.spent("learning")
+        hidden_state, frames = jax.tree.map(
+            lambda x: jnp.moveaxis(jnp.asarray(x), 0, 1), hidden_state
+        )
         state = _with(
             state,
             learner=learner,
             losses=losses,
-            hidden_state=jnp.moveaxis(jnp.asarray(hidden_state), 0, 1),
+            hidden_state=hidden_state,
+            frames=frames,
             key=keys[count - 1],
             vector=self.collector.vector,
         )

@@ -10,7 +10,7 @@ from coterie.algorithms import algorithms
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
-from coterie.learners.parts import VectorSettings
+from coterie.learners.parts import LearnerSettings, VectorSettings
 from coterie.networks import torsos
 from coterie.python_envs.adapters.lookup import with_options
 from coterie.python_envs.adapters.refusals import reason
@@ -22,8 +22,9 @@ from coterie.python_envs.opening import (
 )
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import copies_of
-from coterie.spec import PythonEnvFactory, Reward
+from coterie.spec import EnvSpec, PythonEnvFactory, Reward
 from coterie.views.game import Central, Game
+from coterie.views.preprocessing import UNCHANGED, Preprocessing
 
 Opened = Any
 """An environment as a user gives it: a name, the thing itself, or what makes it; a JAX environment
@@ -159,7 +160,7 @@ def make_game(
             f"{algorithm.name} learns about each single action, but agent {spec.agents[agent]} of "
             f"{name} acts by {spec.actions[agent]}: train {', '.join(able[:-1])} or {able[-1]}"
         )
-    wrong = torsos.refusal(spec.observations, getattr(algorithm, "torso", "auto"))
+    wrong = _unsuitable(algorithm, spec, z)
     if wrong is not None:
         raise UsageError(wrong)
     game = seen_by(algorithm, environment, z, reward)
@@ -168,9 +169,29 @@ def make_game(
     return game
 
 
+def _unsuitable(algorithm: Algorithm, spec: EnvSpec, z: Central) -> str | None:
+    """A sentence where settings of what is observed are not for this environment."""
+    if not isinstance(algorithm, LearnerSettings):
+        return None
+    preprocessing, space = _preprocessing(algorithm), spec.observation_space
+    if wrong := preprocessing.refusal(spec):
+        return wrong
+    if algorithm.normalise_observations and space and not space.floats and z != "state":
+        return (
+            "--normalise-observations is for numbers, and agents observe pixels only; leave it out"
+        )
+    return torsos.refusal(preprocessing.spec(spec).observations, algorithm.torso)
+
+
+def _preprocessing(settings: LearnerSettings) -> Preprocessing:
+    return Preprocessing(settings.grey, settings.resize, settings.frame_stack)
+
+
 def seen_by(
     algorithm: Algorithm, environment: Environment | PythonEnvFactory, z: Central, reward: Reward
 ) -> Game:
     """The environment as this algorithm sees it, given what z is and whose rewards are learned."""
     bounds = algorithm.action_bounds if isinstance(algorithm, VectorSettings) else "clip"
-    return Game(environment, z, reward, algorithm.joint_view, bounds)
+    known = isinstance(algorithm, LearnerSettings)
+    preprocessing = _preprocessing(algorithm) if known else UNCHANGED
+    return Game(environment, z, reward, algorithm.joint_view, bounds, preprocessing)

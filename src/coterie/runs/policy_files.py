@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import typing
@@ -15,18 +16,22 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.learners.parts import LearnerSettings
 from coterie.networks.layers import ACTIVATIONS
+from coterie.networks.observation_statistics import ObservationStatistics
 from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.networks.torsos import TorsoName, observed, refusal
 from coterie.ops.action_vectors import ActionVectors
 from coterie.runs.networks import given_again, of_the_run, torso_of
+from coterie.settings import fitted, hints
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.storage.files import make_directory, read_sealed
 from coterie.storage.tree_files import CheckpointError, read_arrays, read_tree, write_tree
 from coterie.types import PyTree
 from coterie.views.game import Game
 from coterie.views.joint_actions import JointView
+from coterie.views.preprocessing import UNCHANGED, Preprocessing
 
 FORMAT = "coterie-policy"
 WHICH = ("best", "last")
@@ -43,26 +48,32 @@ _GREATEST, _DEEPEST = 2**24, 1000
 def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
     """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
     spec = game.players
-    return {
-        "format": FORMAT,
-        "version": 1,
-        "algorithm": algorithm.name,
-        "agents": list(spec.agents),
-        "observation_sizes": list(spec.observation_sizes),
-        "action_counts": list(spec.action_counts),
-        "network_of_agent": list(policy.index),
-        "hidden": list(policy.hidden),
-        "recurrent": policy.hidden_size > 0,
-        "activation": policy.activation,
-        "joint": game.joint,
-        "stochastic": algorithm.stochastic,
-    } | _described(policy, spec)
+    return (
+        {
+            "format": FORMAT,
+            "version": 1,
+            "algorithm": algorithm.name,
+            "agents": list(spec.agents),
+            "observation_sizes": list(spec.observation_sizes),
+            "action_counts": list(spec.action_counts),
+            "network_of_agent": list(policy.index),
+            "hidden": list(policy.hidden),
+            "recurrent": policy.hidden_size > 0,
+            "activation": policy.activation,
+            "joint": game.joint,
+            "stochastic": algorithm.stochastic,
+        }
+        | _described(policy, spec)
+        | _preprocessed(game.preprocessing)
+    )
 
 
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
     """What is said besides where observations are no vectors, or actions are."""
-    seen: dict[str, Any] = {}
-    if spec.observations:
+    seen: dict[str, Any] = {"layer_norm": True} if policy.layer_norm else {}
+    if policy.statistics is not None:
+        seen["normalise_observations"] = True
+    if spec.observations and policy.networks.torso is not None:
         seen["observation_spaces"] = [
             {
                 "shapes": [list(shape) for shape in space.shapes],
@@ -83,6 +94,20 @@ def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
         "action_bounds": policy.vectors.bounds,
         "least_std": policy.vectors.least_std,
     }
+
+
+def _preprocessed(done: Preprocessing) -> dict[str, Any]:
+    """What is said of preprocessing, where there is any."""
+    if done == UNCHANGED:
+        return {}
+    return {"preprocessing": dataclasses.asdict(done)}
+
+
+def preprocessing_of(d: dict[str, Any]) -> Preprocessing:
+    """The inverse of ``_preprocessed``."""
+    given = d.get("preprocessing", {})
+    resize = given.get("resize")
+    return Preprocessing(**given | {"resize": None if resize is None else tuple(resize)})
 
 
 def _told(bounds: tuple[float, ...]) -> list[float | None]:
@@ -185,11 +210,14 @@ def _network_of(d: dict[str, Any], torso: Any) -> str | OwnNetwork:
 
 def _blank(d: dict[str, Any], torso: str | OwnNetwork) -> PerAgent:
     """A policy as it is described, with parameters of no meaning."""
-    spec = environment_of(d)
+    spec = preprocessing_of(d).spec(environment_of(d))
     spec = JointView(spec).spec if d["joint"] else spec
     vectors = None
     if spec.actions:
         vectors = ActionVectors(spec.actions, d["action_bounds"], d["least_std"])
+    statistics = None
+    if d.get("normalise_observations", False):
+        statistics = ObservationStatistics.empty(spec, d["network_of_agent"])
     return PerAgent(
         tuple(d["network_of_agent"]),
         spec.observation_size,
@@ -201,6 +229,8 @@ def _blank(d: dict[str, Any], torso: str | OwnNetwork) -> PerAgent:
         vectors=vectors,
         space=observed(spec, torso),
         torso=torso,
+        layer_norm=d.get("layer_norm", False),
+        statistics=statistics,
     )
 
 
@@ -229,7 +259,7 @@ def _description(run: Path) -> dict[str, Any]:
         isinstance(d[name], list) and all(type(x) is kind for x in d[name])
         for name, kind in LISTS.items()
     )
-    if not kinds or not _fits_together(d) or not _vectors_fit(d) or not _arrays_fit(d):
+    if not kinds or not _fits_together(d) or not _spaces_fit(d):
         raise UsageError(f"{about} is damaged: its agents and networks do not fit together")
     return d
 
@@ -240,10 +270,31 @@ def _fits_together(d: dict[str, Any]) -> bool:
     return (
         all(0 < n < _GREATEST for n in sizes)
         and d["activation"] in ACTIVATIONS
+        and all(
+            type(d.get(word, False)) is bool for word in ("layer_norm", "normalise_observations")
+        )
         and 0 < len(d["hidden"]) <= _DEEPEST
         and len(networks) == (1 if d["joint"] else len(d["agents"]))
         and sorted(set(networks)) == list(range(len(set(networks))))
     )
+
+
+def _spaces_fit(d: dict[str, Any]) -> bool:
+    return _vectors_fit(d) and _preprocessing_fits(d) and _arrays_fit(d)
+
+
+def _preprocessing_fits(d: dict[str, Any]) -> bool:
+    """Whether what is said of preprocessing, if anything is, makes sense."""
+    given = d.get("preprocessing", {})
+    if not isinstance(given, dict) or given.keys() - {"grey", "resize", "frame_stack"}:
+        return False
+    declared = hints(LearnerSettings)
+    try:
+        for name, value in given.items():
+            fitted(name, value, declared[name])
+        return preprocessing_of(d).refusal(environment_of(d)) is None
+    except (UsageError, TypeError, KeyError, AttributeError, ValueError, IndexError):
+        return False
 
 
 def _vectors_fit(d: dict[str, Any]) -> bool:
@@ -278,7 +329,8 @@ def _arrays_fit(d: dict[str, Any]) -> bool:
     try:
         spaces = _seen(d)
         shapes = [shape for s in d["observation_spaces"] for shape in s["shapes"]]
-        asked = refusal(spaces, d["torso"])
+        seen = preprocessing_of(d).spec(environment_of(d)).observations
+        asked = refusal(seen, d["torso"])
     except (UsageError, TypeError, KeyError, AttributeError, ValueError, IndexError):
         return False
     return (

@@ -6,21 +6,28 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from coterie.errors import UsageError
 from coterie.former import former_arguments, former_attribute
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors
 from coterie.policies.acting import act, noise
-from coterie.runs.policy_files import default_policy, environment_of, load_policy
+from coterie.runs.policy_files import (
+    default_policy,
+    environment_of,
+    load_policy,
+    preprocessing_of,
+)
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 from coterie.views.joint_actions import JointView
+from coterie.views.preprocessing import UNCHANGED, Preprocessing
 
 
 @dataclass(repr=False)
@@ -34,6 +41,7 @@ class Team:
         stochastic: the policies are distributions, from which actions can be sampled.
         actions: the agents' action spaces, where not all of them are single choices.
         seen: the agents' observation spaces, where they are no vectors.
+        preprocessing: what becomes of observations before the policy sees them.
         which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
             they were trained for; None where that is not known.
     """
@@ -48,6 +56,7 @@ class Team:
     env_steps: int | None = None
     actions: tuple[ActionSpace, ...] = ()
     seen: tuple[ObservationSpace, ...] = ()
+    preprocessing: Preprocessing = UNCHANGED
 
     def __repr__(self) -> str:
         steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
@@ -63,9 +72,16 @@ class Team:
         )
         self._act = jax.jit(self._choose)
 
-    def initial_hidden_state(self) -> Float[Array, "N H"]:
-        """Hidden state before the first observation; give it anew at every episode's start."""
-        return self.policy.initial_hidden_state()
+    def initial_hidden_state(self) -> Any:
+        """Hidden state before the first observation; give it anew at every episode's start.
+
+        An array [N, H]; where agents see several observations at once, ``Remembered``.
+        """
+        hidden_state = self.policy.initial_hidden_state()
+        frames = self.preprocessing.no_frames(self._spec)
+        if frames is None:
+            return hidden_state
+        return Remembered(hidden_state, frames, jnp.zeros((), bool))
 
     initial_memory = former_attribute("initial_memory", "initial_hidden_state")
 
@@ -173,9 +189,17 @@ class Team:
 
     def _choose(
         self, hidden_state: Any, observations: Any, mask: Any, key: Any
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Any]:
         n = len(self.policy.index)
-        team = JointView(self._spec) if self.joint else None
+        frames = start = None
+        stacked = isinstance(hidden_state, Remembered)
+        if stacked:
+            hidden_state, frames, begun = hidden_state
+            start = ~begun
+        observations, frames = self.preprocessing.look(
+            self._spec, observations, frames=frames, start=start
+        )
+        team = JointView(self.preprocessing.spec(self._spec)) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)
         vectors = self.policy.vectors
@@ -184,7 +208,23 @@ class Team:
         own = team.split(actions) if team else actions
         if vectors is not None:
             own = ActionVectors(self.actions, vectors.bounds).to_env(own)
+        if stacked:
+            return own, Remembered(hidden_state, frames, jnp.ones((), bool))
         return own, hidden_state
+
+
+class Remembered(NamedTuple):
+    """The hidden state of a team whose agents see several observations at once.
+
+    Attributes:
+        hidden_state: of the networks, [N, H].
+        frames: the last ones, as ``views.preprocessing.Preprocessing.look`` gives them.
+        begun: whether the episode has begun.
+    """
+
+    hidden_state: Any
+    frames: Any
+    begun: Any
 
 
 def _flat(own: Any, space: ObservationSpace) -> np.ndarray:
@@ -237,6 +277,7 @@ def load(run: str | Path, seed: int = 0, which: str | None = None, *, torso: Any
         action_counts=spec.action_counts,
         actions=spec.actions,
         seen=spec.observations,
+        preprocessing=preprocessing_of(d),
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],

@@ -42,6 +42,8 @@ class TrainState(eqx.Module):
         vector: the K environments and their reset states; for Python environments what it
             takes to bring them to the same states again (``python_envs.record.EpisodeHistory``).
         hidden_state: [B, N, H] hidden state of acting.
+        frames: the frames that agents of Python environments remember, where they see several at
+            once; those of JAX environments are in ``vector``.
         key, evaluation_key: randomness of everything to come: training, evaluation.
         episodes, losses: totals since the last line of the log; diagnostics are among the losses.
         best: the best evaluated policy.
@@ -55,6 +57,7 @@ class TrainState(eqx.Module):
     episodes: Episodes
     losses: dict[str, Array]
     best: Best
+    frames: Any = None
 
 
 def init(algorithm: Algorithm, game: Game, key: PRNGKey) -> TrainState:

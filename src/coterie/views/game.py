@@ -26,6 +26,7 @@ from coterie.ops.observations import flat
 from coterie.spec import EnvSpec, Observation, ObservationSpace, PythonEnvFactory, Reward
 from coterie.types import Actions, PRNGKey, PyTree, TimeStep
 from coterie.views.joint_actions import JointView, joint_space
+from coterie.views.preprocessing import UNCHANGED, Preprocessing
 
 Central = Literal["none", "state", "joint"]
 
@@ -33,12 +34,14 @@ Central = Literal["none", "state", "joint"]
 class GameState(eqx.Module):
     """One environment's own state, the steps taken in this episode, and who is still alive.
 
-    ``alive`` is of the environment's own agents; None where they always are.
+    ``alive`` is of the environment's own agents; None where they always are. ``frames`` are the
+    last K − 1 frames they observed, where they see K of them (``views.preprocessing``).
     """
 
     env: PyTree
     t: Int[Array, "*S"]
     alive: Bool[Array, "*S R"] | None = None
+    frames: Num[Array, "*S K R P"] | None = None
 
 
 def ends_of(shown: TimeStep, before: Bool[Array, " R"]) -> TimeStep:
@@ -86,6 +89,7 @@ class Game:
             environment's own rewards.
         joint: the team appears as one agent that sees everything and chooses joint actions.
         bounds: how the numbers in learners' actions become legal, ``clip`` or ``tanh``.
+        preprocessing: what becomes of observations before agents see them.
     """
 
     env: Environment | PythonEnvFactory
@@ -93,6 +97,7 @@ class Game:
     reward: Reward = "individual"
     joint: bool = False
     bounds: Bounds = "clip"
+    preprocessing: Preprocessing = UNCHANGED
 
     def __post_init__(self) -> None:
         self.env.spec()  # asked here, before anything of it is traced
@@ -105,12 +110,17 @@ class Game:
     @property
     def spec(self) -> EnvSpec:
         """The agents that learn."""
-        return self.team.spec if self.joint else self.players
+        return self.team.spec if self.joint else self.observers
+
+    @cached_property
+    def observers(self) -> EnvSpec:
+        """The environment's own agents, with what they see after preprocessing."""
+        return self.preprocessing.spec(self.players)
 
     @cached_property
     def team(self) -> JointView:
         """How the environment's agents appear as one."""
-        return JointView(self.players)
+        return JointView(self.observers)
 
     def own_actions(self, actions: Actions) -> Int[Array, "*S R"] | Float[Array, "*S R Q"]:
         """The actions of the environment's own agents, from those of the agents that learn.
@@ -124,7 +134,7 @@ class Game:
 
     @property
     def central_size(self) -> int:
-        spec = self.players
+        spec = self.observers
         sizes = {
             "none": 0,
             "state": spec.central_size,
@@ -136,7 +146,7 @@ class Game:
     def central_space(self) -> ObservationSpace:
         """Of z."""
         if self.players.observations and self.central == "joint":
-            return joint_space(self.players)
+            return joint_space(self.observers)
         return ObservationSpace(((max(self.central_size, 1),),))
 
     @property
@@ -178,7 +188,8 @@ class Game:
         everybody = jnp.ones(self.players.n_agents, bool)
         begun = ends_of(dataclasses.replace(shown, terminated=no, truncated=no), everybody)
         alive = begun.alive if self.mortal else None
-        return GameState(state, t, alive), self._complete(begun).onward()  # no step led to a start
+        first, frames = self._complete(begun, None)
+        return GameState(state, t, alive, frames), first.onward()  # no step led to a start
 
     def step(self, key: PRNGKey, state: GameState, actions: Actions) -> tuple[GameState, TimeStep]:
         """One step; at the time limit an episode that is not over is truncated."""
@@ -194,16 +205,16 @@ class Game:
         before = everybody if state.alive is None else state.alive
         self._check(next_step)
         next_step = ends_of(next_step, before)
-        shown = self._complete(next_step)
+        shown, frames = self._complete(next_step, state.frames)
         if self.players.time_limit is not None:
             cut = (t >= self.players.time_limit) | shown.truncated
             shown = dataclasses.replace(shown, truncated=cut & ~shown.terminated)
         if not self.mortal:
-            return GameState(env_state, t), shown
+            return GameState(env_state, t, None, frames), shown
         # Rewards of dead agents count for the team, but they need not be numbers.
         counts = before | jnp.isfinite(shown.rewards)
         shown = dataclasses.replace(shown, rewards=jnp.where(counts, shown.rewards, 0.0))
-        return GameState(env_state, t, next_step.alive), shown
+        return GameState(env_state, t, next_step.alive, frames), shown
 
     def trace(self) -> None:
         """Goes through a reset and a step without computing: wrong shapes are found here."""
@@ -252,8 +263,16 @@ class Game:
                 wanted = " or ".join(map(str, sizes))
                 raise UsageError(f"{word} must have shape {wanted}; got {jnp.shape(array)}")
 
-    def _complete(self, shown: TimeStep) -> TimeStep:
-        """Pads observations to [N, O] and fills in masks and z; ends are those of ``ends_of``."""
+    def _complete(
+        self, shown: TimeStep, frames: Num[Array, "K R P"] | None
+    ) -> tuple[TimeStep, Num[Array, "K R P"] | None]:
+        """Pads observations to [N, O] and fills in masks and z; ends are those of ``ends_of``.
+
+        Args:
+            frames: those before; None at the start of an episode.
+
+        Returns: the completed step, and the frames to remember.
+        """
         spec = self.players
         available = jnp.asarray(spec.available_actions)
         observations = laid_out(shown.observations, spec)
@@ -267,10 +286,11 @@ class Game:
             raise UsageError(
                 f"action_mask must be {available.shape} [N, A]; got {mask.shape}{_layout(spec)}"
             )
+        observations, frames = self.look(observations, shown.alive, frames)
         given = (observations, mask & available, shown.alive, shown.central)
         seen, alone = self.see(*given), shown.truncated_alone
         final = self.final(*given, alone) if self.truncates_alone else None
-        return TimeStep(
+        step = TimeStep(
             observations=seen.observations,
             rewards=jnp.asarray(shown.rewards, jnp.float32),
             terminated=shown.terminated,
@@ -281,6 +301,18 @@ class Game:
             truncated_alone=None if final is None else alone,
             final=final,
         )
+        return step, frames
+
+    def look(
+        self,
+        observations: Num[Array, "*S R _"],
+        alive: Bool[Array, "*S R"] | None,
+        frames: Num[Array, "*S K R P"] | None,
+        start: Bool[Array, "*S"] | None = None,
+    ) -> tuple[Num[Array, "*S R O"], Num[Array, "*S K R P"] | None]:
+        """Observations as agents see them (``see``), from what the environment shows, padded; and
+        the frames to remember (``Preprocessing.look``)."""
+        return self.preprocessing.look(self.players, observations, alive, frames, start)
 
     def see(
         self,
@@ -292,6 +324,7 @@ class Game:
         """What the agents that learn see of what is padded and complete, with any leading axes.
 
         Args:
+            observations: as ``look`` gives them.
             central: the environment's state, where it offers one.
         """
         if self.mortal:

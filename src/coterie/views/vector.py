@@ -22,7 +22,7 @@ SEED_AXIS = "seed"
 class ResetState(eqx.Module):
     """What differs between the resets of a game; masks and alive flags only where they vary.
 
-    ``alive`` is of the environment's own agents.
+    ``alive`` and ``frames`` are of the environment's own agents.
     """
 
     env: PyTree
@@ -30,6 +30,7 @@ class ResetState(eqx.Module):
     central: Num[Array, "*S Z"]
     action_mask: Bool[Array, "*S N A"] | None
     alive: Bool[Array, "*S R"] | None
+    frames: Num[Array, "*S K R P"] | None
 
 
 def reset_state(game: Game, state: GameState, view: TimeStep) -> ResetState:
@@ -41,6 +42,7 @@ def reset_state(game: Game, state: GameState, view: TimeStep) -> ResetState:
         view.central,
         view.action_mask if masks else None,
         state.alive,
+        state.frames,
     )
 
 
@@ -197,7 +199,7 @@ def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"])
     )
     return dataclasses.replace(
         vector,
-        state=GameState(taken.env, jnp.where(ended, 0, state.t), taken.alive),
+        state=GameState(taken.env, jnp.where(ended, 0, state.t), taken.alive, taken.frames),
         time_step=time_step,
         start=vector.start | ended,
         used=vector.used + jnp.sum(ended, dtype=jnp.int32),
