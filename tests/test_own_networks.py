@@ -316,7 +316,9 @@ def test_another_network_is_refused(run, monkeypatch):
 
 def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch):
     """Not even where all of them name a module that there is."""
-    (tmp_path / "evil_net.py").write_text("raise SystemExit('imported')")
+    told = f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+    code = told + "from own_nets import Recall as Net\n"
+    (tmp_path / "evil_net.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(run.path, tmp_path / "run")
     for name in ("config.json", "policy/policy.json"):
@@ -327,7 +329,10 @@ def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch)
         with pytest.raises(UsageError, match="evil_net"):
             use(tmp_path / "run")
     assert main(["evaluate", str(tmp_path / "run")]) == 2
-    assert "evil_net" not in sys.modules
+    assert not (tmp_path / "imported").exists()
+    assert coterie.load(tmp_path / "run", torso="evil_net:Net")
+    assert (tmp_path / "imported").exists()  # now that it was named
+    del sys.modules["evil_net"]
 
 
 def test_a_report_says_why_it_shows_no_episode(run, tmp_path):
