@@ -138,6 +138,18 @@ def test_every_algorithm_takes_one_for_actors_and_critics(name):
         assert (first, z) == ((game.spec.observation_size,), (game.central_size,))
 
 
+@pytest.mark.parametrize("name", ["idqn", "qmix", "coma", "central_a2c"])
+def test_a_hidden_state_of_its_own_goes_through_rollouts_replay_and_updates(name):
+    """Traced: the state that comes out of training is like the one that went in."""
+    algorithm = small(name, torso=Recall, recurrent=True)
+    program = training.Program(algorithm, game_for(algorithm, Walk()), 1, 4)
+    state = program.template()
+    assert state.hidden_state.shape[-1] == WIDTH + 1
+    schedules = algorithm.schedules(np.arange(program.chunk, dtype=np.int64))
+    after, *_ = jax.eval_shape(program._run_chunk, state, schedules, np.int32(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 # Refusals ----------------------------------------------------------------------------------------
 
 
@@ -312,11 +324,15 @@ def test_another_network_is_refused(run, monkeypatch):
     for open_run in (coterie.open_run, coterie.load):
         with pytest.raises(UsageError, match=r"own_nets:Recall has other parameters .* is float32"):
             open_run(run.path, torso="own_nets:Recall")
+    with pytest.raises(UsageError, match="own_nets:Recall has other parameters"):
+        coterie.resume(run.path, 2 * STEPS, torso="own_nets:Recall")
 
 
 def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch):
     """Not even where all of them name a module that there is."""
-    (tmp_path / "evil_net.py").write_text("raise SystemExit('imported')")
+    told = f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+    code = told + "from own_nets import Recall as Net\n"
+    (tmp_path / "evil_net.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(run.path, tmp_path / "run")
     for name in ("config.json", "policy/policy.json"):
@@ -327,7 +343,10 @@ def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch)
         with pytest.raises(UsageError, match="evil_net"):
             use(tmp_path / "run")
     assert main(["evaluate", str(tmp_path / "run")]) == 2
-    assert "evil_net" not in sys.modules
+    assert not (tmp_path / "imported").exists()
+    assert coterie.load(tmp_path / "run", torso="evil_net:Net")
+    assert (tmp_path / "imported").exists()  # now that it was named
+    del sys.modules["evil_net"]
 
 
 def test_a_report_says_why_it_shows_no_episode(run, tmp_path):
