@@ -582,7 +582,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(how, name, python, 
     trained(algorithm, tmp_path / "parts", environment, 200, reward="sum", **more)
     coterie.resume(tmp_path / "parts", steps=400, **options)
     whole, parts = (
-        jax.tree.leaves(learner_of(coterie.open_run(tmp_path / out, **options)))
+        jax.tree.leaves(coterie.load(tmp_path / out, which="last").policy)
         for out in ("whole", "parts")
     )
     for a, b in zip(whole, parts, strict=True):
