@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -90,8 +91,10 @@ def relu(name: str) -> dict[str, str]:
     return {"activation": "relu"} if name == "ippo" else {}
 
 
-def trained(algorithm, path: Path, environment="matrix/climbing", steps=64, **options) -> Path:
-    given = {"evaluations": 1, "final_episodes": 0, "seeds": 1} | options
+def trained(
+    algorithm, path: Path, environment: Any = "matrix/climbing", steps=64, **options
+) -> Path:
+    given: dict[str, Any] = {"evaluations": 1, "final_episodes": 0, "seeds": 1} | options
     coterie.train(algorithm, environment, steps, out=path, **given)
     return path
 
@@ -183,9 +186,9 @@ def test_statistics_are_of_each_network_without_the_dead_and_padding(index):
 def test_floats_beside_pixels_are_normalised_and_pixels_stay():
     space = ObservationSpace(((2,), (2, 3), (1,)), ("float32", "uint8", "float32"))
     spec = EnvSpec(("a",), action_counts=(2,), observations=(space,))
-    floats, pixels = np.float32([[[4, 0]], [[6, 2]]]), np.arange(12, dtype=np.uint8)
+    floats, pixels = np.array([[[4, 0]], [[6, 2]]], np.float32), np.arange(12, dtype=np.uint8)
     pixels = pixels.reshape(2, 1, 6)
-    last = np.float32([[[1]], [[3]]])
+    last = np.array([[[1]], [[3]]], np.float32)
     rows = joined([jnp.asarray(x) for x in (floats, pixels, last)])
     statistics = ObservationStatistics.empty(spec, (0,)).update(rows, jnp.ones((2, 1), bool))
     assert statistics.moments.mean.tolist() == [5, 1, 2]
@@ -257,6 +260,7 @@ def test_critics_see_the_joint_observation_as_its_agents_see_their_own():
     algorithm = coterie.MAA2C(normalise_observations=True)
     game = Game(Uneven(), "joint", "sum")
     normaliser = make_normaliser(algorithm, game)
+    assert normaliser is not None
     rng = np.random.default_rng(0)
     seen = rng.normal(100, 5, (6, 3, 2)).astype(np.float32)
     agents = normaliser.agents.update(jnp.asarray(seen), jnp.ones((6, 3), bool))
@@ -349,10 +353,11 @@ def test_what_is_seen_by_hand(how, space, shapes):
         ]
         for _ in range(4)
     ]  # fmt: skip
-    frames = None
+    seen = frames = None
     for step in steps:
         row = flat(tuple(step) if len(step) > 1 else step[0], space, 2)
         seen, frames = done.look(spec, row, frames=frames)
+    assert seen is not None
     after = done.spec(spec).observations[0]
     assert after.shapes == shapes
     assert (after.names, after.dtypes) == (space.names, space.dtypes)
@@ -480,7 +485,7 @@ class PythonCamera:
     def seen(self):
         level = 10 * self.level + self.t
         return {
-            a: (np.full((4, 6, 3), level + 3 * i, np.uint8), np.float32([level / 10]))
+            a: (np.full((4, 6, 3), level + 3 * i, np.uint8), np.array([level / 10], np.float32))
             for i, a in enumerate(self.agents)
         }
 
@@ -538,7 +543,7 @@ def test_a_loaded_team_acts_as_it_was_evaluated(name, tmp_path):
         state, shown = game.reset(jax.random.key(seed))
         hidden, remembered = policy.initial_hidden_state(), team.initial_hidden_state()
         for _ in range(3):
-            image, number = game.jax_env.shown(state.env, jnp.zeros(2)).observations
+            image, number = Camera().shown(state.env, jnp.zeros(2)).observations
             given = [(np.asarray(image[i]), np.asarray(number[i])) for i in range(2)]
             again, _ = team.act(given, remembered)
             chosen, remembered = team.act(given, remembered)
@@ -555,16 +560,19 @@ ONE_BY_ONE = [
 ]  # fmt: skip
 
 
+SETTINGS = [pytest.param(how, id=next(iter(how)), marks=pytest.mark.slow) for how in ONE_BY_ONE] + [
+    pytest.param(ALL, id="all")
+]
+
+
 @pytest.mark.parametrize("python", [False, True], ids=["compiled", "python"])
 @pytest.mark.parametrize("name", ["ippo", "vdn"])
-@pytest.mark.parametrize(
-    "how", [*ONE_BY_ONE, ALL], ids=[*(next(iter(h)) for h in ONE_BY_ONE), "all"]
-)
+@pytest.mark.parametrize("how", SETTINGS)
 def test_an_interrupted_training_goes_on_to_the_same_numbers(how, name, python, tmp_path):
     if python and how not in (ALL, {"frame_stack": 3}):
         pytest.skip("what is remembered is elsewhere only with stacked frames")
     environment = PythonCamera if python else Camera()
-    options = {"environment": environment}
+    options: Any = {"environment": environment}
     more = {"python_env": PythonEnvSettings(workers=0)} if python else {}
     algorithm = small(name, recurrent=name == "vdn", reward_scaling="scale", **how)
     algorithm = dataclasses.replace(algorithm, **(
@@ -574,7 +582,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(how, name, python, 
     trained(algorithm, tmp_path / "parts", environment, 200, reward="sum", **more)
     coterie.resume(tmp_path / "parts", steps=400, **options)
     whole, parts = (
-        jax.tree.leaves(learner_of(coterie.open_run(tmp_path / out, **options)))
+        jax.tree.leaves(coterie.load(tmp_path / out, which="last").policy)
         for out in ("whole", "parts")
     )
     for a, b in zip(whole, parts, strict=True):
@@ -616,7 +624,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(settings, environment, says, tm
         ({"frame_stack": 0}, "frame_stack must be a whole number from 1 to 64; got 0"),
         ({"resize": (2,)}, "resize must be 2 to 2 values"),
         ({"resize": (0, 3)}, "resize must be 2 to 2 values"),
-            ],
+    ],
 )
 def test_settings_have_their_ranges(settings, says):
     with pytest.raises(UsageError, match=says):
