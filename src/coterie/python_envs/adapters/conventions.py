@@ -1,4 +1,4 @@
-"""The conventions of Python environments, as one: PettingZoo's two, and Gymnasium's of tuples."""
+"""The conventions of Python environments, as one: PettingZoo's two, and Gymnasium's two."""
 
 from __future__ import annotations
 
@@ -38,10 +38,14 @@ class RawStep(NamedTuple):
 
 
 class TupleHost:
-    """Gymnasium with one space per agent: lists in and out, in the order of the agents."""
+    """Gymnasium with one space per agent: lists in and out, in the order of the agents.
 
-    def __init__(self, environment: Any) -> None:
-        self._environment = environment
+    Args:
+        time_limit: steps after which the environment itself truncates, where it says so.
+    """
+
+    def __init__(self, environment: Any, time_limit: int | None = None) -> None:
+        self._environment, self.time_limit = environment, time_limit
         self.observation_spaces = _per_agent("observation", environment.observation_space)
         self.action_spaces = _per_agent("action", environment.action_space)
         n, m = len(self.observation_spaces), len(self.action_spaces)
@@ -96,12 +100,34 @@ class TupleHost:
         return _numbers(word, given, len(self.agents)).astype(bool)
 
 
+class TeamOfOne:
+    """A single-agent Gymnasium environment in the convention of one space per agent."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self.observation_space = [environment.observation_space]
+        self.action_space = [environment.action_space]
+
+    def reset(self, seed: int | None) -> Any:
+        observation, info = _values("reset", self._environment.reset(seed=seed), _RESET)
+        return [observation], _of_one(info)
+
+    def step(self, actions: list[Any]) -> Any:
+        observation, *facts, info = _values("step", self._environment.step(actions[0]), _STEP)
+        return [observation], *facts, _of_one(info)
+
+    def close(self) -> None:
+        _close(self._environment)
+
+
 class ParallelHost:
     """PettingZoo's ParallelEnv: dictionaries by agent, of those that take part.
 
     Args:
         turn: names the agent whose turn it is; ``None`` where all move at once.
     """
+
+    time_limit: int | None = None
 
     def __init__(self, environment: Any, turn: Callable[[], Any] | None = None) -> None:
         self._environment = environment
@@ -202,7 +228,18 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
         environment = _in_parallel(environment)
     if hasattr(environment, "possible_agents"):
         return ParallelHost(environment, _turn(environment))
+    if is_single_agent(environment):
+        return TupleHost(TeamOfOne(environment), _own_limit(environment))
     return TupleHost(environment)
+
+
+def is_single_agent(environment: Any) -> bool:
+    """Whether its spaces are one agent's: no action space for each of several."""
+    spaces = gymnasium().spaces
+    seen = getattr(environment, "observation_space", None)
+    action = getattr(environment, "action_space", None)
+    is_one = isinstance(action, spaces.Space) and not isinstance(action, spaces.Tuple)
+    return is_one and isinstance(seen, spaces.Space)
 
 
 def state_of(environment: Any) -> Callable[[], Any] | None:
@@ -282,6 +319,19 @@ def _number(reward: Any, agent: str) -> float:
         return float(_numbers("reward", reward, 1)[0])
     except Nonsense as error:
         raise Nonsense(str(error), agent) from None
+
+
+def _of_one(info: Any) -> Any:
+    """An info whose action mask is that of each of one agents."""
+    if not isinstance(info, Mapping) or info.get("action_mask") is None:
+        return info
+    return {**info, "action_mask": [info["action_mask"]]}
+
+
+def _own_limit(environment: Any) -> int | None:
+    """Steps after which Gymnasium's registry says that it truncates; None where it does not."""
+    limit = getattr(getattr(environment, "spec", None), "max_episode_steps", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _close(environment: Any) -> None:

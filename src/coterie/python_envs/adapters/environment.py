@@ -1,4 +1,4 @@
-"""Anybody's Python environments, PettingZoo's and Gymnasium's of one space per agent.
+"""Anybody's Python environments: PettingZoo's and Gymnasium's.
 
 This file hosts one environment in the calling process: actions in, NumPy arrays out, agents as
 an array axis. ``make_factory`` returns a factory that pickles, so the same environments can be
@@ -44,12 +44,14 @@ class PythonEnv:
     and mask are still the last ones.
 
     Args:
-        environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium environment whose
-            observation and action spaces are a ``Tuple`` or a list of one space per agent.
+        environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, a Gymnasium environment whose
+            observation and action spaces are a ``Tuple`` or a list of one space per agent, or a
+            single-agent Gymnasium environment, which is a team of one.
         time_limit: steps after which an episode is cut. An environment that ends by itself at
             exactly this step is taken to have run out of time, so its ``terminated`` counts as
             ``truncated``: lbforaging and others report a time-out as terminated. What truly ends
-            at that very step is not told apart.
+            at that very step is not told apart. Unless given it is the ``max_episode_steps`` of a
+            single-agent environment's ``spec``; its own flags then hold at that step, too.
         name: what messages call it.
         combined: the combinations of an agent's choices (MultiDiscrete, MultiBinary) are one
             numbered action; else the agent decides each by itself, and actions are vectors.
@@ -90,6 +92,7 @@ class PythonEnv:
         as_arrays = arrays and len(kinds) == 1 and None not in kinds
         self._write = [one.write_arrays if as_arrays else one.write for one in self.flatteners]
         self._steps = 0
+        self._limit_given = time_limit is not None
         self._over = True
         self._nobody, _ = constant_flags(len(agents))
         self._alive = self._listed = self._cut = self._nobody
@@ -102,7 +105,7 @@ class PythonEnv:
             observations=tuple(one.arrays for one in self.flatteners if one.arrays and as_arrays),
             actions=tuple(one.space for one in self.choices),
             central_size=central_size,
-            time_limit=time_limit,
+            time_limit=host.time_limit if time_limit is None else time_limit,
         )
         self._available = self.spec.available_actions
         self._shape = (self.spec.n_agents, self.spec.observation_size)
@@ -152,7 +155,7 @@ class PythonEnv:
             self._alive = before & ~shown.terminated if ended else staying
         self._listed = shown.present
         self._cut = self._nobody if ended else cut
-        terminated = all_died and not timed_out
+        terminated = all_died and not (timed_out and self._limit_given)
         truncated = (ended or timed_out) and not terminated
         self._over = terminated or truncated
         return self._show(shown, shown.rewards, terminated, truncated)
