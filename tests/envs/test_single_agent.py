@@ -116,7 +116,7 @@ def test_a_team_of_one_has_a_common_reward_without_being_asked():
 
 @pytest.mark.slow
 def test_ippo_learns_cartpole():
-    algorithm = coterie.IPPO(environments=16, rollout_steps=64, lr=2e-3, hidden=(64,))
+    algorithm = coterie.IPPO(environments=64, rollout_steps=32, lr=3e-3, hidden=(64,))
     run = coterie.train(
         algorithm, "gymnasium:CartPole-v1", steps=40_000, evaluations=1, evaluation_episodes=2,
         final_episodes=20, python_env=coterie.PythonEnvSettings(workers=0),

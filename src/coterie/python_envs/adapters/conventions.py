@@ -24,6 +24,7 @@ class RawStep(NamedTuple):
         idle: agents that have no choice, because it is another's turn.
         vanished: agents that took part and are neither listed nor flagged any more.
         lingering: agents that are flagged and still listed.
+        infos: what the environment calls so, as it came.
     """
 
     observations: Sequence[Any]
@@ -35,6 +36,7 @@ class RawStep(NamedTuple):
     idle: Bool[np.ndarray, " N"]
     vanished: Bool[np.ndarray, " N"]
     lingering: Bool[np.ndarray, " N"]
+    infos: Any
 
 
 class TupleHost:
@@ -92,7 +94,13 @@ class TupleHost:
             self._nobody,
             self._nobody,
             self._nobody,
+            info,
         )
+
+    def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
+        """What stands for an episode of a step's infos: the only one, at the end."""
+        del leaving
+        return [infos] if over else []
 
     def _flags(self, word: str, given: Any) -> Bool[np.ndarray, " N"]:
         if isinstance(given, bool | np.bool_):
@@ -191,7 +199,13 @@ class ParallelHost:
             idle,
             vanished,
             lingering,
+            infos,
         )
+
+    def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
+        """What stands for an episode of a step's infos: those of agents that leave in it."""
+        del over
+        return [infos.get(self._names[i]) for i in np.flatnonzero(leaving).tolist()]
 
     def _flags(self, given: Mapping[Any, Any]) -> Bool[np.ndarray, " N"]:
         """A flag per agent; ``_nobody`` itself if it is nobody's."""

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Integer
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
+from coterie.python_envs.adapters.infos import Reported, reported
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.adapters.spaces import (
     Nonsense,
@@ -65,6 +66,8 @@ class PythonEnv:
         choices: how each agent's actions become what the environment takes.
         shown: what the environment itself showed last; ``None`` before the first reset.
         stated: what its ``state()`` gave last; empty where it is not asked.
+        reported: once an episode is over, the numbers in the infos of its end: each agent's of the
+            step in which it left, or the only one of all.
 
     Raises:
         UsageError: it is neither, or a space cannot be an observation vector or an action.
@@ -98,6 +101,8 @@ class PythonEnv:
         self._alive = self._listed = self._cut = self._nobody
         self.shown: RawStep | None = None
         self.stated: Any = ()
+        self.reported: Reported = {}
+        self._infos: list[Any] = []
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
@@ -119,6 +124,7 @@ class PythonEnv:
             raise self._fault_of("reset", error) from error
         self._alive = self._listed = shown.present
         self._cut = self._nobody
+        self._infos = []
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
     def step(self, actions: Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]) -> TimeStep:
@@ -140,10 +146,11 @@ class PythonEnv:
             shown = self._host.step(own, before)
         except (Exception, SystemExit) as error:
             raise self._fault_of("step", error) from error
-        staying, cut = before, self._nobody
+        staying, cut, leaving = before, self._nobody, self._nobody
         if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
             staying = before & ~shown.terminated & ~shown.truncated
             cut = before & shown.truncated & ~shown.terminated
+            leaving = before & ~staying
         if np.count_nonzero(shown.present > self._listed):
             staying = staying | (shown.present & ~self._listed)
         ended = not np.count_nonzero(staying)
@@ -158,7 +165,15 @@ class PythonEnv:
         terminated = all_died and not (timed_out and self._limit_given)
         truncated = (ended or timed_out) and not terminated
         self._over = terminated or truncated
+        self._note(shown.infos, before if self._over else leaving)
         return self._show(shown, shown.rewards, terminated, truncated)
+
+    def _note(self, infos: Any, leaving: Bool[np.ndarray, " N"]) -> None:
+        """Keeps what agents that leave, or the environment at the end, report of the episode."""
+        if np.count_nonzero(leaving):
+            self._infos += self._host.last_infos(infos, leaving, self._over)
+        if self._over:
+            self.reported = reported(self._infos)
 
     def close(self) -> None:
         """Closes the environment."""

@@ -211,7 +211,7 @@ def _outcomes(source: Source) -> list[tuple[str, str, dict[str, Any]]]:
     """Policies in words, the metric, and its summary over seeds; those that stand for the run
     first. Where interests conflict, each agent's return stands for itself."""
     results = source.results
-    if results is None or source.metric not in results["last"]:
+    if results is None or any(source.metric not in each for each in results.values()):
         which = "last evaluation" if source.absolute is None else source.policies
         s = summarise(source.per_seed, bounds(source.config, source.metric))
         return [(which, source.metric, s)]
