@@ -178,9 +178,7 @@ def test_numbers_beyond_64_bits_on_the_command_line(value, tmp_path, capsys, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_on_a_python_environment_is_not_asked_for_it_before_it_cannot_be_watched(
-    tmp_path, capsys
-):
+def test_watching_a_run_on_a_python_environment_asks_for_the_environment(tmp_path, capsys):
     config = {
         "algorithm": "vdn", "settings": {}, "environment": "pettingzoo:x.y", "reward": "mean",
         "environment_options": {}, "central": "none", "steps": 1, "seeds": 1, "seed": 0,
@@ -190,6 +188,5 @@ def test_a_run_on_a_python_environment_is_not_asked_for_it_before_it_cannot_be_w
     (tmp_path / "config.json").write_text(json.dumps(seal(config)))
     assert cli.main(["watch", str(tmp_path)]) == 2
     _, err = capsys.readouterr()
-    assert err.startswith("coterie: pettingzoo:x.y is a Python environment, and only environments")
-    assert "--environment" not in err
+    assert "give --environment pettingzoo:x.y" in err
     assert np.size(err.splitlines()) == 1

@@ -11,7 +11,7 @@ from coterie.errors import EnvironmentFault
 from coterie.python_envs.adapters.infos import MOST_NAMES, Reported
 from coterie.python_envs.workers.worker import Fault
 
-TRAINING, EVALUATION, FINAL_EVALUATION = 0, 1, 2
+TRAINING, EVALUATION, FINAL_EVALUATION, FILM = range(4)
 """First word of an episode's seed: what it is played for."""
 
 

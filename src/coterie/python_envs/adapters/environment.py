@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer
+from jaxtyping import Bool, Float32, Integer, UInt8
 
 from coterie.errors import EnvironmentFault, described
+from coterie.python_envs.adapters import rendering
 from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
 from coterie.python_envs.adapters.infos import Reported, reported
 from coterie.python_envs.adapters.lookup import open_factory, title
@@ -83,6 +84,7 @@ class PythonEnv:
         arrays: bool = True,
     ) -> None:
         self.name = title(environment) if name is None else name
+        self._environment = environment
         self._host = host = adapt(environment)
         agents = host.agents
         self.flatteners = [
@@ -174,6 +176,22 @@ class PythonEnv:
             self._infos += self._host.last_infos(infos, leaving, self._over)
         if self._over:
             self.reported = reported(self._infos)
+
+    def in_words(self, actions: Any) -> tuple[str, ...]:
+        """What each agent does in a joint action, for pictures: in the environment's own terms."""
+        if self.spec.actions:
+            rows = zip(self.spec.actions, np.asarray(actions).tolist(), strict=True)
+            return tuple(space.in_words(row) for space, row in rows)
+        own = (one.action(a) for a, one in zip(actions, self.choices, strict=True))
+        return tuple(" ".join(map(str, np.ravel(a).tolist())) for a in own)
+
+    def frame(self) -> UInt8[np.ndarray, "H W 3"]:
+        """What the environment renders, where it was made to; NoPictures if it does not."""
+        return rendering.frame(self._environment)
+
+    def frames_a_second(self) -> float | None:
+        """The speed that the environment names for its pictures."""
+        return rendering.frames_a_second(self._environment)
 
     def close(self) -> None:
         """Closes the environment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 import sys
 import warnings
@@ -89,6 +90,20 @@ def _factory_of_name(name: str, options: Mapping[str, Any]) -> Callable[[], Any]
     return functools.partial(_open_callable, name, kind, rest, **options)
 
 
+def takes_render_mode(make: Callable[[], Any]) -> bool:
+    """Whether what ``open_factory`` or a user gave can be called with a ``render_mode``."""
+    inner: Any = make
+    if isinstance(make, functools.partial):
+        if make.func in (_open_gymnasium, _open_registered):
+            return True
+        inner = _find_callable(*make.args) if make.func is _open_callable else make
+    try:
+        parameters = inspect.signature(inner).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 def _maker(name: str, module: ModuleType) -> str:
     for maker in MAKERS:
         if callable(getattr(module, maker, None)):
@@ -97,18 +112,18 @@ def _maker(name: str, module: ModuleType) -> str:
     raise UsageError(f"{name}: {module.__name__} has no {', '.join(most)} or {last} to call")
 
 
-def _open_gymnasium(name: str, identity: str) -> Any:
+def _open_gymnasium(name: str, identity: str, **options: Any) -> Any:
     package = gymnasium()
     try:
         # The checker knows one agent only, and warns of every list of rewards.
-        return package.make(identity, disable_env_checker=True)
+        return package.make(identity, disable_env_checker=True, **options)
     except (ImportError, package.error.DependencyNotInstalled) as error:
         raise _not_importable(name, identity, error) from error
 
 
-def _open_registered(name: str, kind: str, identity: str) -> Any:
+def _open_registered(name: str, kind: str, identity: str, **options: Any) -> Any:
     try:
-        return _import(name, "pettingzoo").make(kind, identity)
+        return _import(name, "pettingzoo").make(kind, identity, **options)
     except Exception as error:
         # PettingZoo wraps what an import lacks into an error of its own.
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
