@@ -254,3 +254,42 @@ class Sleeps(Dice):
         with open(os.environ.get("GUESTS", os.devnull), "a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(600)
+
+
+class Score:
+    """Two agents that report numbers: left leaves after 2 steps, right after 3 to 6 by the seed."""
+
+    possible_agents = ("left", "right")
+
+    def __init__(self):
+        self.agents = []
+
+    def observation_space(self, agent):
+        return Box(0, 9, (1,))
+
+    def action_space(self, agent):
+        return Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.t = list(self.possible_agents), 0
+        self.last = int(np.random.default_rng(seed).integers(3, 7))
+        return self.look(), {a: {"goals": 99} for a in self.agents}
+
+    def step(self, actions):
+        self.t += 1
+        acted, ends = self.agents, {"left": self.t == 2, "right": self.t == self.last}
+        infos = {"left": {"goals": 1}, "right": {"goals": np.int64(4), "steps": self.t}}
+        infos["right"] |= {"who": "right", "time": {"idle": 0.5}}
+        if self.last == 6:
+            infos["right"]["six"] = True
+        self.agents = [a for a in acted if not ends[a]]
+        return (
+            self.look(acted), dict.fromkeys(acted, 1.0), {a: ends[a] for a in acted},
+            dict.fromkeys(acted, False), {a: infos[a] for a in acted},
+        )  # fmt: skip
+
+    def look(self, agents=possible_agents):
+        return {a: np.float32([self.t]) for a in agents}
+
+    def close(self):
+        pass

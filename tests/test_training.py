@@ -138,7 +138,7 @@ def test_the_best_policy_is_kept_by_the_environments_own_reward():
         np.testing.assert_array_equal(kept, then)  # before training nobody competes
     state, played = program(2).evaluate(state, 2**33 + 5)
     np.testing.assert_array_equal(state.best.iteration, [[5, 2]] * 2)
-    returns, lengths = played["eval"]
+    returns, lengths, _ = played["eval"]
     assert returns.shape == (2, 4, 3)
     assert lengths.shape == (2, 4)
     np.testing.assert_allclose(state.best.score, np.asarray(returns).sum(-1).mean(-1), rtol=1e-5)
@@ -156,7 +156,7 @@ def test_the_best_policy_is_kept_by_the_environments_own_reward():
 def test_evaluations_count_one_episode_each_in_the_environments_own_rewards():
     """``Walk`` pays agent i its actions, 10 i a step, and 100 at the end; 5 steps at most."""
     _, played = program(2).evaluate(run(2), 7)
-    returns, lengths = map(np.asarray, played["eval"])
+    returns, lengths = map(np.asarray, played["eval"][:2])
     assert ((lengths >= 1) & (lengths <= 5)).all()
     for i, most in enumerate((1, 2, 3)):
         by_action = returns[..., i] - 10 * i * lengths

@@ -13,6 +13,10 @@ class UsageError(ValueError):
     """
 
 
+class NoPictures(UsageError):
+    """The environment cannot be drawn."""
+
+
 class DamagedFile(UserWarning):
     """Part of a file is damaged, missing or without a digest; the message says which and what.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -81,6 +81,13 @@ class ActionSpace:
     def size(self) -> int:
         """Length of an action as a vector: its choices, counted from 0, then its numbers."""
         return len(self.choices) + len(self.low)
+
+    def in_words(self, action: Sequence[float]) -> str:
+        """An action vector, which may be padded, for pictures: its choices, then its numbers to two
+        digits."""
+        choices = [f"{x:g}" for x in action[: len(self.choices)]]
+        numbers = [f"{x:.2f}".replace("-", "−") for x in action[len(self.choices) : self.size]]
+        return " ".join(choices + numbers)
 
     @property
     def flags(self) -> int:
@@ -380,11 +387,13 @@ class PythonEnvFactory:
         name: what it is recorded under.
         make: makes one; pickled to send it to worker processes.
         promise: what each one made promises.
+        make_rendering: makes one that renders; None where that is not known.
     """
 
     name: str
     make: Callable[[], Any]
     promise: EnvSpec
+    make_rendering: Callable[[], Any] | None = None
 
     def spec(self) -> EnvSpec:
         """Sizes, time limit, default reward."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -148,8 +149,9 @@ def test_lbforaging_reports_its_time_outs_as_ends():
 
 
 def test_unsupported_spaces_are_findings_and_wrong_names_are_mistakes():
-    (finding,) = check_env("gymnasium:CartPole-v1").findings
-    assert "single-agent environment" in finding.sentence
+    given = SimpleNamespace(observation_space=Discrete(2), action_space=Dict(a=Discrete(2)))
+    (finding,) = check_env(lambda: given).findings
+    assert "a Dict for its action space" in finding.sentence
     with pytest.raises(coterie.UsageError, match="did you mean"):
         check_env("faulty:slo")
     with pytest.raises(coterie.UsageError, match="did you mean"):

@@ -437,7 +437,6 @@ class Parallel:
         ),
         (lambda: Scripted(Graph(BOX, None)), "agent_0's observation space .*no fixed length"),
         (lambda: Scripted(Box(0, 1, (0,))), "it is empty"),
-        (lambda: gymnasium.make("CartPole-v1"), "CartPole-v1 is a single-agent environment"),
         (NoSpaces, "NoSpaces is neither a PettingZoo environment"),
         (Parallel, "has no possible_agents"),
         (Native, "JAX environment"),

@@ -14,7 +14,6 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 from coterie import UsageError, envs
 from coterie.cli import entry as cli
-from coterie.python_envs.check.check import check_env
 from coterie.runs.environments import open_environment
 from coterie.storage.files import seal
 
@@ -91,14 +90,10 @@ def needs(size):
     return size
 
 
-ALONE = r"is a single-agent environment \(its action space is {}, not one for each agent"
 JAX = "is a JAX environment of another library.*wrap it in a class of coterie.Environment"
 REFUSED = {
-    "single": (Alone, "^.*Alone: Alone " + ALONE.format(r"Discrete\(2\)")),
-    "registered": (partial(gymnasium.make, "CartPole-v1"), "CartPole-v1 " + ALONE.format(".*")),
-    "tuple seen": (partial(Alone, Tuple((BOX, BOX))), ALONE.format(r"Discrete\(2\)")),
-    "many choices": (partial(Alone, action=MultiDiscrete([2, 2])), ALONE.format("Multi.*")),
-    "dictionaries": (partial(Alone, Dict(a=BOX), Dict(a=TWO)), "dictionaries for spaces"),
+    "dictionaries": (partial(Alone, Dict(a=BOX), Dict(a=TWO)), "^.*Alone has a Dict for its act"),
+    "seen in a list": (partial(Alone, [BOX, BOX]), "space is Discrete.*, not a Tuple or a list"),
     "vector": (partial(gymnasium.make_vec, "CartPole-v1", num_envs=3), "a vector of 3 environm"),
     "stable vector": (StableVector, "StableVector is a vector of 4 environments"),
     "none": (lambda: None, "None is no environment.* return"),
@@ -131,14 +126,13 @@ def test_whatever_is_no_environment_is_refused_by_its_reason(what):
         ([1], "^a list is no environment"),
         (Path("a/my_env.py"), r"my_env.py is a file.* my_env:FUNCTION"),
         (needs, r"^needs\(size\) cannot be called without more arguments.*'size'"),
-        (partial(Alone, action=TWO), "single-agent"),
+        (partial(Alone, action=Dict(a=TWO)), "a MultiDiscrete or a Box if it is one agent's"),
         ("", "the name of the environment is empty"),
         ("my_env.py", "^my_env.py is a file.* my_env:FUNCTION, where"),
         ("./deep/my_env.py:make", "^./deep/my_env.py is a file.* my_env:make$"),
         ("table.json", "name it matrix/table.json"),
         ("gymnasum:CartPole-v1", "did you mean gymnasium:CartPole-v1"),
         ("petingzoo:x.y", "did you mean pettingzoo:x.y"),
-        ("gymnasium:CartPole-v1", "^CartPole-v1 is a single-agent environment"),
         ("lfb/8x8-2p-3f", "did you mean lbf/8x8-2p-3f"),
     ],
 )
@@ -150,8 +144,9 @@ def test_what_a_user_may_give_by_mistake(thing, sentence):
 def test_what_may_be_an_environment_is_not_refused():
     env, _ = open_environment(lambda: Alone(Tuple((BOX, BOX)), Tuple((TWO, TWO))), {})
     assert env.spec().n_agents == 2
-    report = check_env(Alone)
-    assert "single-agent environment" in report.findings[0].sentence
+    for seen, action in ((BOX, TWO), (Tuple((BOX, BOX)), TWO), (Dict(a=BOX), MultiDiscrete([2]))):
+        env, _ = open_environment(partial(Alone, seen, action), {})
+        assert env.spec().agents == ("agent_0",)
 
 
 HUGE = ("99999999999999999999", "9" * 5000)
@@ -183,9 +178,7 @@ def test_numbers_beyond_64_bits_on_the_command_line(value, tmp_path, capsys, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_on_a_python_environment_is_not_asked_for_it_before_it_cannot_be_watched(
-    tmp_path, capsys
-):
+def test_watching_a_run_on_a_python_environment_asks_for_the_environment(tmp_path, capsys):
     config = {
         "algorithm": "vdn", "settings": {}, "environment": "pettingzoo:x.y", "reward": "mean",
         "environment_options": {}, "central": "none", "steps": 1, "seeds": 1, "seed": 0,
@@ -195,6 +188,5 @@ def test_a_run_on_a_python_environment_is_not_asked_for_it_before_it_cannot_be_w
     (tmp_path / "config.json").write_text(json.dumps(seal(config)))
     assert cli.main(["watch", str(tmp_path)]) == 2
     _, err = capsys.readouterr()
-    assert err.startswith("coterie: pettingzoo:x.y is a Python environment, and only environments")
-    assert "--environment" not in err
+    assert "give --environment pettingzoo:x.y" in err
     assert np.size(err.splitlines()) == 1

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from coterie.envs.scene import Scene
-from coterie.spec import ActionSpace, EnvSpec
+from coterie.spec import EnvSpec
 from coterie.types import Actions, PRNGKey, TimeStep
 
 
@@ -72,7 +72,7 @@ class Environment(abc.ABC):
             names = self.action_names()
             return tuple(names[i][int(a)] for i, a in enumerate(np.asarray(actions)))
         rows = zip(spec.actions, np.asarray(actions).tolist(), strict=True)
-        return tuple(_in_numbers(space, row) for space, row in rows)
+        return tuple(space.in_words(row) for space, row in rows)
 
     def scene(self, state: Any, actions: Sequence[Any] | None = None) -> Scene | None:
         """A picture of one state; None where the environment cannot be drawn.
@@ -85,13 +85,6 @@ class Environment(abc.ABC):
         """
         del state, actions
         return None
-
-
-def _in_numbers(space: ActionSpace, row: Sequence[float]) -> str:
-    """An action vector in a sentence: its choices, then its numbers to two digits."""
-    choices = [f"{x:g}" for x in row[: len(space.choices)]]
-    numbers = [f"{x:.2f}".replace("-", "−") for x in row[len(space.choices) : space.size]]
-    return " ".join(choices + numbers)
 
 
 def _asked_once(spec: Callable[[Any], EnvSpec]) -> Callable[[Any], EnvSpec]:

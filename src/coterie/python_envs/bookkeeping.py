@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coterie.errors import EnvironmentFault
+from coterie.python_envs.adapters.infos import MOST_NAMES, Reported
 from coterie.python_envs.workers.worker import Fault
 
-TRAINING, EVALUATION, FINAL_EVALUATION = 0, 1, 2
+TRAINING, EVALUATION, FINAL_EVALUATION, FILM = range(4)
 """First word of an episode's seed: what it is played for."""
 
 
@@ -20,6 +21,40 @@ class Totals(NamedTuple):
     episodes: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
+
+
+class Reports:
+    """Numbers that environments reported of their episodes: sums, by name and for each of R groups.
+
+    Args:
+        content: what ``content`` of another one holds, to go on from.
+    """
+
+    def __init__(self, groups: int, content: dict[str, Any] | None = None) -> None:
+        self.groups = groups
+        self._sums = {name: np.array(sums, float) for name, sums in (content or {}).items()}
+        self.left_out: dict[str, None] = {}
+        """Names of entries that were no finite numbers, or beyond the number of names."""
+
+    def add(self, group: int, report: Reported) -> None:
+        """Adds one episode's."""
+        for name, value in report.items():
+            if value is None or (name not in self._sums and len(self._sums) == MOST_NAMES):
+                self.left_out[name] = None
+            else:
+                sums = self._sums.setdefault(name, np.zeros((2, self.groups)))
+                sums[:, group] += value, 1
+
+    def means(self) -> dict[str, np.ndarray]:
+        """By name [R] the mean over a group's episodes that reported it; NaN where none did."""
+        return {
+            name: np.divide(total, count, np.full(self.groups, np.nan), where=count > 0)
+            for name, (total, count) in self._sums.items()
+        }
+
+    def content(self) -> dict[str, Any]:
+        """All that is kept, for a checkpoint."""
+        return {name: sums.tolist() for name, sums in self._sums.items()}
 
 
 WORDS = ("environment", "acting", "learning")

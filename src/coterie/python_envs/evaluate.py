@@ -12,12 +12,13 @@ from jaxtyping import Array
 
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act, noise
-from coterie.python_envs.bookkeeping import FINAL_EVALUATION, Restarts, episode_seed
+from coterie.python_envs.adapters.infos import Reported
+from coterie.python_envs.bookkeeping import FINAL_EVALUATION, Reports, Restarts, episode_seed
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import VectorEnv, make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Limits
 from coterie.spec import Observation, PythonEnvFactory
-from coterie.training.evaluate import NO_LIMIT_STEPS
+from coterie.training.evaluate import NO_LIMIT_STEPS, Played
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
 
@@ -89,7 +90,7 @@ class Evaluator:
         starts: Starts,
         episodes: int,
         stochastic: bool,
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    ) -> dict[str, Played]:
         """Every seed's team plays: returns [S, E, R] and lengths [S, E], greedy as ``eval``.
 
         A stochastic team plays as many episodes sampled, ``eval_sampled``. Every episode counts,
@@ -135,6 +136,8 @@ class Evaluator:
             over = rows.terminated[part] | rows.truncated[part] | (lengths >= NO_LIMIT_STEPS)
             new = np.flatnonzero(going & over & ~dropped)
             again = np.flatnonzero(dropped)
+            for row in new.tolist():
+                tally.report(row, number, self.vector_env.reports.get(self.part.start + row, {}))
             tally.drop(again, number)
             tries[again] += 1
             tries[new] = 0
@@ -184,7 +187,7 @@ def play_python_envs(
     seed: int,
     stochastic: bool,
     python_env: PythonEnvSettings,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> dict[str, Played]:
     """Every seed's team [S] plays in environments opened for it; see ``Evaluator.play``.
 
     Raises:
@@ -216,6 +219,7 @@ class _Tally:
         self.returns = np.zeros((seeds, kinds * episodes, agents))
         self.lengths = np.zeros((seeds, kinds * episodes))
         self.begun = np.zeros(seeds, np.int64)
+        self.reports = [Reports(seeds) for _ in range(kinds)]
 
     def next(self, seed: Any) -> int:
         """The next episode's number, -1 if there is none."""
@@ -231,16 +235,25 @@ class _Tally:
         self.returns[seed, number[rows]] += rewards[rows]
         self.lengths[seed, number[rows]] += 1
 
+    def report(self, row: int, number: np.ndarray, report: Reported) -> None:
+        """Adds what an environment reported of the episode that ended in it."""
+        kind = int(number[row]) // self.episodes
+        self.reports[kind].add(row % len(self.begun), report)
+
     def drop(self, rows: np.ndarray, number: np.ndarray) -> None:
         """Forgets what these environments' episodes brought so far."""
         seed = rows % len(self.begun)
         self.returns[seed, number[rows]] = self.lengths[seed, number[rows]] = 0
 
-    def played(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def played(self) -> dict[str, Played]:
         """By the metric's prefix."""
         e = self.episodes
         prefixes = ("eval", "eval_sampled")[: self.kinds]
         return {
-            prefix: (self.returns[:, k * e : (k + 1) * e], self.lengths[:, k * e : (k + 1) * e])
+            prefix: Played(
+                self.returns[:, k * e : (k + 1) * e],
+                self.lengths[:, k * e : (k + 1) * e],
+                self.reports[k].means(),
+            )
             for k, prefix in enumerate(prefixes)
         }

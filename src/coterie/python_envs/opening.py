@@ -11,6 +11,7 @@ from typing import Any
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.environment import PythonEnv, open_factory
+from coterie.python_envs.adapters.rendering import make_rendering
 from coterie.python_envs.process import OutOfTime, within
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.worker import OPENING
@@ -56,7 +57,12 @@ def open_python_env(
     with within(python_env.step_timeout + OPENING, name):
         env = host(made)
         env.close()
-    return PythonEnvFactory(name, functools.partial(_make, make, host), env.spec)
+    return PythonEnvFactory(
+        name,
+        functools.partial(_make, make, host),
+        env.spec,
+        functools.partial(_make_rendering, make, host),
+    )
 
 
 def find_factory(
@@ -92,6 +98,10 @@ def make_one(
 
 def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEnv:
     return host(make())
+
+
+def _make_rendering(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEnv:
+    return host(make_rendering(make))
 
 
 def digest(spec: EnvSpec) -> str:

@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coterie.python_envs.bookkeeping import TRAINING, Restarts, Seconds, Totals, episode_seed
+from coterie.python_envs.bookkeeping import (
+    TRAINING,
+    Reports,
+    Restarts,
+    Seconds,
+    Totals,
+    episode_seed,
+)
 from coterie.python_envs.record import EpisodeHistory, Record, empty_vector
 from coterie.python_envs.workers.pool import VectorEnv
 from coterie.python_envs.workers.worker import NO_SEED, RESET, SKIP, STEP, Fault
@@ -54,7 +61,7 @@ class Collector:
         self.seen = Observation(*(np.zeros_like(x[: self.count]) for x in vector_env.rows.start))
         self.vector = empty_vector(spec, self.count)
         self.counting = np.ones(self.count, bool)
-        self.totals = self._no_totals()
+        self.totals, self.reports = self._no_totals(), Reports(seeds)
 
     # Episodes ----------------------------------------------------------------------------------
 
@@ -206,6 +213,9 @@ class Collector:
         np.add.at(self.totals.episodes, seed, 1)
         np.add.at(self.totals.returns, seed, vector.returns[ended])
         np.add.at(self.totals.lengths, seed, vector.lengths[ended])
+        if reports := self.vector_env.reports:
+            for row in ended.tolist():
+                self.reports.add(row % self.seeds, reports.pop(row, {}))
 
     def _drop(self, faults: list[Fault], t: int, record: Record) -> None:
         """Cuts faulty episodes before the step that failed, which is marked as not valid."""

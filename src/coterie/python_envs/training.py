@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array
 
 from coterie.learners.contract import Algorithm
-from coterie.python_envs.bookkeeping import EVALUATION, WORDS, Restarts, Seconds
+from coterie.python_envs.adapters.infos import MOST_NAMES
+from coterie.python_envs.bookkeeping import EVALUATION, WORDS, Reports, Restarts, Seconds
 from coterie.python_envs.evaluate import Evaluator, make_choose
 from coterie.python_envs.record import Record, empty_vector, transitions
 from coterie.python_envs.rollout import Collector, halves
@@ -21,6 +22,7 @@ from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits, rows_bytes
 from coterie.spec import Observation, PythonEnvFactory
 from coterie.training.devices import stack
+from coterie.training.evaluate import Played
 from coterie.training.finite import FiniteChecks, any_failed, check_finite, failure, without_replay
 from coterie.training.loop import Paced
 from coterie.training.state import (
@@ -163,6 +165,7 @@ class HostDevice:
         self.python_env, self.factory = python_env, game.env
         self.seconds = Seconds()
         self.restarts = Restarts(game.env.name, python_env.restarts)
+        self._told = False
         k = program.environments
         self._evaluators = min(k, episodes * (1 + algorithm.stochastic))
         parts = halves(seeds, k)
@@ -261,9 +264,10 @@ class HostDevice:
             key=keys[count - 1],
             vector=self.collector.vector,
         )
+        self._tell_left_out()
         return (_with_totals(state, self.collector),)
 
-    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
+    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, Played]]:
         """Plays the policies of all seeds; keeps those that are the best so far."""
         (state,), program = states, self.program
         algorithm = program.algorithm
@@ -278,16 +282,37 @@ class HostDevice:
     def gather(self, states: States, part: Callable[[TrainState], PyTree]) -> PyTree:
         return stack([part(state) for state in states])
 
+    def info(self) -> dict[str, np.ndarray]:
+        """By name [S] the mean of what environments reported since ``clear_totals``."""
+        return self.collector.reports.means()
+
     def clear_totals(self, states: States) -> States:
+        self.collector.reports = Reports(self.program.seeds)
         return tuple(clear_totals(state) for state in states)
+
+    def _tell_left_out(self) -> None:
+        """Says once what environments report that cannot be logged."""
+        names = [*self.collector.reports.left_out]
+        if names and not self._told:
+            self._told = True
+            shown = ", ".join(map(repr, names[:5])) + ", ..." * (len(names) > 5)
+            self.warn(
+                f"{self.factory.name} reports in its infos what is no finite number (or more than "
+                f"{MOST_NAMES} names), and is not logged: {shown}"
+            )
+
+    def totals(self) -> dict[str, Any]:
+        """Of ``clear_totals``, what is not in the states, for a checkpoint."""
+        return {"info": self.collector.reports.content()}
 
     def tallies(self) -> dict[str, Any]:
         """What is counted outside of the state, for the log and the next resume."""
         spent = {f"seconds_{word}": getattr(self.seconds, word) for word in WORDS}
         return {**spent, "restarts": self.restarts.used}
 
-    def go_on_from(self, tallies: dict[str, Any]) -> None:
-        """Counts on from what ``tallies`` gave when the checkpoint was written."""
+    def go_on_from(self, tallies: dict[str, Any], totals: dict[str, Any]) -> None:
+        """Counts on from what ``tallies`` and ``totals`` gave when the checkpoint was written."""
+        self.collector.reports = Reports(self.program.seeds, totals.get("info"))
         for word in WORDS:
             setattr(self.seconds, word, float(tallies.get(f"seconds_{word}", 0.0)))
         self.restarts.used = int(tallies.get("restarts", 0))

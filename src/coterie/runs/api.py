@@ -75,7 +75,7 @@ def train(
     Args:
         algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name.
         environment: a name, an environment, or a callable that makes one: a JAX environment, or a
-            Python environment of PettingZoo, or of Gymnasium with one space per agent.
+            Python environment of PettingZoo, or of Gymnasium, of a team or a single agent.
         steps: environment steps of each seed.
         preset: settings of another library or of the lecture, by the name of the preset
             (docs/presets.md), in place of defaults; for an algorithm's class or name.

@@ -17,12 +17,12 @@ from coterie.errors import UsageError
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.spec import EnvSpec, PythonEnvFactory
 from coterie.statistics import Bounds, Interval, bounds_by_metric, summarise
-from coterie.training.evaluate import play_both, return_metrics
+from coterie.training.evaluate import Played, play_both, played_metrics
 from coterie.types import PyTree, tree_bytes
 from coterie.views.game import Game
 
-Played = dict[str, tuple[Any, Any]]
-"""Returns [S, E, R] and lengths [S, E] of all seeds' episodes, by the metric's prefix."""
+AllPlayed = dict[str, Played]
+"""All seeds' episodes, returns [S, E, R] and lengths [S, E], by the metric's prefix."""
 
 
 def evaluate_game(
@@ -32,7 +32,7 @@ def evaluate_game(
     seed: int,
     stochastic: bool,
     python_env: PythonEnvSettings,
-) -> Played:
+) -> AllPlayed:
     """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
     if not isinstance(game.env, PythonEnvFactory):
         return evaluate_jax_env(game, policies, episodes, seed, stochastic)
@@ -43,7 +43,7 @@ def evaluate_game(
 
 def evaluate_jax_env(
     game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
-) -> Played:
+) -> AllPlayed:
     """``evaluate_game`` where the environment is compiled."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
     check_memory(playing_bytes(game, episodes, seeds, stochastic), "lower --episodes")
@@ -68,23 +68,23 @@ def playing_bytes(game: Game, episodes: int, seeds: int, stochastic: bool) -> in
 
 
 def summary(
-    agents: tuple[str, ...], played: Played, bounds: Mapping[str, Bounds] | None = None
+    agents: tuple[str, ...], played: AllPlayed, bounds: Mapping[str, Bounds] | None = None
 ) -> dict[str, Any]:
     """Statistics over seeds of each metric.
 
     ``ci95_episodes``, of team returns, is the 95% interval of the mean over all episodes of these
     teams: how well these teams' return is known, not how much training runs differ (that is
-    ``ci95``). Intervals of team returns stay within their ``bounds`` (``return_bounds``).
+    ``ci95``). Intervals of team returns stay within their ``bounds`` (``return_bounds``). What
+    environments report is summarised over the seeds in whose episodes it was reported.
     """
     bounds = bounds or {}
     result = {}
-    for prefix, (returns, lengths) in played.items():
-        pairs = zip(returns, lengths, strict=True)
-        per_seed = [return_metrics(prefix, agents, r, n) for r, n in pairs]
-        for name in per_seed[0]:
+    for prefix, games in played.items():
+        per_seed = [played_metrics(prefix, agents, games, k) for k in range(len(games.returns))]
+        for name in dict.fromkeys(name for own in per_seed for name in own):
             within = bounds.get(name.removeprefix(f"{prefix}/"))
-            result[name] = summarise([m[name] for m in per_seed], within)
-        team = np.asarray(returns, np.float64).sum(-1)
+            result[name] = summarise([own[name] for own in per_seed if name in own], within)
+        team = np.asarray(games.returns, np.float64).sum(-1)
         half = 1.96 * np.sqrt(team.var(axis=1, ddof=min(1, team.shape[1] - 1)).mean() / team.size)
         for name, share in (("team_sum", 1), ("team_mean", len(agents))):
             around = [(team.mean() + sign * half) / share for sign in (0, -1, 1)]

@@ -24,7 +24,7 @@ from coterie.storage.evaluations import EvaluationFile
 from coterie.storage.files import seal
 from coterie.storage.run_directory import RunDirectory
 from coterie.training.devices import Devices, States
-from coterie.training.evaluate import return_metrics
+from coterie.training.evaluate import info_metrics, played_metrics, return_metrics
 from coterie.training.finite import check_returns, without_replay
 from coterie.types import PyTree, tree_bytes
 
@@ -61,7 +61,7 @@ class Loop:
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
         self.seconds_before = self.clock = meta.get("seconds", 0.0)
-        devices.go_on_from(meta.get("tallies", {}))
+        devices.go_on_from(meta.get("tallies", {}), meta.get("totals", {}))
         self.evaluations = EvaluationFile(
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
@@ -142,6 +142,7 @@ class Loop:
         episodes, losses = self.devices.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / max(seconds, 1e-9)
+        info = self.devices.info()
         scheduled, lines = self.program.algorithm.logged_schedules(max(iteration - 1, 0)), []
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
@@ -149,6 +150,7 @@ class Loop:
                 line |= return_metrics(
                     "train", agents, episodes.returns[k] / count, episodes.lengths[k] / count
                 )
+            line |= info_metrics("train", info, k)
             updates = float(losses["updates"][k])
             line |= {f"train/{n}": float(v[k]) / updates for n, v in losses.items()
                      if n != "updates" and updates > 0 and np.isfinite(v[k])}  # fmt: skip
@@ -170,12 +172,12 @@ class Loop:
         agents = self.program.game.players.agents
         state, played = self.devices.evaluate(state, iteration)
         steps, lines = self._steps(iteration), []
-        returns, lengths = played[self._prefix]
+        returns, lengths, _ = played[self._prefix]
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}
-            for prefix, (r, n) in played.items():
-                check_returns(agents, r[k], line["seed"], steps)
-                line |= return_metrics(prefix, agents, r[k], n[k])
+            for prefix, games in played.items():
+                check_returns(agents, games.returns[k], line["seed"], steps)
+                line |= played_metrics(prefix, agents, games, k)
             lines.append(line)
             self.evaluations.add(
                 self.config["seed"] + k, steps, self._seconds(),
@@ -246,6 +248,7 @@ class Loop:
             "log_lines": self.directory.logged,
             "evaluations": self.evaluations.content,
             "tallies": self.devices.tallies(),
+            "totals": self.devices.totals(),
             **self.here,
         }
         self.report("saving", meta)
@@ -294,7 +297,7 @@ class Loop:
     def _absolute(self, run: Run) -> None:
         """The final evaluation; those that stand for the run give marl-eval's absolute metric."""
         played = play_finally(run)
-        returns, lengths = played[run.which][self._prefix]
+        returns, lengths, _ = played[run.which][self._prefix]
         for k in range(self.config["seeds"]):
             self.evaluations.absolute(
                 self.config["seed"] + k, returns[k].sum(-1).tolist(), lengths[k].tolist()

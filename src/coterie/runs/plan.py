@@ -86,7 +86,9 @@ def make_plan(
         known = ABSENT_ONCE | recorded
         asked = {name: known[name] if value is None else value for name, value in asked.items()}
     undecided = reward is None and algorithm.common_reward
-    if undecided and resolved and isinstance(env, PythonEnvFactory) and is_common(env, resolved):
+    if undecided and env.spec().n_agents == 1:
+        reward = "mean"  # the only one's
+    elif undecided and resolved and isinstance(env, PythonEnvFactory) and is_common(env, resolved):
         reward = "mean"
         remarks.append("in random play all agents always got the same reward: it is common")
     game = make_game(algorithm, env, name, reward, central)

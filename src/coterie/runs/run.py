@@ -18,7 +18,7 @@ from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import python_env_of
 from coterie.runs.environments import Opened, check_fits, open_environment, sizes
 from coterie.runs.evaluation import (
-    Played,
+    AllPlayed,
     evaluate_game,
     interests_conflict,
     return_bounds,
@@ -149,7 +149,7 @@ class Run:
         return summary(game.players.agents, played, return_bounds(game))
 
 
-def play_finally(run: Run) -> dict[str, Played]:
+def play_finally(run: Run) -> dict[str, AllPlayed]:
     """Plays the final evaluation's episodes, which have starts of their own, and notes the results.
 
     The best and the last policies play them; those that are the same only once.
@@ -157,7 +157,7 @@ def play_finally(run: Run) -> dict[str, Played]:
     episodes, seed = run.config["final_episodes"], run.config["seed"]
     python_env = python_env_of(run.config) or PythonEnvSettings()
     agents, bounds = run.game.players.agents, return_bounds(run.game)
-    played: dict[str, Played] = {}
+    played: dict[str, AllPlayed] = {}
     for which in run.both():
         policies = run.policies[which]
         if played and run.last_is_best:

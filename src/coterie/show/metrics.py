@@ -71,4 +71,6 @@ def in_words(metrics: str | Iterable[str]) -> str:
     words = _WORDS.get(measured, measured)
     if measured.startswith("return/agent/"):
         words = f"return of {measured.removeprefix('return/agent/')}"
+    if measured.startswith("info/"):
+        words = f"{measured.removeprefix('info/')} (reported by the environment)"
     return f"{words}, {PLAY[plays.pop()] if len(plays) == 1 else 'policies as they act'}"

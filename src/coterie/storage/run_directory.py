@@ -145,10 +145,13 @@ class RunDirectory:
             return None
         if not all(map(_is_summary, results.values())):
             return None
-        best, last = results["best"], results["last"]
-        seeds = {m["seeds"] for each in (best, last) for m in each.values()}
+        # What environments report need not be reported in every episode, or of every seed.
+        best, last = (
+            {name: m["seeds"] for name, m in results[which].items() if "/info/" not in name}
+            for which in ("best", "last")
+        )
         own = (ABSENT_ONCE | config)["metric"]
-        whole = best.keys() == last.keys() and own in best and seeds == {config["seeds"]}
+        whole = best == last and own in best and {*best.values()} == {config["seeds"]}
         return results if whole else None
 
     def write_result(self, config: dict[str, Any], results: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ class Devices:
 
         return tuple(self.pool.map(one, range(self.count)))
 
-    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, tuple[Any, Any]]]:
+    def evaluate(self, states: States, point: int) -> tuple[States, dict[str, Played]]:
         """``Program.evaluate`` on every device: the states, and what was played in all seeds."""
         done = list(self.pool.map(lambda s: self.program.evaluate(s, point), states))
         return tuple(state for state, _ in done), stack([played for _, played in done])
@@ -117,8 +117,16 @@ class Devices:
         """What is counted outside of the states, for the log and the next resume: nothing."""
         return {}
 
-    def go_on_from(self, tallies: dict[str, Any]) -> None:
-        """Counts on from what ``tallies`` gave when a checkpoint was written."""
+    def totals(self) -> dict[str, Any]:
+        """Of ``clear_totals``, what is not in the states, for a checkpoint: nothing."""
+        return {}
+
+    def info(self) -> dict[str, Any]:
+        """What environments reported since ``clear_totals``: JAX environments report nothing."""
+        return {}
+
+    def go_on_from(self, tallies: dict[str, Any], totals: dict[str, Any]) -> None:
+        """Counts on from what ``tallies`` and ``totals`` gave when a checkpoint was written."""
 
     def close(self) -> None:
         """Ends the threads."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,25 @@ from coterie.policies.acting import act, noise
 from coterie.types import Actions, PRNGKey
 from coterie.views.game import Game
 
+INFO = "/info/"
+"""Between a metric's first part and the name under which environments report it."""
 NO_LIMIT_STEPS = 10_000
 """Episodes of a game without a time limit are cut here when they are evaluated."""
+
+
+class Played(NamedTuple):
+    """Episodes of one or, with a leading axis S, of several teams.
+
+    Attributes:
+        returns: [E, R] of the environment's own rewards.
+        lengths: [E] in steps.
+        info: by name [S] the mean of what Python environments reported under it, over the episodes
+            that did; NaN where none of a team's did. Empty for JAX environments.
+    """
+
+    returns: Any
+    lengths: Any
+    info: dict[str, Any]
 
 
 def play(
@@ -99,15 +116,15 @@ def play_watched(
 
 def play_both(
     game: Game, policy: PerAgent, key: PRNGKey, episodes: int, stochastic: bool
-) -> dict[str, tuple[Array, Array]]:
+) -> dict[str, Played]:
     """Greedy episodes as ``eval`` and, if the policy is stochastic, as many ``eval_sampled``."""
     if not stochastic:
-        return {"eval": play(game, policy, key, episodes)}
+        return {"eval": Played(*play(game, policy, key, episodes), {})}
     sampled = jnp.arange(2 * episodes) >= episodes
     returns, lengths = play(game, policy, key, 2 * episodes, sampled)
     return {
-        "eval": (returns[:episodes], lengths[:episodes]),
-        "eval_sampled": (returns[episodes:], lengths[episodes:]),
+        "eval": Played(returns[:episodes], lengths[:episodes], {}),
+        "eval_sampled": Played(returns[episodes:], lengths[episodes:], {}),
     }
 
 
@@ -127,3 +144,17 @@ def return_metrics(
     metrics[f"{prefix}/return/team_mean"] = float(mean.mean())
     metrics[f"{prefix}/length"] = float(np.mean(lengths, dtype=np.float64))
     return metrics
+
+
+def played_metrics(
+    prefix: str, agents: tuple[str, ...], played: Played, team: int
+) -> dict[str, float]:
+    """What one of several teams' episodes came to: ``return_metrics`` and what was reported."""
+    metrics = return_metrics(prefix, agents, played.returns[team], played.lengths[team])
+    return metrics | info_metrics(prefix, played.info, team)
+
+
+def info_metrics(prefix: str, info: Mapping[str, Any], team: int) -> dict[str, float]:
+    """Means [S] of what environments reported, of those teams' episodes that reported it."""
+    own = {f"{prefix}{INFO}{name}": float(means[team]) for name, means in info.items()}
+    return {name: mean for name, mean in own.items() if np.isfinite(mean)}

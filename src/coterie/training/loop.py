@@ -172,8 +172,8 @@ class Program(Paced):
     def evaluate(self, state: TrainState, point: int) -> tuple[TrainState, Any]:
         """Plays the policy after iteration ``point``; keeps it where it is the best so far.
 
-        Returns: the state, and {"eval": (returns [S, E, R], lengths [S, E])}, with "eval_sampled"
-            beside it for a stochastic policy.
+        Returns: the state, and what was ``Played`` as {"eval": ...}, with "eval_sampled" beside it
+            for a stochastic policy.
         """
         return self._evaluate(state, words(point))
 

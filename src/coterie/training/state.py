@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def words(count: int) -> np.ndarray:
     return np.array([count % 2**32, count >> 32], np.uint32)
 
 
-def chosen_score(played: dict[str, tuple[Any, Any]], stochastic: bool) -> Any:
+def chosen_score(played: Mapping[str, Sequence[Any]], stochastic: bool) -> Any:
     """Mean team return that policies are chosen by: as they act, so sampled if they sample."""
     return played["eval_sampled" if stochastic else "eval"][0].sum(-1).mean(-1)
 

@@ -45,7 +45,7 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.runs import api, environments
     from coterie.runs import config as configs
     from coterie.show.numbers import plural
-    from coterie.show.terminal.returns import asked_metrics, render_returns
+    from coterie.show.terminal.returns import asked_metrics, check_metric, render_returns
     from coterie.storage.run_directory import RunDirectory
 
     own = parsed.run
@@ -57,14 +57,14 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
         trained = configs.python_env_of(run.config) or PythonEnvSettings()
         python_env = dataclasses.replace(trained, workers=own.workers)
     asked = [own.which] if own.which else run.both()
-    wanted = asked_metrics(run, own.metric, own.greedy)
+    check_metric(run, own.metric, own.greedy)
     results: dict[str, Any] = {}
     for which in asked:
         if results and run.last_is_best:
             results[which] = results[asked[0]]
         else:
             metrics = run.evaluate(own.episodes, which, elsewhere, own.seed, python_env)
-            results[which] = {name: metrics[name] for name in wanted}
+            results[which] = asked_metrics(metrics, own.metric, own.greedy)
     where, which = own.environment or run.config["environment"], own.which or run.which
     if own.json:
         facts = {"run": names[0], "environment": where, "episodes": own.episodes, "which": which}

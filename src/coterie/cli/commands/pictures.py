@@ -30,10 +30,12 @@ class WatchArgs:
     """Take the most probable action of a stochastic policy instead of sampling one."""
     episode_seed: Seed = 0
     """Random seed of the episodes."""
-    fps: float = 4.0
-    """Environment steps shown in a second."""
+    fps: float | None = None
+    """Environment steps shown in a second; by default 4, and for a Python environment as many as it
+    names itself (render_fps)."""
     environment: str | None = None
-    """Environment of the run; required if it is defined in your own code."""
+    """Environment of the run; required if it is a Python environment or defined in your own
+    code."""
     torso: str | None = None
     """Torso of the run; required if it is a network of your own."""
 
@@ -41,19 +43,15 @@ class WatchArgs:
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.runs import api, environments
     from coterie.show.film import encode as film
-    from coterie.show.film.recording import python_environment, record
-    from coterie.storage.run_directory import RunDirectory
+    from coterie.show.film.recording import FPS, record
 
     own = parsed.run
-    film.check(own.out, own.fps)
+    film.check(own.out, FPS if own.fps is None else own.fps)
     if own.environment is not None and not environments.is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in: --environment is for one "
             f"defined in your own code, and {own.environment} is built in"
         )
-    config = RunDirectory.open(Path(names[0])).config()
-    if config.get("hosting") is not None:
-        raise UsageError(python_environment(config["environment"]))
     run = api.open_run(names[0], own.environment, torso=own.torso)
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
@@ -92,11 +90,14 @@ class ReportArgs:
     environment."""
     greedy: bool = False
     """Show returns of greedy actions, also of stochastic policies."""
+    environment: str | None = None
+    """Python environment, or one defined in your own code: runs on it show an episode."""
 
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report.of_runs import report
 
     own, command = parsed.run, shlex.join(["coterie", *args])
-    page = report([Path(n) for n in names], own.out, command, own.metric, own.greedy)
+    runs = [Path(n) for n in names]
+    page = report(runs, own.out, command, own.metric, own.greedy, own.environment)
     answer(visible(page))

@@ -1,4 +1,4 @@
-"""The conventions of Python environments, as one: PettingZoo's two, and Gymnasium's of tuples."""
+"""The conventions of Python environments, as one: PettingZoo's two, and Gymnasium's two."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class RawStep(NamedTuple):
         idle: agents that have no choice, because it is another's turn.
         vanished: agents that took part and are neither listed nor flagged any more.
         lingering: agents that are flagged and still listed.
+        infos: what the environment calls so, as it came.
     """
 
     observations: Sequence[Any]
@@ -35,13 +36,18 @@ class RawStep(NamedTuple):
     idle: Bool[np.ndarray, " N"]
     vanished: Bool[np.ndarray, " N"]
     lingering: Bool[np.ndarray, " N"]
+    infos: Any
 
 
 class TupleHost:
-    """Gymnasium with one space per agent: lists in and out, in the order of the agents."""
+    """Gymnasium with one space per agent: lists in and out, in the order of the agents.
 
-    def __init__(self, environment: Any) -> None:
-        self._environment = environment
+    Args:
+        time_limit: steps after which the environment itself truncates, where it says so.
+    """
+
+    def __init__(self, environment: Any, time_limit: int | None = None) -> None:
+        self._environment, self.time_limit = environment, time_limit
         self.observation_spaces = _per_agent("observation", environment.observation_space)
         self.action_spaces = _per_agent("action", environment.action_space)
         n, m = len(self.observation_spaces), len(self.action_spaces)
@@ -88,12 +94,38 @@ class TupleHost:
             self._nobody,
             self._nobody,
             self._nobody,
+            info,
         )
+
+    def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
+        """What stands for an episode of a step's infos: the only one, at the end."""
+        del leaving
+        return [infos] if over else []
 
     def _flags(self, word: str, given: Any) -> Bool[np.ndarray, " N"]:
         if isinstance(given, bool | np.bool_):
             return self._everybody if given else self._nobody
         return _numbers(word, given, len(self.agents)).astype(bool)
+
+
+class TeamOfOne:
+    """A single-agent Gymnasium environment in the convention of one space per agent."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self.observation_space = [environment.observation_space]
+        self.action_space = [environment.action_space]
+
+    def reset(self, seed: int | None) -> Any:
+        observation, info = _values("reset", self._environment.reset(seed=seed), _RESET)
+        return [observation], _of_one(info)
+
+    def step(self, actions: list[Any]) -> Any:
+        observation, *facts, info = _values("step", self._environment.step(actions[0]), _STEP)
+        return [observation], *facts, _of_one(info)
+
+    def close(self) -> None:
+        _close(self._environment)
 
 
 class ParallelHost:
@@ -102,6 +134,8 @@ class ParallelHost:
     Args:
         turn: names the agent whose turn it is; ``None`` where all move at once.
     """
+
+    time_limit: int | None = None
 
     def __init__(self, environment: Any, turn: Callable[[], Any] | None = None) -> None:
         self._environment = environment
@@ -165,7 +199,13 @@ class ParallelHost:
             idle,
             vanished,
             lingering,
+            infos,
         )
+
+    def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
+        """What stands for an episode of a step's infos: those of agents that leave in it."""
+        del over
+        return [infos.get(self._names[i]) for i in np.flatnonzero(leaving).tolist()]
 
     def _flags(self, given: Mapping[Any, Any]) -> Bool[np.ndarray, " N"]:
         """A flag per agent; ``_nobody`` itself if it is nobody's."""
@@ -202,7 +242,18 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
         environment = _in_parallel(environment)
     if hasattr(environment, "possible_agents"):
         return ParallelHost(environment, _turn(environment))
+    if is_single_agent(environment):
+        return TupleHost(TeamOfOne(environment), _own_limit(environment))
     return TupleHost(environment)
+
+
+def is_single_agent(environment: Any) -> bool:
+    """Whether its spaces are one agent's: no action space for each of several."""
+    spaces = gymnasium().spaces
+    seen = getattr(environment, "observation_space", None)
+    action = getattr(environment, "action_space", None)
+    is_one = isinstance(action, spaces.Space) and not isinstance(action, spaces.Tuple)
+    return is_one and isinstance(seen, spaces.Space)
 
 
 def state_of(environment: Any) -> Callable[[], Any] | None:
@@ -282,6 +333,19 @@ def _number(reward: Any, agent: str) -> float:
         return float(_numbers("reward", reward, 1)[0])
     except Nonsense as error:
         raise Nonsense(str(error), agent) from None
+
+
+def _of_one(info: Any) -> Any:
+    """An info whose action mask is that of each of one agents."""
+    if not isinstance(info, Mapping) or info.get("action_mask") is None:
+        return info
+    return {**info, "action_mask": [info["action_mask"]]}
+
+
+def _own_limit(environment: Any) -> int | None:
+    """Steps after which Gymnasium's registry says that it truncates; None where it does not."""
+    limit = getattr(getattr(environment, "spec", None), "max_episode_steps", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _close(environment: Any) -> None:

@@ -1,4 +1,4 @@
-"""Anybody's Python environments, PettingZoo's and Gymnasium's of one space per agent.
+"""Anybody's Python environments: PettingZoo's and Gymnasium's.
 
 This file hosts one environment in the calling process: actions in, NumPy arrays out, agents as
 an array axis. ``make_factory`` returns a factory that pickles, so the same environments can be
@@ -13,10 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer
+from jaxtyping import Bool, Float32, Integer, UInt8
 
 from coterie.errors import EnvironmentFault, described
+from coterie.python_envs.adapters import rendering
 from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
+from coterie.python_envs.adapters.infos import Reported, reported
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.adapters.spaces import (
     Nonsense,
@@ -44,12 +46,14 @@ class PythonEnv:
     and mask are still the last ones.
 
     Args:
-        environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, or a Gymnasium environment whose
-            observation and action spaces are a ``Tuple`` or a list of one space per agent.
+        environment: a PettingZoo ``ParallelEnv`` or ``AECEnv``, a Gymnasium environment whose
+            observation and action spaces are a ``Tuple`` or a list of one space per agent, or a
+            single-agent Gymnasium environment, which is a team of one.
         time_limit: steps after which an episode is cut. An environment that ends by itself at
             exactly this step is taken to have run out of time, so its ``terminated`` counts as
             ``truncated``: lbforaging and others report a time-out as terminated. What truly ends
-            at that very step is not told apart.
+            at that very step is not told apart. Unless given it is the ``max_episode_steps`` of a
+            single-agent environment's ``spec``; its own flags then hold at that step, too.
         name: what messages call it.
         combined: the combinations of an agent's choices (MultiDiscrete, MultiBinary) are one
             numbered action; else the agent decides each by itself, and actions are vectors.
@@ -63,6 +67,8 @@ class PythonEnv:
         choices: how each agent's actions become what the environment takes.
         shown: what the environment itself showed last; ``None`` before the first reset.
         stated: what its ``state()`` gave last; empty where it is not asked.
+        reported: once an episode is over, the numbers in the infos of its end: each agent's of the
+            step in which it left, or the only one of all.
 
     Raises:
         UsageError: it is neither, or a space cannot be an observation vector or an action.
@@ -78,6 +84,7 @@ class PythonEnv:
         arrays: bool = True,
     ) -> None:
         self.name = title(environment) if name is None else name
+        self._environment = environment
         self._host = host = adapt(environment)
         agents = host.agents
         self.flatteners = [
@@ -90,11 +97,14 @@ class PythonEnv:
         as_arrays = arrays and len(kinds) == 1 and None not in kinds
         self._write = [one.write_arrays if as_arrays else one.write for one in self.flatteners]
         self._steps = 0
+        self._limit_given = time_limit is not None
         self._over = True
         self._nobody, _ = constant_flags(len(agents))
         self._alive = self._listed = self._cut = self._nobody
         self.shown: RawStep | None = None
         self.stated: Any = ()
+        self.reported: Reported = {}
+        self._infos: list[Any] = []
         self._state, central_size, self._write_state = self._find_state(environment, central)
         self.spec = EnvSpec(
             agents=agents,
@@ -102,7 +112,7 @@ class PythonEnv:
             observations=tuple(one.arrays for one in self.flatteners if one.arrays and as_arrays),
             actions=tuple(one.space for one in self.choices),
             central_size=central_size,
-            time_limit=time_limit,
+            time_limit=host.time_limit if time_limit is None else time_limit,
         )
         self._available = self.spec.available_actions
         self._shape = (self.spec.n_agents, self.spec.observation_size)
@@ -116,6 +126,7 @@ class PythonEnv:
             raise self._fault_of("reset", error) from error
         self._alive = self._listed = shown.present
         self._cut = self._nobody
+        self._infos = []
         return self._show(shown, np.zeros(self.spec.n_agents, np.float32), False, False)
 
     def step(self, actions: Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]) -> TimeStep:
@@ -137,10 +148,11 @@ class PythonEnv:
             shown = self._host.step(own, before)
         except (Exception, SystemExit) as error:
             raise self._fault_of("step", error) from error
-        staying, cut = before, self._nobody
+        staying, cut, leaving = before, self._nobody, self._nobody
         if np.count_nonzero(shown.terminated) or np.count_nonzero(shown.truncated):
             staying = before & ~shown.terminated & ~shown.truncated
             cut = before & shown.truncated & ~shown.terminated
+            leaving = before & ~staying
         if np.count_nonzero(shown.present > self._listed):
             staying = staying | (shown.present & ~self._listed)
         ended = not np.count_nonzero(staying)
@@ -152,10 +164,34 @@ class PythonEnv:
             self._alive = before & ~shown.terminated if ended else staying
         self._listed = shown.present
         self._cut = self._nobody if ended else cut
-        terminated = all_died and not timed_out
+        terminated = all_died and not (timed_out and self._limit_given)
         truncated = (ended or timed_out) and not terminated
         self._over = terminated or truncated
+        self._note(shown.infos, before if self._over else leaving)
         return self._show(shown, shown.rewards, terminated, truncated)
+
+    def _note(self, infos: Any, leaving: Bool[np.ndarray, " N"]) -> None:
+        """Keeps what agents that leave, or the environment at the end, report of the episode."""
+        if np.count_nonzero(leaving):
+            self._infos += self._host.last_infos(infos, leaving, self._over)
+        if self._over:
+            self.reported = reported(self._infos)
+
+    def in_words(self, actions: Any) -> tuple[str, ...]:
+        """What each agent does in a joint action, for pictures: in the environment's own terms."""
+        if self.spec.actions:
+            rows = zip(self.spec.actions, np.asarray(actions).tolist(), strict=True)
+            return tuple(space.in_words(row) for space, row in rows)
+        own = (one.action(a) for a, one in zip(actions, self.choices, strict=True))
+        return tuple(" ".join(map(str, np.ravel(a).tolist())) for a in own)
+
+    def frame(self) -> UInt8[np.ndarray, "H W 3"]:
+        """What the environment renders, where it was made to; NoPictures if it does not."""
+        return rendering.frame(self._environment)
+
+    def frames_a_second(self) -> float | None:
+        """The speed that the environment names for its pictures."""
+        return rendering.frames_a_second(self._environment)
 
     def close(self) -> None:
         """Closes the environment."""

@@ -145,6 +145,20 @@ def _keywords_of_id(rest: str) -> list[str] | None:
     return None if own is None else [*own, *(p for p in usual if p not in own)]
 
 
+def takes_render_mode(make: Callable[[], Any]) -> bool:
+    """Whether what ``open_factory`` or a user gave can be called with a ``render_mode``."""
+    inner: Any = make
+    if isinstance(make, functools.partial):
+        if make.func in (_open_gymnasium, _open_registered):
+            return True
+        inner = find_callable(*make.args) if make.func is _open_callable else make
+    try:
+        parameters = inspect.signature(inner).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 def _maker(name: str, module: ModuleType) -> str:
     for maker in MAKERS:
         if callable(getattr(module, maker, None)):

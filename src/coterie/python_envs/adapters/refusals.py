@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.envs.naming import misnamed
-from coterie.python_envs.adapters.spaces import brief, gymnasium
-
-_TEAMS = "Coterie trains teams: give a PettingZoo environment, or Gymnasium spaces that are a Tuple"
+from coterie.python_envs.adapters.spaces import gymnasium
 
 
 def reason(thing: Any) -> str | None:
     """Why it is none, as a sentence; None if it may be one."""
-    for refuse in (_plain_value, _vectorised, _of_other_jax, _single, _no_convention):
+    for refuse in (_plain_value, _vectorised, _of_other_jax, _dictionaries, _no_convention):
         if sentence := refuse(thing):
             return sentence
     return None
@@ -107,25 +105,15 @@ def _arguments(method: Any) -> list[str]:
     return [p.name for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
 
 
-def _single(thing: Any) -> str | None:
+def _dictionaries(thing: Any) -> str | None:
     if hasattr(thing, "possible_agents") or hasattr(thing, "agent_iter"):
         return None
-    spaces = gymnasium().spaces
-    action = getattr(thing, "action_space", None)
-    seen = getattr(thing, "observation_space", None)
-    if isinstance(action, spaces.Dict):
-        return (
-            f"{_title(thing)} has dictionaries for spaces, which Coterie reads as one agent's: "
-            "give a PettingZoo environment (possible_agents, observation_space(agent)), or spaces "
-            "that are a Tuple of one for each agent"
-        )
-    if not isinstance(action, spaces.Space) or isinstance(action, spaces.Tuple):
-        return None
-    if not isinstance(seen, spaces.Space):
+    if not isinstance(getattr(thing, "action_space", None), gymnasium().spaces.Dict):
         return None
     return (
-        f"{_title(thing)} is a single-agent environment (its action space is {brief(action)}, not "
-        f"one for each agent). {_TEAMS} of one for each agent"
+        f"{_title(thing)} has a Dict for its action space: give a PettingZoo environment "
+        "(possible_agents, action_space(agent)) or a Tuple of one space for each agent if it is a "
+        "team's, and a MultiDiscrete or a Box if it is one agent's"
     )
 
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from coterie.errors import UsageError
+from coterie.python_envs.adapters.infos import Reported
 from coterie.python_envs.process import (
     become_worker,
     end_within,
@@ -47,6 +48,7 @@ from coterie.python_envs.workers.worker import (
     obey,
     rows_bytes,
     slots_at,
+    take_reports,
 )
 from coterie.spec import PythonEnvFactory
 
@@ -64,9 +66,12 @@ class VectorEnv(abc.ABC):
 
     Attributes:
         rows: their arrays; a group's are the caller's from ``wait`` to ``start``.
+        reports: by row, what an environment reported of an episode that ended in its last step; of
+            the group that was waited for last.
     """
 
     rows: Rows
+    reports: dict[int, Reported]
 
     @abc.abstractmethod
     def start(self, group: int) -> None:
@@ -87,14 +92,16 @@ class SerialVectorEnv(VectorEnv):
     def __init__(self, factory: PythonEnvFactory, groups: Groups, limits: Limits) -> None:
         spec = factory.promise
         self.rows = make_rows(spec, sum(map(len, groups)))
-        self._limits = limits
+        self._limits, self.reports = limits, {}
         self._slots = [slots_at(factory.make, spec, self.rows, group, limits) for group in groups]
 
     def start(self, group: int) -> None:
         """Nothing: they move while they are waited for."""
 
     def wait(self, group: int) -> list[Fault]:
-        return obey(self._slots[group])
+        faults = obey(self._slots[group])
+        self.reports = take_reports(self._slots[group])
+        return faults
 
     def close(self) -> None:
         for slots in self._slots:
@@ -128,7 +135,8 @@ class WorkerVectorEnv(VectorEnv):
         self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
         self._workers: list[_Worker | None] = [None] * workers
         self._pending: list[list[int]] = [[] for _ in range(workers)]
-        self._answered: dict[tuple[int, int], list[Fault]] = {}
+        self._answered: dict[tuple[int, int], tuple[list[Fault], dict[int, Reported]]] = {}
+        self.reports = {}
         # Before multiprocessing joins its children, which would wait for us to let them go.
         self._end = util.Finalize(self, _dismiss, (self._workers,), exitpriority=10)
 
@@ -143,12 +151,15 @@ class WorkerVectorEnv(VectorEnv):
 
     def wait(self, group: int) -> list[Fault]:
         faults: list[Fault] = []
+        self.reports = {}
         for w, rows in enumerate(self._rows_of):
             if not rows[group]:
                 continue
             while (w, group) not in self._answered:
                 self._hear(w)
-            faults += self._answered.pop((w, group))
+            found, reports = self._answered.pop((w, group))
+            faults += found
+            self.reports |= reports
         # In the order in which they are found where environments move one after the other.
         return sorted(faults, key=lambda fault: fault.row)
 
@@ -187,9 +198,9 @@ class WorkerVectorEnv(VectorEnv):
         except (EOFError, OSError):
             has_ended(worker.process, GRACE)
             return self._give_up(w, self._why_it_ended(w, worker.process.exitcode))
-        faults = [Fault(*fault) for fault in json.loads(answer[1:])] if len(answer) > 1 else []
+        faults, reports = json.loads(answer[1:]) if len(answer) > 1 else ((), ())
         self._pending[w].remove(answer[0])
-        self._answered[w, answer[0]] = faults
+        self._answered[w, answer[0]] = [Fault(*fault) for fault in faults], dict(reports)
         return None
 
     def _wait_for(self, worker: _Worker, w: int) -> float | None:
@@ -244,9 +255,10 @@ class WorkerVectorEnv(VectorEnv):
         moving = self._moving(w)
         culprit = moving if moving in rows else next(iter(rows), None)
         for group, part in waiting.items():
-            self._answered[w, group] = [
+            faults = [
                 Fault(row, self._step_of(row), None, sentence, lost=row != culprit) for row in part
             ]
+            self._answered[w, group] = faults, {}
         self._pending[w].clear()
 
     def _step_of(self, row: int) -> int:
@@ -281,7 +293,8 @@ def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -
 
 
 def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
-    """Groups' numbers in, the same numbers out, followed by any faults, until all is closed."""
+    """Groups' numbers in, the same numbers out, followed by any faults and any reports of episodes,
+    until all is closed."""
     spec = task.factory.promise
     rows = make_rows(spec, task.count, buffer)
     slots = [slots_at(task.factory.make, spec, rows, part, task.limits) for part in task.rows]
@@ -301,7 +314,9 @@ def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) 
             faults = obey(slots[message[0]], beat, allow)
             if os.getpid() != process:
                 os._exit(0)  # a copy that an environment made of this process, and did not end
-            connection.send_bytes(message + (json.dumps(faults).encode() if faults else b""))
+            reports = [*take_reports(slots[message[0]]).items()]
+            news = json.dumps([faults, reports]).encode() if faults or reports else b""
+            connection.send_bytes(message + news)
     for part in slots:
         close(part, task.limits.step)
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.environment import PythonEnv
+from coterie.python_envs.adapters.infos import Reported
 from coterie.python_envs.process import OutOfTime, OwnDirectory, alarm
 from coterie.spec import EnvSpec, Observation, TimeStep
 
@@ -146,6 +147,7 @@ class Slot:
         self._env: PythonEnv | None = None
         self._directory = OwnDirectory()
         self._unsound = self._resetting = False
+        self.reported: Reported = {}
 
     def obey(self, arm: Callable[[float], None]) -> Fault | None:
         """Carries out the command in its row; a fault is returned, never raised.
@@ -179,6 +181,13 @@ class Slot:
             arm(0.0)
             rows.busy[row] += time.perf_counter() - began
         return None
+
+    def take_report(self) -> tuple[int, Reported] | None:
+        """Its row, and what the environment reported of the episode that has just ended, once."""
+        if not self.reported:
+            return None
+        report, self.reported = self.reported, {}
+        return self._row, report
 
     def close(self) -> None:
         """Closes the environment, whatever it says to that."""
@@ -227,9 +236,11 @@ class Slot:
         rows.truncated_alone[row] = shown.truncated_alone
         rows.steps[row] += 1
         rows.digest[row] = digest
-        if (shown.terminated or shown.truncated) and rows.seed[row] != NO_SEED:
-            rows.command[row] = STEPPED
-            self._begin()
+        if shown.terminated or shown.truncated:
+            self.reported = self._env.reported
+            if rows.seed[row] != NO_SEED:
+                rows.command[row] = STEPPED
+                self._begin()
 
     def _show(self, into: Observation, shown: TimeStep, digest: int) -> int:
         """Writes what is shown into this row, and the digest of all that was shown."""
@@ -289,6 +300,11 @@ def obey(
     if beat:
         beat(-1)
     return faults
+
+
+def take_reports(slots: Iterable[Slot]) -> dict[int, Reported]:
+    """By row, what environments reported of the episodes that have just ended."""
+    return dict(taken for slot in slots if (taken := slot.take_report()))
 
 
 def close(slots: Iterable[Slot], seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import subprocess
 from collections.abc import Iterator
@@ -12,9 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coterie.envs.scene import PALETTE, Circle, Label, Line, Number, Polygon, Rect, Role, Shape
+from coterie.envs.scene import (
+    PALETTE,
+    Circle,
+    Label,
+    Line,
+    Number,
+    Picture,
+    Polygon,
+    Rect,
+    Role,
+    Shape,
+)
 from coterie.errors import UsageError
-from coterie.show.film.recording import Frame, Recording
+from coterie.show.film.recording import FPS, MOST_FPS, Frame, Recording
 from coterie.show.lettering import film_font, lettered
 from coterie.show.numbers import two_decimals
 from coterie.text import clipped
@@ -25,9 +37,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 SUFFIXES = (".gif", ".mp4", ".html")
-FPS = 4.0
-HOLD = 6
-"""The last frame of an episode stays as long as so many."""
+HOLD, HOLD_SECONDS = 6, 0.6
+"""The last frame of an episode stays as long as so many, and for so long at least."""
 
 _SIDE, _MARGIN, _LINE = 520, 24, 24
 _AGENT, _ACTION = 158, 190
@@ -36,13 +47,16 @@ _FINE = 2
 """Pictures are drawn so many times larger and then reduced, which smooths edges."""
 
 
-def film(recording: Recording, out: str | Path, fps: Number = FPS) -> Path:
+def film(recording: Recording, out: str | Path, fps: Number | None = None) -> Path:
     """Writes a recording as ``.gif``, ``.mp4`` (extra ``video``) or ``.html``; replaces ``out``.
+
+    Args:
+        fps: environment steps shown in a second; the recording's own unless given.
 
     Raises:
         UsageError: another ending, no such extra, or frames a second out of range.
     """
-    out = Path(out)
+    out, fps = Path(out), recording.fps if fps is None else fps
     check(out, fps)
     out.parent.mkdir(parents=True, exist_ok=True)
     write = {".gif": _write_gif, ".mp4": _write_mp4, ".html": _write_html}
@@ -54,21 +68,26 @@ def check(out: Path, fps: Number = FPS) -> None:
     """UsageError where ``film`` would refuse: to be asked before anything is played."""
     if out.suffix.lower() not in SUFFIXES or out.is_dir():
         raise UsageError(f"{out} must be a file that ends in .gif, .mp4 or .html")
-    if not 0.1 <= fps <= 50:
-        raise UsageError(f"fps must be between 0.1 and 50 frames a second; got {fps:g}")
+    if not 0.1 <= fps <= MOST_FPS:
+        raise UsageError(f"fps must be between 0.1 and {MOST_FPS:g} frames a second; got {fps:g}")
     if out.suffix.lower() == ".mp4":
         _ffmpeg()
 
 
 def _write_gif(recording: Recording, out: Path, fps: Number) -> None:
-    pictures, holds = zip(*pictures_of(recording), strict=True)
-    flat = [picture.quantize(64, dither=0) for picture in pictures]
+    from PIL.Image import Dither
+
+    colours = 256 if _has_pixels(recording) else 64
+    frames = (
+        (p.quantize(colours, dither=Dither.NONE), hold) for p, hold in pictures_of(recording, fps)
+    )
+    flat, holds = zip(*frames, strict=True)
     durations = [round(1000 / fps) * hold for hold in holds]
     flat[0].save(out, save_all=True, append_images=flat[1:], duration=durations, loop=0, disposal=1)
 
 
 def _write_mp4(recording: Recording, out: Path, fps: Number) -> None:
-    frames = pictures_of(recording)
+    frames = pictures_of(recording, fps)
     first, stay = next(frames)
     width, height = first.size
     command = [
@@ -109,15 +128,21 @@ def _write_html(recording: Recording, out: Path, fps: Number) -> None:
 # Pictures ----------------------------------------------------------------------------------------
 
 
-def pictures_of(recording: Recording) -> Iterator[tuple[Image, int]]:
+def pictures_of(recording: Recording, fps: Number = FPS) -> Iterator[tuple[Image, int]]:
     """Every frame as a picture, and for how many frames it stays."""
+    last = max(HOLD, round(HOLD_SECONDS * fps))
     for number, frames in enumerate(recording.episodes, start=1):
         for t, frame in enumerate(frames):
             caption = f"step {t} of {len(frames) - 1}"
             if len(recording.episodes) > 1:
                 caption = f"episode {number} of {len(recording.episodes)}, {caption}"
-            hold = HOLD if frame.end else 1
-            yield picture(recording, frame, caption), hold
+            yield picture(recording, frame, caption), last if frame.end else 1
+
+
+def _has_pixels(recording: Recording) -> bool:
+    """Whether its environment draws itself, with colours of its own."""
+    scene = recording.episodes[0][0].scene
+    return any(isinstance(shape, Picture) for shape in scene.shapes)
 
 
 def picture(recording: Recording, frame: Frame, caption: str) -> Image:
@@ -132,7 +157,7 @@ def picture(recording: Recording, frame: Frame, caption: str) -> Image:
     size = (_SIDE + 2 * _MARGIN, page)
     image = Image.new("RGB", (size[0] * _FINE, size[1] * _FINE), PALETTE["paper"][0])
     stage = Image.new("RGB", (wide * _FINE, tall * _FINE), PALETTE["paper"][0])
-    pen = _Pen(ImageDraw.Draw(stage), scale * _FINE, left, top)
+    pen = _Pen(stage, ImageDraw.Draw(stage), scale * _FINE, left, top)
     for shape in frame.scene.shapes:
         pen.shape(shape)
     image.paste(stage, ((size[0] - wide) * _FINE // 2, round((_MARGIN + 1.4 * _LINE) * _FINE)))
@@ -187,8 +212,11 @@ def _font(size: int, bold: bool) -> FreeTypeFont:
 class _Pen:
     """Draws shapes in an environment's units onto a picture's pixels."""
 
-    def __init__(self, draw: ImageDraw, scale: Number, left: Number, top: Number):
-        self.draw, self.scale, self.left, self.top = draw, scale, left, top
+    def __init__(
+        self, stage: Image, draw: ImageDraw, scale: Number, left: Number, top: Number
+    ) -> None:
+        self.stage, self.draw = stage, draw
+        self.scale, self.left, self.top = scale, left, top
 
     def at(self, x: Number, y: Number) -> tuple[Number, Number]:
         return (x - self.left) * self.scale, (y - self.top) * self.scale
@@ -202,6 +230,8 @@ class _Pen:
 
     def shape(self, shape: Shape) -> None:
         match shape:
+            case Picture():
+                self._picture(shape)
             case Circle(x, y, radius, _, line):
                 r = radius + line / 2
                 corners = [self.at(x - r, y - r), self.at(x + r, y + r)]
@@ -219,6 +249,17 @@ class _Pen:
                 font = _font(max(1, round(size * self.scale)), bold)
                 text = lettered(text, film_font(bold))
                 self.draw.text(self.at(x, y), text, PALETTE[role][0], font, anchor="mm")
+
+    def _picture(self, shape: Picture) -> None:
+        from PIL import Image
+
+        picture = Image.open(io.BytesIO(shape.png)).convert("RGB")
+        size = (round(shape.width * self.scale), round(shape.height * self.scale))
+        # Few pixels are cells of a grid, whose edges stay sharp.
+        few = max(picture.size) * 4 <= max(size)
+        how = Image.Resampling.NEAREST if few else Image.Resampling.LANCZOS
+        left, top = self.at(shape.x, shape.y)
+        self.stage.paste(picture.resize(size, how), (round(left), round(top)))
 
     def _line(self, line: Line) -> None:
         colour, width = PALETTE[line.role][0], max(1, round(line.line * self.scale))

@@ -13,12 +13,15 @@ from jaxtyping import Array
 
 from coterie.envs.base import Environment
 from coterie.envs.scene import Scene, compact, union
-from coterie.errors import UsageError
+from coterie.errors import NoPictures, UsageError
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act, noise
 from coterie.runs.run import Run
+from coterie.show.film.rendered import Moment, RenderedPlayer
 from coterie.types import PRNGKey
 
+FPS, MOST_FPS = 4.0, 50.0
+"""Frames a second of a film, usual and at most."""
 MAX_STEPS = 2000
 """An episode is not followed any longer."""
 
@@ -52,11 +55,13 @@ class Recording:
         title: who plays what.
         agents: names, in the order of everything kept by agent.
         episodes: frames from the start to the final state.
+        fps: environment steps shown in a second, unless others are asked for.
     """
 
     title: str
     agents: tuple[str, ...]
     episodes: tuple[tuple[Frame, ...], ...]
+    fps: float = FPS
 
     @cached_property
     def view(self) -> tuple[float, float, float, float]:
@@ -99,18 +104,6 @@ class Recording:
         }
 
 
-class NoPictures(UsageError):
-    """The environment cannot be drawn."""
-
-
-def python_environment(name: str) -> str:
-    """Why a Python environment cannot be watched."""
-    return (
-        f"{name} is a Python environment, and only environments written in JAX are drawn: act in "
-        "it with coterie.load and show it with its own render"
-    )
-
-
 def _digits(x: float) -> float:
     return float(f"{x:.5g}")
 
@@ -149,18 +142,42 @@ def record(
         raise UsageError(
             f"{run.config['algorithm']} acts by Q-values, so there is nothing to sample"
         )
-    if not isinstance(run.game.env, Environment):
-        raise NoPictures(python_environment(run.config["environment"]))
     policy = jax.tree.map(lambda x: x[seed], run.policies[which])
-    player = _Player(run, policy, greedy)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(episode_seed), 0xF11A), episodes)
-    played = tuple(tuple(player.episode(key)) for key in keys)
+    fps = FPS
+    if isinstance(run.game.env, Environment):
+        player = _Player(run, policy, greedy)
+        played = tuple(tuple(player.episode(key)) for key in keys)
+    else:
+        with RenderedPlayer(run, policy, greedy) as rendered:
+            fps = min(rendered.fps or FPS, MOST_FPS)
+            starts = ((episode_seed, k, key) for k, key in enumerate(keys))
+            played = tuple(tuple(_frames(rendered.episode(*start))) for start in starts)
     trained = run.policy_steps.get(which)
     steps = trained[seed] if trained else None
     of_step = "" if steps is None else f" of step {steps:,}"
     title = f"{run.config['algorithm']} on {run.config['environment']}, team {seed}, {which} policy"
     manner = "greedy" if greedy else "sampled"
-    return Recording(f"{title}{of_step}, {manner}", run.game.players.agents, played)
+    return Recording(f"{title}{of_step}, {manner}", run.game.players.agents, played, fps)
+
+
+def _frames(moments: Iterator[Moment]) -> Iterator[Frame]:
+    """The frames of an episode in a Python environment."""
+    returns: Any = 0.0
+    for t, (scene, actions, rewards, step) in enumerate(moments):
+        returns = returns + rewards
+        end = _end(step, t)
+        yield Frame(scene, actions, tuple(rewards.tolist()), tuple(returns.tolist()), end)
+        if end:
+            return
+
+
+def _end(step: Any, steps: int) -> End | None:
+    if bool(step.terminated):
+        return "terminated"
+    if bool(step.truncated):
+        return "truncated"
+    return "cut" if steps == MAX_STEPS else None
 
 
 class _Player:
@@ -198,7 +215,7 @@ class _Player:
             chosen = np.asarray(actions).tolist()
             rewards = np.asarray(shown.rewards, np.float64)
             returns = returns + rewards
-            end = self._end(shown, t + 1)
+            end = _end(shown, t + 1)
             words = self.game.jax_env.in_words(actions)
             scene = self._draw(state, chosen)
             yield Frame(scene, words, tuple(rewards.tolist()), tuple(returns.tolist()), end)
@@ -213,11 +230,3 @@ class _Player:
                 "scene, see docs/reports.md)"
             )
         return scene
-
-    @staticmethod
-    def _end(shown: Any, steps: int) -> End | None:
-        if bool(shown.terminated):
-            return "terminated"
-        if bool(shown.truncated):
-            return "truncated"
-        return "cut" if steps == MAX_STEPS else None

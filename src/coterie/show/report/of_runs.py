@@ -118,6 +118,7 @@ def report(
     command: str = "",
     metric: str | None = None,
     greedy: bool = False,
+    environment: str | None = None,
 ) -> Path:
     """Writes the page of some runs, a section an environment; replaces ``out``.
 
@@ -126,6 +127,8 @@ def report(
         command: the command line that asked for it, to be shown.
         metric: a name from ``metrics.jsonl``; each run's own unless given.
         greedy: of a run's own metric, greedy play, also of stochastic policies.
+        environment: name of a Python environment, or of one in the user's own code, that may be
+            opened to show an episode of the runs on it.
 
     Raises:
         UsageError: no runs, a missing or damaged one, or ``out`` does not end in ``.html``.
@@ -142,7 +145,7 @@ def report(
     environments = list(dict.fromkeys(s.config["environment"] for s in sources))
     sections = [
         _section(name, [(s, labels[k]) for k, s in enumerate(sources)
-                        if s.config["environment"] == name], greedy)
+                        if s.config["environment"] == name], greedy, environment)
         for name in environments
     ]  # fmt: skip
     if command:
@@ -165,13 +168,15 @@ def _labels(sources: Sequence[Source]) -> list[str]:
     return [n if s.finished else f"{n} (unfinished)" for n, s in zip(names, sources, strict=True)]
 
 
-def _section(environment: str, sources: Sequence[tuple[Source, str]], greedy: bool) -> Section:
+def _section(
+    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, allowed: str | None
+) -> Section:
     lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in sources]
     y_title = in_words(s.metric for s, _ in sources)
     blocks: list[Block] = [
         Curves({"Learning curves": lines}, y_title),
         _table(sources),
-        Grid([_episode(s, label, greedy) for s, label in sources], columns=2),
+        Grid([_episode(s, label, greedy, allowed) for s, label in sources], columns=2),
     ]
     for source, label in sources:
         asked = source.config.get("command")
@@ -212,7 +217,7 @@ def _outcomes(source: Source) -> list[tuple[str, str, dict[str, Any]]]:
     """Policies in words, the metric, and its summary over seeds; those that stand for the run
     first. Where interests conflict, each agent's return stands for itself."""
     results = source.results
-    if results is None or source.metric not in results["last"]:
+    if results is None or any(source.metric not in each for each in results.values()):
         which = "last evaluation" if source.absolute is None else source.policies
         s = summarise(source.per_seed, bounds(source.config, source.metric))
         return [(which, source.metric, s)]
@@ -239,25 +244,29 @@ def _interval(s: dict[str, Any]) -> str | None:
     return " to ".join(written(x, places) for x in ends) + over
 
 
-def _episode(source: Source, label: str, greedy: bool) -> Block:
+def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
     if recorded_torso(source.config) is not None:
         return Text(
             f"**{quoted(label)}** acts by a network that this page cannot open, "
             "so there is no episode to show."
         )
-    if is_code(source.config["environment"]):
+    name = source.config["environment"]
+    given = name if is_code(name) and name == allowed else None
+    if is_code(name) and not given:
         return Text(
-            f"**{quoted(label)}** played in code that this page cannot open, "
-            "so there is no episode to show."
+            f"**{quoted(label)}** played in code that this page may open only where "
+            f"`--environment` names it, so there is no episode to show."
         )
     try:
-        recording = record(open_run(source.path), seed=source.best_seed, greedy=greedy or None)
+        recording = record(
+            open_run(source.path, given), seed=source.best_seed, greedy=greedy or None
+        )
     except NoPictures as error:
         return Text(quoted(error))
     seeds = len(source.per_seed)
     caption = f"**{quoted(label)}**, its best team of {seeds}: {quoted(recording.title)}."
-    return Viewer(recording, caption)
+    return Viewer(recording, caption, recording.fps)
 
 
 def _settings(source: Source) -> dict[str, Any]:

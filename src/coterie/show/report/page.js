@@ -268,6 +268,7 @@ const ICONS = {
 };
 
 const PENS = {
+  picture: ([x, y, width, height, href]) => [make("svg:image", { x, y, width, height, href })],
   circle: ([x, y, r, role, line]) => [make("svg:circle", { cx: x, cy: y, r, ...paint(role, line) })],
   rect: ([x, y, width, height, role, line, rx]) => [make("svg:rect", { x, y, width, height, rx, ...paint(role, line) })],
   polygon: ([points, role, line]) => [make("svg:polygon", { points: points.join(" "), ...paint(role, line) })],

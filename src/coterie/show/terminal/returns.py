@@ -15,7 +15,7 @@ from coterie.runs.run import Run
 from coterie.show.metrics import PLAY, check_asked, in_words
 from coterie.show.numbers import folded, interval, number, of_steps
 from coterie.show.terminal.console import line
-from coterie.training.evaluate import return_metrics
+from coterie.training.evaluate import INFO, return_metrics
 
 
 def render_returns(
@@ -41,21 +41,30 @@ def render_returns(
     return Group(*parts)
 
 
-def asked_metrics(run: Run, metric: str | None, greedy: bool) -> list[str]:
-    """The metrics of an evaluation: the one asked for, those of greedy play, or all.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
+def check_metric(run: Run, metric: str | None, greedy: bool) -> None:
+    """UsageError where an evaluation cannot have this metric: to be asked before it is made."""
     check_asked(metric, greedy)
     agents, plays = run.game.players.agents, ["eval"] + ["eval_sampled"] * run.stochastic
     nothing = np.zeros((1, len(agents))), np.zeros(1)
     names = [name for play in plays for name in return_metrics(play, agents, *nothing)]
-    if metric is None:
-        return [name for name in names if name.startswith("eval/") or not greedy]
-    if metric not in names:
+    reported = metric is not None and metric.startswith(tuple(play + INFO for play in plays))
+    if metric is not None and metric not in names and not reported:
         raise UsageError(f"there is no metric {metric!r}; there are {', '.join(names)}")
-    return [metric]
+
+
+def asked_metrics(metrics: Mapping[str, Any], metric: str | None, greedy: bool) -> dict[str, Any]:
+    """Of an evaluation's metrics the one asked for, those of greedy play, or all.
+
+    Raises:
+        UsageError: the environment reported nothing under the name that was asked for.
+    """
+    if metric is None:
+        return {n: m for n, m in metrics.items() if n.startswith("eval/") or not greedy}
+    if metric not in metrics:
+        known = [name for name in metrics if INFO in name]
+        there = f"there are {', '.join(known)}" if known else "it reports nothing"
+        raise UsageError(f"the environment reported no {metric!r}; {there}")
+    return {metric: metrics[metric]}
 
 
 def chosen_metrics(
