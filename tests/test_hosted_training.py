@@ -30,9 +30,10 @@ from coterie.python_envs.opening import open_python_env
 from coterie.python_envs.probe import is_common
 from coterie.python_envs.training import HostDevice
 from coterie.python_envs.workers.pool import make_vector_env
-from coterie.python_envs.workers.worker import RESET, STEP, Limits
+from coterie.python_envs.workers.worker import RESET, STEP, Limits, rows_bytes
 from coterie.runs import plan
-from coterie.runs.environments import open_environment
+from coterie.runs.environments import make_game, open_environment
+from coterie.runs.learner import learner
 from coterie.spec import EnvSpec
 from coterie.training.loop import Program
 from coterie.types import TimeStep
@@ -208,6 +209,31 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
 
 def no_warning(event, facts):
     assert event != "warning", facts
+
+
+@pytest.mark.parametrize("name", ["vdn", "mappo"])
+def test_what_seeds_learned_with_is_read_from_a_checkpoint(name, tmp_path):
+    run = train(name, guests.Relay, tmp_path / "run", seeds=2)
+    opened = coterie.open_run(tmp_path / "run", guests.Relay)
+    for seed in (0, 1):
+        found = learner(opened, seed)
+        assert jax.tree.structure(found) == jax.tree.structure(learner(run, seed))
+        assert same_tree(found, learner(run, seed))
+    assert not same_tree(learner(opened, 0), learner(opened, 1))
+
+
+def test_stacked_frames_need_memory():
+    sizes = []
+    for frames in (1, 3):
+        algorithm = small("ippo", environments=4, rollout_steps=8, frame_stack=frames)
+        env, name = open_environment(guests.Relay, {}, SERIAL)
+        game = make_game(algorithm, env, name, "sum", "auto")
+        device = HostDevice(algorithm, game, 1, 0, 1, SERIAL, lambda sentence: None)
+        raw = rows_bytes(env.promise, 32)
+        sizes.append(device.bytes() - device.program.bytes() - 2 * raw)
+        device.close()
+    assert sizes[0] == 0
+    assert sizes[1] >= 2 * 3 * 32 * 3 * 4 * 4  # observations and those after them, of three agents
 
 
 @pytest.mark.slow

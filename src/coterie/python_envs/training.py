@@ -36,6 +36,7 @@ from coterie.training.state import (
 )
 from coterie.types import PRNGKey, PyTree, Schedules
 from coterie.views.game import Game
+from coterie.views.preprocessing import UNCHANGED
 
 CHUNK_STEPS = 2_048
 """About this many environment steps of a seed run between two looks from the loop."""
@@ -187,8 +188,10 @@ class HostDevice:
 
     def bytes(self) -> int:
         steps = self.program.steps_per_iteration * self.program.seeds
-        # A rollout on the host and once more on the device.
-        return self.program.bytes() + 2 * rows_bytes(self.factory.promise, steps)
+        raw, looked = self.factory.promise, self.program.game.preprocessing
+        # A rollout on the host and once more on the device, there also preprocessed.
+        seen = rows_bytes(looked.spec(raw), steps) if looked != UNCHANGED else 0
+        return self.program.bytes() + 2 * rows_bytes(raw, steps) + seen
 
     def init(self, seed: int) -> States:
         """The state before the first step; every environment begins its first episode."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.python_envs.training import PythonEnvProgram
 from coterie.runs.config import restore
 from coterie.runs.networks import torso_of
 from coterie.runs.run import Run
+from coterie.spec import PythonEnvFactory
 from coterie.storage import checkpoint, tree_files
 from coterie.storage.config_file import identity
 from coterie.storage.formats import RESUMED_BY, format_of, present_leaves
@@ -60,13 +62,21 @@ def finalise(run: Run) -> None:
     checkpoint.drop(run.path)
 
 
+def _template(run: Run, devices: int) -> tuple[PyTree, ...]:
+    """Shapes and types of the run's states, one for each device."""
+    algorithm, seeds = algorithm_of(run), run.config["seeds"]
+    if isinstance(run.game.env, PythonEnvFactory):
+        return (PythonEnvProgram(algorithm, run.game, seeds).template(),)
+    return Devices(algorithm, run.game, seeds, count=devices).template()
+
+
 def _learners(run: Run) -> PyTree:
     """What all seeds learned with, [S, ...], without replay."""
     if run.learner is None:
         assert run.path is not None
-        seeds, kept = run.config["seeds"], RunDirectory(run.path).learner
+        kept = RunDirectory(run.path).learner
         devices = 1 if kept.is_file() else run.config["lanes"]
-        like = Devices(algorithm_of(run), run.game, seeds, count=devices).template()
+        like = _template(run, devices)
         former = format_of(run.config) in RESUMED_BY
         if kept.is_file():
             read = read_former if former else tree_files.read_tree
