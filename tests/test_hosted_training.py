@@ -211,7 +211,7 @@ def no_warning(event, facts):
     assert event != "warning", facts
 
 
-@pytest.mark.parametrize("name", ["vdn", "mappo"])
+@pytest.mark.parametrize("name", ["vdn", "ia2c"])
 def test_what_seeds_learned_with_is_read_from_a_checkpoint(name, tmp_path):
     run = train(name, guests.Relay, tmp_path / "run", seeds=2)
     opened = coterie.open_run(tmp_path / "run", guests.Relay)
