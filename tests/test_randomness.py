@@ -20,6 +20,7 @@ from coterie.python_envs.training import HostDevice
 from coterie.runs import environments
 from coterie.runs import evaluation as run_evaluation
 from coterie.spec import EnvSpec
+from coterie.training.evaluate import Played
 from coterie.types import TimeStep
 from coterie.views.game import Game
 
@@ -311,7 +312,8 @@ def test_the_interval_over_episodes_is_as_wide_as_it_says():
     held = 0
     for _ in range(times):
         returns = truth[:, None, None] + rng.normal(size=(seeds, episodes, 1))
-        metrics = run_evaluation.summary(("a",), {"eval": (returns, np.ones((seeds, episodes)))})
+        played = {"eval": Played(returns, np.ones((seeds, episodes)), {})}
+        metrics = run_evaluation.summary(("a",), played)
         low, high = metrics["eval/return/team_sum"]["ci95_episodes"]
         held += low <= truth.mean() <= high
     assert 0.92 <= held / times <= 0.98

@@ -16,6 +16,7 @@ from coterie.show.numbers import of_steps
 from coterie.show.report.of_runs import report
 from coterie.show.terminal.console import Terminal
 from coterie.show.terminal.returns import policies, render_returns
+from coterie.training.evaluate import Played
 from coterie.training.state import chosen_score
 from coterie.views.game import Game
 
@@ -107,7 +108,7 @@ def test_a_run_is_printed_in_a_line(trained):
 def test_lengths_of_episodes_stay_within_the_time_limit():
     """Two seeds of 50 and 26 steps would have a t interval from -114 to 190."""
     bounds = return_bounds(game("lbf/5x5-2p-1f"))
-    played = {"eval": (np.zeros((2, 1, 2)), np.array([[50.0], [26.0]]))}
+    played = {"eval": Played(np.zeros((2, 1, 2)), np.array([[50.0], [26.0]]), {})}
     low, high = summary(("a", "b"), played)["eval/length"]["ci95"]
     assert low < 1
     assert high > 50

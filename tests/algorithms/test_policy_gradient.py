@@ -96,7 +96,7 @@ class Known(PerAgent):
     def __init__(self, answers, central):
         self.answers, self.central = jnp.asarray(answers, jnp.float32), central
         self.networks, self.index, self.identify = None, (0, 1), (False, False)
-        self.log_std = self.vectors = None
+        self.log_std = self.vectors = self.statistics = None
 
     def unroll(self, hidden_state, observations, start):
         state = jnp.argmax(observations[..., 3:7] if self.central else observations[..., :3], -1)

@@ -47,7 +47,8 @@ def check_config(config: dict[str, Any]) -> None:
     for name, hint in CONFIG.items():
         if name not in given:
             raise UsageError(f"it needs {name}")
-        fitted(name, given[name], hint)
+        if type(fitted(name, given[name], hint)) is int and type(given[name]) is not int:
+            raise UsageError(f"{name} is no whole number: {given[name]!r}")
     if config["lanes"] not in (1, config["seeds"]):
         raise UsageError(f"lanes is {config['lanes']}")
     check_seeds(config["seed"], config["seeds"])

@@ -85,13 +85,13 @@ class RenderedPlayer:
         with within(self.seconds, self.factory.name):
             step = env.reset(episode_seed(FILM, seed, number))
         yield Moment(self._draw(), (), np.zeros(env.spec.n_agents), step)
-        hidden_state = jax.vmap(lambda p: p.initial_hidden_state(1), out_axes=1)(self.policy)
+        remembered = jax.vmap(lambda p: p.initial_hidden_state(1), out_axes=1)(self.policy), None
         t = 0
         while not (step.terminated or step.truncated):
             seen = (step.observations, step.action_mask, step.alive)
             flags = np.array([[t == 0]]), np.array([[not self.greedy]])
-            actions, hidden_state = self._choose(
-                self.policy, hidden_state, *(np.asarray(x)[None, None] for x in seen), *flags,
+            actions, remembered = self._choose(
+                self.policy, remembered, *(np.asarray(x)[None, None] for x in seen), *flags,
                 key[None], np.uint32(t),
             )  # fmt: skip
             chosen, alive = np.asarray(actions)[0, 0], np.asarray(step.alive)
