@@ -161,8 +161,8 @@ def test_what_is_reported_is_logged_by_name(tmp_path, capsys):
     assert any("eval/info/six" in line for line in found)
     assert not all("eval/info/six" in line for line in found if "eval/length" in line)
     assert said == [
-        "guests:Score reports in its infos what is no finite number (or more than 100 names), and "
-        "is not logged: 'who'"
+        "these entries of the infos of guests:Score are not logged, because they are no finite "
+        "numbers or beyond the first 100 names: 'who'"
     ]
     summary = run.metrics["eval/info/steps"]
     assert summary["mean"] == pytest.approx(run.metrics["eval/length"]["mean"])

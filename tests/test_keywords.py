@@ -3,6 +3,7 @@
 import functools
 import json
 
+import guests
 import pytest
 from mpe2 import simple_spread_v3
 
@@ -118,3 +119,16 @@ def test_families_keep_their_own_flags(call):
     status, _, err = call("check", "lbf/5x5-2p-1f", "--env.size", "3")
     assert status == 2
     assert "unknown option --env.size" in err
+
+
+class Named(guests.Relay):
+    """Its keywords are called as Coterie's own arguments are."""
+
+    def __init__(self, name="b", module=0, attribute=0):
+        super().__init__()
+        assert (name, module, attribute) == ("a", 1, 2)
+
+
+def test_keywords_may_have_any_name():
+    given = {"name": "a", "module": 1, "attribute": 2}
+    assert isinstance(open_factory("test_keywords:Named", given)(), Named)

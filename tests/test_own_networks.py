@@ -178,6 +178,18 @@ class Counts(eqx.Module):
         return observation
 
 
+class Twice(eqx.Module):
+    """Two parameters whose paths are written alike."""
+
+    parts: dict
+
+    def __init__(self, space, key):
+        self.parts = {"x/y": jnp.zeros(2), "x": {"y": jnp.ones(2)}}
+
+    def __call__(self, observation):
+        return observation
+
+
 class Forgets(Recall):
     def __call__(self, observation, hidden_state):
         return observation
@@ -197,6 +209,7 @@ class Changes(Recall):
         (Flags, False, r"one vector of floats .* returned bool \(5,\)"),
         (Raises, False, r"float32 \(5,\): KeyError: 'the door' \(test_own_networks.py, line \d+\)"),
         (Counts, False, "holds order, an array of int32"),
+        (Twice, False, "holds two parameters whose path is parts/x/y: rename one"),
         (Forgets, True, r"must return \(features, hidden state\); it returned float32 \(5,\)"),
         (Changes, True, r"a hidden state like its initial one, a dict .* returned float32 \(6,\)"),
         (Recall, False, r"has a hidden state, .* \(--recurrent\)"),
@@ -351,7 +364,10 @@ def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch)
 
 def test_a_report_says_why_it_shows_no_episode(run, tmp_path):
     assert main(["report", str(run.path), "--out", str(tmp_path / "page.html")]) == 0
-    assert "a network that this page cannot open" in (tmp_path / "page.html").read_text()
+    assert (
+        "acts by a torso of your own, which a report does not import"
+        in (tmp_path / "page.html").read_text()
+    )
 
 
 @pytest.mark.parametrize("torso", [3, "", "auto:", "nature", ["own_nets:Recall"]])

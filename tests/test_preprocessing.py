@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import guests
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -554,6 +555,30 @@ def test_a_loaded_team_acts_as_it_was_evaluated(name, tmp_path):
             state, shown = game.step(jax.random.key(0), state, actions)
 
 
+def test_a_loaded_team_forgets_who_is_gone_as_training_does(tmp_path):
+    """Of an agent that died all frames are 0 in training, also those of its life."""
+    algorithm = small("central_q", frame_stack=2, learning_starts=20)
+    own = {"python_env": coterie.PythonEnvSettings(workers=0), "reward": "sum"}
+    few = {"evaluations": 1, "evaluation_episodes": 2, "final_episodes": 0}
+    run = coterie.train(algorithm, guests.Relay, 64, out=tmp_path / "run", **own, **few)
+    team, game = coterie.load(tmp_path / "run", which="last"), run.game
+    rng = np.random.default_rng(0)
+    mask = jnp.asarray(game.players.available_actions)
+    for _ in range(40):
+        remembered, frames, start = team.initial_hidden_state(), None, None
+        for alive in (np.ones(3, bool), np.array([True, True, False])):
+            shown = [np.float32(rng.normal(size=k) * 5) for k in (2, 3, 4)]
+            padded = np.stack([np.pad(x, (0, 4 - len(x))) for x in shown]) * alive[:, None]
+            given = [x if there else None for x, there in zip(shown, alive, strict=True)]
+            chosen, remembered = team.act(given, remembered)
+            seen, frames = game.look(jnp.asarray(padded), jnp.asarray(alive), frames, start)
+            seen, start = game.see(seen, mask, jnp.asarray(alive), None), jnp.zeros((), bool)
+            hidden = team.policy.initial_hidden_state()
+            actions, _, _ = act(team.policy, hidden, seen.observations, seen.action_mask)
+            own = zip(game.own_actions(actions).tolist(), alive, strict=True)
+            assert chosen == [action if there else None for action, there in own]
+
+
 ONE_BY_ONE = [
     {"grey": True}, {"resize": (2, 3)}, {"frame_stack": 3}, {"normalise_observations": True},
     {"layer_norm": True},
@@ -604,7 +629,7 @@ def test_off_nothing_is_said_or_kept(tmp_path):
     [
         ({"grey": True}, "matrix/climbing", "--grey is for RGB images of bytes"),
         ({"resize": (2, 2)}, "matrix/climbing", "--resize is for images of bytes"),
-        ({"resize": (4, 7)}, Camera(), "one here is 4 x 6: ask for at most so much"),
+        ({"resize": (4, 7)}, Camera(), "one here is 4 x 6: choose at most that"),
         ({"resize": (3, 6), "frame_stack": 2}, Camera(), r"\(3, 6, 6\), whose channels could"),
         ({"torso": "grid", "resize": (2, 3)}, Camera(), "at least 5 x 5; one here is 2 x 3"),
     ],
@@ -622,8 +647,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(settings, environment, says, tm
     ("settings", "says"),
     [
         ({"frame_stack": 0}, "frame_stack must be a whole number from 1 to 64; got 0"),
-        ({"resize": (2,)}, "resize must be 2 to 2 values"),
-        ({"resize": (0, 3)}, "resize must be 2 to 2 values"),
+        ({"resize": (2,)}, "resize must be 2 values"),
+        ({"resize": (0, 3)}, "resize must be 2 values"),
     ],
 )
 def test_settings_have_their_ranges(settings, says):

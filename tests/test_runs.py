@@ -548,6 +548,17 @@ def test_act_takes_lists_and_dicts(trained):
     assert forced == [2 - actions[0] % 2, actions[1]]
 
 
+def test_act_knows_who_is_no_longer_there(trained):
+    """What an agent that is gone sees is 0, and its action None; the others act as before."""
+    team = coterie.load(trained("doors").path)
+    start = team.initial_hidden_state()
+    (left, _), _ = team.act([[0.5, 1.0], [0.0]], start)
+    assert team.act([[0.5, 1.0], None], start)[0] == [left, None]
+    masks = {"left": np.arange(3) == (left + 1) % 3}
+    given = {"left": [0.5, 1.0], "right": None}
+    assert team.act(given, start, masks)[0] == {"left": (left + 1) % 3, "right": None}
+
+
 @pytest.mark.parametrize(
     ("observations", "masks", "sentence"),
     [

@@ -247,7 +247,9 @@ def words(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return " or ".join([", ".join(map(str, options[:-1])), str(options[-1])])
     if typing.get_origin(hint) is tuple:
-        return f"{limits.least} to {limits.most} values, each {words(options[0])}"
+        least, most = limits.least, limits.most
+        count = f"{least}" if least == most else f"{least} to {most}"
+        return f"{count} values, each {words(options[0])}"
     if hint is int:
         return f"a whole number {limits}"
     if hint is float:

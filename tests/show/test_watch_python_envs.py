@@ -225,5 +225,7 @@ def test_commands_show_what_the_named_environment_renders(tmp_path, capsys, monk
     assert capsys.readouterr().out == "episode.gif\n"
     assert main(["report", "run"]) == 0
     assert 'class="viewer"' not in (tmp_path / "report.html").read_text()
+    assert main(["report", "run", "--environment", "guests:Relay"]) == 2
+    assert f"no run is on guests:Relay; they are on {name}" in capsys.readouterr().err
     assert main(["report", "run", "--environment", name]) == 0
     assert 'class="viewer"' in (tmp_path / "report.html").read_text()

@@ -345,6 +345,8 @@ def _with_critics(run: Run) -> tuple[ActorCritic, MatrixGame]:
         raise UsageError(f"gradients are exact in matrix games; {type(env).__name__} is none")
     if not isinstance(algorithm, ActorCritic) or algorithm.joint_view or algorithm.recurrent:
         raise UsageError(f"{algorithm.name} has no feed-forward critics of each agent's policy")
+    if run.game.preprocessing.frame_stack > 1:
+        raise UsageError("exact gradients need one observation for a state: train without frames")
     if not isinstance(algorithm, COMA) and algorithm.critic_size(run.game)[1] != 1:
         raise UsageError(f"{algorithm.name}'s critic is neither V nor COMA's Q")
     return algorithm, env

@@ -180,6 +180,8 @@ def blueprint(network: OwnNetwork, arguments: tuple[Any, ...], inputs: int) -> B
             f"it built a {type(module).__name__}"
         )
     names, others, tree = _taken_apart(module)
+    for name in {n for n in names if n is not None and names.count(n) > 1}:
+        raise UsageError(f"{path} holds two parameters whose path is {name}: rename one of them")
     for name, leaf in zip(names, jax.tree.leaves(module), strict=True):
         if name is not None and leaf.dtype != jnp.float32:
             raise UsageError(
@@ -291,7 +293,7 @@ def needed(network: OwnNetwork, word: str = "torso") -> str:
     if network.importable:
         how = f"give --{word} {network.path}"
     else:
-        how = f"which no path leads to: give it in Python ({word}=...)"
+        how = f"which cannot be imported by a path: give it in Python ({word}=...)"
     return f"the {word} of the run is {network.path}, which is defined in your own code: {how}"
 
 

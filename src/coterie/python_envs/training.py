@@ -189,9 +189,11 @@ class HostDevice:
     def bytes(self) -> int:
         steps = self.program.steps_per_iteration * self.program.seeds
         raw, looked = self.factory.promise, self.program.game.preprocessing
-        # A rollout on the host and once more on the device, there also preprocessed.
-        seen = rows_bytes(looked.spec(raw), steps) if looked != UNCHANGED else 0
-        return self.program.bytes() + 2 * rows_bytes(raw, steps) + seen
+        # A rollout on the host and once more on the device, there also preprocessed; the record
+        # of each step holds the frames that were remembered.
+        seen = 0 if looked == UNCHANGED else rows_bytes(looked.spec(raw), steps)
+        frames = seen if looked.frame_stack > 1 else 0
+        return self.program.bytes() + 2 * rows_bytes(raw, steps) + seen + frames
 
     def init(self, seed: int) -> States:
         """The state before the first step; every environment begins its first episode."""
@@ -300,8 +302,8 @@ class HostDevice:
             self._told = True
             shown = ", ".join(map(repr, names[:5])) + ", ..." * (len(names) > 5)
             self.warn(
-                f"{self.factory.name} reports in its infos what is no finite number (or more than "
-                f"{MOST_NAMES} names), and is not logged: {shown}"
+                f"these entries of the infos of {self.factory.name} are not logged, because they "
+                f"are no finite numbers or beyond the first {MOST_NAMES} names: {shown}"
             )
 
     def totals(self) -> dict[str, Any]:

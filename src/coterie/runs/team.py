@@ -26,6 +26,7 @@ from coterie.runs.policy_files import (
 )
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
+from coterie.views.game import usable
 from coterie.views.joint_actions import JointView
 from coterie.views.preprocessing import UNCHANGED, Preprocessing
 
@@ -100,44 +101,58 @@ class Team:
 
         Args:
             observations: one vector per agent, as a list or as a dict by agent name; where agents
-                observe an image, the image; where several arrays, a tuple or dict of them.
+                observe an image, the image; where several arrays, a tuple or dict of them. None
+                for an agent that is no longer in the episode.
             hidden_state: what the last call returned, or ``initial_hidden_state()``.
             action_masks: legal actions per agent in the same form; all are legal without it. Of an
                 agent that decides several choices a flag for every alternative of each, one choice
-                after the other; of one that decides numbers alone None, or no entry of the dict.
+                after the other; of one that decides numbers alone, or is not in the episode, None
+                or no entry of the dict.
             key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
             the actions in the form of the observations (list, or dict), and the hidden state after
             them. An action is an int; where agents decide several things it is a float32 vector of
-            choices, counted from 0, and then of numbers within their bounds.
+            choices, counted from 0, and then of numbers within their bounds. That of an agent that
+            is not in the episode is None.
         """
+        if self.preprocessing.frame_stack > 1 and not isinstance(hidden_state, Remembered):
+            raise UsageError(
+                "this team remembers its last observations: give the hidden state that the last "
+                "call returned, or initial_hidden_state()"
+            )
         named = isinstance(observations, Mapping)
-        padded = self._observed(observations)
-        masks = self._masks(action_masks)
+        padded, alive = self._observed(observations)
+        masks = self._masks(action_masks, alive)
         if key is not None and not self.stochastic:
             raise UsageError(
                 "this team acts by Q-values, so there is nothing to sample: give no key"
             )
-        actions, hidden_state = self._act(hidden_state, padded, masks, key)
+        actions, hidden_state = self._act(hidden_state, padded, masks, alive, key)
         if self.actions:
             sizes = [space.size for space in self.actions]
             chosen = [row[:k] for row, k in zip(np.asarray(actions), sizes, strict=True)]
         else:
             chosen = np.asarray(actions).tolist()
+        chosen = [action if there else None for action, there in zip(chosen, alive, strict=True)]
         return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state
 
-    def _observed(self, observations: Any) -> np.ndarray:
-        """[N, O] what the environment showed, laid out as the networks take it."""
+    def _observed(self, observations: Any) -> tuple[np.ndarray, np.ndarray]:
+        """[N, O] what the environment showed, flat, and [N] to whom: zeros to the others."""
         each = self._each(observations, "observations")
+        alive = np.array([row is not None for row in each])
         padded = np.zeros(
             (len(self.agents), self._spec.observation_size), self._spec.observation_dtype
         )
         if self.seen:
             for row, own, space in zip(padded, each, self.seen, strict=True):
-                row[:] = _flat(own, space)
-            return padded
-        rows = [np.asarray(row, np.float32) for row in each]
+                if own is not None:
+                    row[:] = _flat(own, space)
+            return padded, alive
+        rows = [
+            np.zeros(k, np.float32) if row is None else np.asarray(row, np.float32)
+            for row, k in zip(each, self.observation_sizes, strict=True)
+        ]
         sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
         if tuple(sizes) != self.observation_sizes:
             raise UsageError(
@@ -145,18 +160,20 @@ class Team:
             )
         for i, row in enumerate(rows):
             padded[i, : len(row)] = row
-        return padded
+        return padded, alive
 
-    def _masks(self, given: Any) -> np.ndarray:
+    def _masks(self, given: Any, alive: np.ndarray) -> np.ndarray:
         """bool [N, A]: what is legal of what the agents have."""
         masks = self._spec.available_actions
         if given is None:
             return masks
         alternatives = [sum(space.choices) for space in self.actions] or self.action_counts
         none = [a for a, k in zip(self.agents, alternatives, strict=True) if not k]
+        optional = [*none, *(a for a, there in zip(self.agents, alive, strict=True) if not there)]
+        each = zip(self.agents, self._each(given, "action_masks", optional), strict=True)
         rows = [
-            None if row is None and agent in none else np.asarray(row, np.float32)
-            for agent, row in zip(self.agents, self._each(given, "action_masks", none), strict=True)
+            None if row is None and agent in optional else np.asarray(row, np.float32)
+            for agent, row in each
         ]
         for agent, row in zip(self.agents, rows, strict=True):
             if agent in none and row is not None:
@@ -164,8 +181,9 @@ class Team:
                     f"agent {agent} has no choices, so there is nothing to mask: give None for it "
                     "in action_masks"
                 )
-        shapes = [() if row is None else row.shape for row in rows]
-        if shapes != [(k,) if k else () for k in alternatives]:
+        if any(
+            row is not None and row.shape != (k,) for row, k in zip(rows, alternatives, strict=True)
+        ):
             sizes = [k or None for k in alternatives]
             raise UsageError(f"action_masks must have sizes {sizes}")
         for row, own in zip(rows, masks, strict=True):
@@ -188,7 +206,7 @@ class Team:
         return given
 
     def _choose(
-        self, hidden_state: Any, observations: Any, mask: Any, key: Any
+        self, hidden_state: Any, observations: Any, mask: Any, alive: Any, key: Any
     ) -> tuple[Array, Any]:
         n = len(self.policy.index)
         frames = start = None
@@ -197,8 +215,10 @@ class Team:
             hidden_state, frames, begun = hidden_state
             start = ~begun
         observations, frames = self.preprocessing.look(
-            self._spec, observations, frames=frames, start=start
+            self._spec, observations, alive, frames, start
         )
+        observations = jnp.where(alive[:, None], observations, 0)
+        mask = usable(mask, alive, bool(self._spec.actions))
         team = JointView(self.preprocessing.spec(self._spec)) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)

@@ -87,7 +87,7 @@ class Preprocessing:
         return self._stacked(players, every), remembered[..., 1:, :, :]
 
     def no_frames(self, players: EnvSpec, *lead: int) -> Num[Array, "*S K N P"] | None:
-        """Room for the frames that are remembered; None where there are none."""
+        """The frames before the first step, zeros; None where none are remembered."""
         if self.frame_stack == 1:
             return None
         one = self.frames_of(players)
@@ -109,8 +109,8 @@ class Preprocessing:
             for h, w, _ in images:
                 if h < height or w < width:
                     return (
-                        f"--resize makes images smaller, and one here is {h} x {w}: ask for at "
-                        f"most so much instead of {height} x {width}"
+                        f"--resize makes images smaller, and one here is {h} x {w}: choose at "
+                        f"most that instead of {height} x {width}"
                     )
         return self._ambiguous(space)
 

@@ -98,7 +98,7 @@ class TupleHost:
         )
 
     def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
-        """What stands for an episode of a step's infos: the only one, at the end."""
+        """The infos of a step that are logged: the only one, at an episode's end."""
         del leaving
         return [infos] if over else []
 
@@ -203,7 +203,7 @@ class ParallelHost:
         )
 
     def last_infos(self, infos: Any, leaving: Bool[np.ndarray, " N"], over: bool) -> list[Any]:
-        """What stands for an episode of a step's infos: those of agents that leave in it."""
+        """The infos of a step that are logged: those of the agents that leave in it."""
         del over
         return [infos.get(self._names[i]) for i in np.flatnonzero(leaving).tolist()]
 

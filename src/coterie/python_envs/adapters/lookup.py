@@ -167,7 +167,7 @@ def _maker(name: str, module: ModuleType) -> str:
     raise UsageError(f"{name}: {module.__name__} has no {', '.join(most)} or {last} to call")
 
 
-def _open_gymnasium(name: str, identity: str, **options: Any) -> Any:
+def _open_gymnasium(name: str, identity: str, /, **options: Any) -> Any:
     package = gymnasium()
     try:
         # The checker knows one agent only, and warns of every list of rewards.
@@ -176,7 +176,7 @@ def _open_gymnasium(name: str, identity: str, **options: Any) -> Any:
         raise _not_importable(name, identity, error) from error
 
 
-def _open_registered(name: str, kind: str, identity: str, **options: Any) -> Any:
+def _open_registered(name: str, kind: str, identity: str, /, **options: Any) -> Any:
     try:
         return _import(name, "pettingzoo").make(kind, identity, **options)
     except Exception as error:
@@ -187,7 +187,7 @@ def _open_registered(name: str, kind: str, identity: str, **options: Any) -> Any
         raise
 
 
-def _open_callable(name: str, module: str, attribute: str, **options: Any) -> Any:
+def _open_callable(name: str, module: str, attribute: str, /, **options: Any) -> Any:
     make = find_callable(name, module, attribute)
     try:
         return make(**options)

@@ -131,7 +131,8 @@ def report(
             opened to show an episode of the runs on it.
 
     Raises:
-        UsageError: no runs, a missing or damaged one, or ``out`` does not end in ``.html``.
+        UsageError: no runs, a missing or damaged one, none on ``environment``, or ``out`` does not
+            end in ``.html``.
     """
     out = Path(out)
     check(out)
@@ -143,6 +144,10 @@ def report(
     sources = [Source.read(Path(run), name) for run, name in zip(runs, shown, strict=True)]
     labels = _labels(sources)
     environments = list(dict.fromkeys(s.config["environment"] for s in sources))
+    if environment is not None and environment not in environments:
+        raise UsageError(
+            f"no run is on {environment}; they are on {', '.join(quoted(e) for e in environments)}"
+        )
     sections = [
         _section(name, [(s, labels[k]) for k, s in enumerate(sources)
                         if s.config["environment"] == name], greedy, environment)
@@ -248,15 +253,15 @@ def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> B
     """An episode of the run's best team, or why there is none to be seen."""
     if recorded_torso(source.config) is not None:
         return Text(
-            f"**{quoted(label)}** acts by a network that this page cannot open, "
+            f"**{quoted(label)}** acts by a torso of your own, which a report does not import, "
             "so there is no episode to show."
         )
     name = source.config["environment"]
     given = name if is_code(name) and name == allowed else None
     if is_code(name) and not given:
         return Text(
-            f"**{quoted(label)}** played in code that this page may open only where "
-            f"`--environment` names it, so there is no episode to show."
+            f"**{quoted(label)}** plays in an environment that is imported only if you name it: "
+            f"`--environment {quoted(name)}` shows an episode."
         )
     try:
         recording = record(
