@@ -466,9 +466,9 @@ def test_arrays_are_found_by_their_names(trained):
     seen, _ = pictures_and_hints().reset(0)
     turned = {a: dict(reversed(own.items())) for a, own in seen.items()}
     assert list(turned["a"]) != list(seen["a"])
-    np.testing.assert_array_equal(team._observed(seen), team._observed(turned))
+    np.testing.assert_array_equal(team._observed(seen)[0], team._observed(turned)[0])
     row = PythonEnv(pictures_and_hints()).reset(0).observations
-    np.testing.assert_array_equal(team._observed(seen), row)
+    np.testing.assert_array_equal(team._observed(seen)[0], row)
     del turned["b"]["hint"]
     with pytest.raises(UsageError, match="a dict with hint, picture; got picture"):
         team.act(turned, team.initial_hidden_state())
