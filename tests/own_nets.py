@@ -43,3 +43,19 @@ class Recall(eqx.Module):
 
 
 NUMBER = 3
+
+
+class Dueling(eqx.Module):
+    """The head of Wang et al. 2016: V + A - mean A."""
+
+    value: eqx.nn.Linear
+    advantage: eqx.nn.Linear
+
+    def __init__(self, inputs, outputs, key):
+        keys = jax.random.split(key)
+        self.value = eqx.nn.Linear(inputs, 1, key=keys[0])
+        self.advantage = eqx.nn.Linear(inputs, outputs, key=keys[1])
+
+    def __call__(self, features):
+        advantage = self.advantage(features)
+        return self.value(features) + advantage - advantage.mean()

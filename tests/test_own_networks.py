@@ -365,7 +365,7 @@ def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch)
 def test_a_report_says_why_it_shows_no_episode(run, tmp_path):
     assert main(["report", str(run.path), "--out", str(tmp_path / "page.html")]) == 0
     assert (
-        "acts by a torso of your own, which a report does not import"
+        "acts by a network of your own, which a report does not import"
         in (tmp_path / "page.html").read_text()
     )
 

@@ -245,7 +245,8 @@ def words(hint: Any) -> str:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join("None" if o is type(None) else words(o) for o in options)
     if typing.get_origin(hint) is Literal:
-        return " or ".join([", ".join(map(str, options[:-1])), str(options[-1])])
+        *others, last = map(str, options)
+        return f"{', '.join(others)} or {last}" if others else last
     if typing.get_origin(hint) is tuple:
         least, most = limits.least, limits.most
         count = f"{least}" if least == most else f"{least} to {most}"

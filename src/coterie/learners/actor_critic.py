@@ -220,6 +220,7 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
             space=self.critic_space(game),
             torso=self.torso,
             layer_norm=self.layer_norm,
+            head=self.head,
         )
         scaled = self.reward_scaling == "scale"
         return Learner(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from coterie.networks.own import HeadSetting
 from coterie.networks.per_agent import Groups
 from coterie.networks.torsos import TorsoSetting
 from coterie.ops.action_vectors import Bounds
@@ -54,6 +55,9 @@ class LearnerSettings:
     """Layers that make features of images. nature: three convolutions, for images from 36 x 36.
     impala: residual ones, from 8 x 8. grid: two small ones, from 5 x 5. flat: none. auto: nature or
     grid, by the image's size. MODULE:NAME: a network of your own, of any observations."""
+    head: HeadSetting = "linear"
+    """Last layer. linear: weights and biases. MODULE:NAME: a network of your own, from features to
+    what the algorithm needs."""
     normalise_observations: bool = False
     """Normalise each number observed by its running mean and deviation, clipped to ±10; pixels stay
     as they are."""

@@ -46,6 +46,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
         space=observed(spec, settings.torso),
         torso=settings.torso,
         layer_norm=settings.layer_norm,
+        head=settings.head,
     )
 
 

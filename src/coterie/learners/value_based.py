@@ -225,6 +225,7 @@ class ValueBased(ValueSettings, Algorithm):
             space=observed(spec, self.torso),
             torso=self.torso,
             layer_norm=self.layer_norm,
+            head=self.head,
         )
         values = Values(utility, self.make_mixer(mixer_key, game))
         return Learner(

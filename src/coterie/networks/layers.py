@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from coterie.errors import UsageError
-from coterie.networks.own import OwnTorso
+from coterie.networks.own import HeadSetting, OwnHead, OwnTorso
 from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
 
@@ -72,11 +72,12 @@ class MLP(eqx.Module):
     """Linear layers with an activation between them (none after the last).
 
     Attributes:
+        layers: the last one may be a head of the user's own.
         norms: what stands between each of these layers but the last and its activation; empty
             without layer normalisation.
     """
 
-    layers: tuple[Linear, ...]
+    layers: tuple[Linear | OwnHead, ...]
     norms: tuple[LayerNorm, ...]
     activation: str = eqx.field(static=True)
 
@@ -157,6 +158,7 @@ class History(eqx.Module):
         last: int | float = 1.0,
         gain: int | float | None = None,
         layer_norm: bool = False,
+        head: HeadSetting = "linear",
     ):
         """``inputs`` is their number, or the torso that makes features of them.
 
@@ -174,7 +176,11 @@ class History(eqx.Module):
         self.hidden_size = size if recurrent else 0
         self.torso = None if isinstance(inputs, int) else inputs
         width = inputs if isinstance(inputs, int) else inputs.features
-        self.body = MLP([width, *hidden, outputs], body_key, activation, last, gain, layer_norm)
+        body = MLP([width, *hidden, outputs], body_key, activation, last, gain, layer_norm)
+        if not isinstance(head, str):
+            layers = (*body.layers[:-1], OwnHead(hidden[-1], outputs, head, body_key))
+            body = eqx.tree_at(lambda b: b.layers, body, layers)
+        self.body = body
         self.gru = GRU(hidden[-1], hidden[-1], gru_key) if recurrent and own is None else None
 
     def unroll(

@@ -7,9 +7,14 @@ A torso of one's own is an Equinox module that maps one observation to a vector 
     __call__(observation, hidden_state)     # to (features, hidden state), if it has
     initial_hidden_state()                  # any PyTree of floats
 
-It is written for one agent and one step; axes of time, environments, agents and seeds are added by
-``jax.vmap``. Parameters are kept by name and not as the module itself, so that trees of one network
-are alike whatever else the module holds, and files hold arrays only.
+A head of one's own maps features to the outputs that an algorithm asks for:
+
+    head(inputs, outputs, key)
+    __call__(features)                      # [inputs] to [outputs], floats
+
+Both are written for one agent and one step; axes of time, environments, agents and seeds are added
+by ``jax.vmap``. Parameters are kept by name and not as the module itself, so that trees of one
+network are alike whatever else the module holds, and files hold arrays only.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -102,6 +107,8 @@ class OwnNetwork(Kind):
 
 NetworkSetting = Annotated[str | Callable[..., Any], OwnNetwork]
 """A setting that holds an ``OwnNetwork``, given as what builds it or as its path."""
+HeadSetting = Literal["linear"] | NetworkSetting
+"""The last layer of a network: weights and biases, or a network of the user's own."""
 
 
 def _path_of(build: Callable[..., Any]) -> str:
@@ -160,12 +167,15 @@ class Blueprint:
         return jax.tree.unflatten(self.tree, leaves)
 
 
-def blueprint(network: OwnNetwork, arguments: tuple[Any, ...], inputs: int) -> Blueprint:
+def blueprint(
+    network: OwnNetwork, arguments: tuple[Any, ...], inputs: int, sees: str = "observation"
+) -> Blueprint:
     """What a network is made of, found by building it and calling it without numbers.
 
     Args:
         arguments: what it is built with before the key.
         inputs: length of the vector that it takes.
+        sees: what this vector is.
 
     Raises:
         UsageError: only its path is known; it raises; it is no Equinox module; it holds or returns
@@ -188,7 +198,7 @@ def blueprint(network: OwnNetwork, arguments: tuple[Any, ...], inputs: int) -> B
                 f"{path} holds {name}, an array of {leaf.dtype}: arrays are its parameters and "
                 "must be of float32; make constants in __call__, where they are used"
             )
-    outputs, hidden_size = _called(path, module, inputs)
+    outputs, hidden_size = _called(path, module, inputs, sees)
     parts = tuple(names), tuple(others), tree
     return Blueprint(path, network.build or network, arguments, *parts, outputs, hidden_size)
 
@@ -205,14 +215,15 @@ def _taken_apart(module: Any) -> tuple[list[str | None], list[Any], Any]:
     return names, others, tree
 
 
-def _called(path: str, module: Any, inputs: int) -> tuple[int, int]:
+def _called(path: str, module: Any, inputs: int, sees: str) -> tuple[int, int]:
     """Lengths of what a network returns and of its hidden state, which is 0 if it has none."""
     x = jax.ShapeDtypeStruct((inputs,), jnp.float32)
-    what = f"was called with an observation, float32 ({inputs},)"
+    article = "an" if sees == "observation" else "a"
+    what = f"was called with {article} {sees}, float32 ({inputs},)"
     if not hasattr(module, "initial_hidden_state"):
         with _own_code(path, what):
             returned = eqx.filter_eval_shape(lambda m, x: m(x), module, x)
-        return _length(path, returned), 0
+        return _length(path, returned, sees), 0
     with _own_code(path, "was asked for its initial hidden state"):
         initial = eqx.filter_eval_shape(lambda m: m.initial_hidden_state(), module)
     leaves = jax.tree.leaves(initial)
@@ -234,15 +245,15 @@ def _called(path: str, module: Any, inputs: int) -> tuple[int, int]:
             f"{path} must return a hidden state like its initial one, {_in_words(initial)}; it "
             f"returned {_in_words(after)}"
         )
-    return _length(path, features), sum(x.size for x in leaves)
+    return _length(path, features, sees), sum(x.size for x in leaves)
 
 
-def _length(path: str, returned: Any) -> int:
+def _length(path: str, returned: Any, sees: str) -> int:
     """Length of a vector of floats; UsageError if it is something else."""
     shape = getattr(returned, "shape", ())
     if len(shape) != 1 or not shape[0] or not jnp.issubdtype(returned.dtype, jnp.floating):
         raise UsageError(
-            f"{path} must return one vector of floats for one observation, (J,) without other "
+            f"{path} must return one vector of floats for one {sees}, (J,) without other "
             f"axes; it returned {_in_words(returned)}"
         )
     return shape[0]
@@ -374,6 +385,43 @@ class OwnTorso(eqx.Module):
         flat = [x.reshape(*observations.shape[:-1], -1) for x in arrays]
         seen = jnp.concatenate(flat[: len(self.space.shapes)], axis=-1)
         return seen, flat[-1] if ids else jnp.zeros((*seen.shape[:-1], 0))
+
+
+class OwnHead(eqx.Module):
+    """A head of the user's own in the place of the last layer.
+
+    Attributes:
+        parameters: those of the user's module, by name.
+    """
+
+    parameters: dict[str, Any]
+    blueprint: Blueprint = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, network: NetworkSetting, key: PRNGKey):
+        """``inputs`` and ``outputs`` are the numbers of features and of what comes out.
+
+        Raises:
+            UsageError: it returns another number, or has a hidden state.
+        """
+        own: OwnNetwork = fitted("head", network, NetworkSetting)
+        self.blueprint = blueprint(own, (inputs, outputs), inputs, "vector of features")
+        if self.blueprint.hidden_size:
+            raise UsageError(f"{own.path} has a hidden state, which only a torso may have")
+        if self.blueprint.outputs != outputs:
+            raise UsageError(
+                f"{own.path} must return {outputs} numbers, its argument outputs; it returned "
+                f"{self.blueprint.outputs}"
+            )
+        self.parameters = self.blueprint.parameters(key)
+
+    @property
+    def name(self) -> str:
+        """What files say of it."""
+        return self.blueprint.path
+
+    def __call__(self, features: Float[Array, "*S J"]) -> Float[Array, "*S K"]:
+        found = _over_leading_axes(self.blueprint.module(self.parameters), features)
+        return found.astype(jnp.float32)
 
 
 def as_floats(space: ObservationSpace) -> ObservationSpace:

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Num
 
 from coterie.errors import UsageError
 from coterie.former import former_attribute
-from coterie.networks.layers import History
+from coterie.networks.layers import History, Linear
 from coterie.networks.observation_statistics import ObservationStatistics
-from coterie.networks.own import OwnTorso
+from coterie.networks.own import HeadSetting, OwnHead, OwnTorso
 from coterie.networks.torsos import Torso, TorsoSetting, make_torso
 from coterie.ops.action_vectors import ActionVectors, at_least
 from coterie.ops.observations import joined
@@ -68,6 +68,7 @@ class PerAgent(eqx.Module):
         torso: TorsoSetting = "auto",
         layer_norm: bool = False,
         statistics: ObservationStatistics | None = None,
+        head: HeadSetting = "linear",
     ):
         """``outputs`` are those of a network itself; ``std`` is σ at the start.
 
@@ -75,6 +76,7 @@ class PerAgent(eqx.Module):
             space: of the inputs, where they go through a torso.
             torso: what makes features of them.
             layer_norm: normalise hidden layers before their activation.
+            head: the last layer.
         """
         self.index = index
         self.vectors = vectors
@@ -92,7 +94,7 @@ class PerAgent(eqx.Module):
                 key, torso_key = jax.random.split(key)
                 taken = make_torso(space, ids, torso, torso_key)
             return History(
-                taken, outputs, hidden, key, recurrent, activation, last, gain, layer_norm
+                taken, outputs, hidden, key, recurrent, activation, last, gain, layer_norm, head
             )
 
         self.networks = eqx.filter_vmap(network)(jax.random.split(key, max(index) + 1))
@@ -104,11 +106,18 @@ class PerAgent(eqx.Module):
     @property
     def hidden(self) -> tuple[int, ...]:
         """Hidden layer sizes."""
-        return tuple(layer.weight.shape[-1] for layer in self.networks.body.layers[:-1])
+        layers = self.networks.body.layers[:-1]
+        return tuple(layer.weight.shape[-1] for layer in layers if isinstance(layer, Linear))
 
     @property
     def activation(self) -> str:
         return self.networks.body.activation
+
+    @property
+    def head(self) -> OwnHead | None:
+        """The last layer, where it is the user's own."""
+        last = self.networks.body.layers[-1]
+        return last if isinstance(last, OwnHead) else None
 
     @property
     def layer_norm(self) -> bool:

@@ -28,7 +28,7 @@ from coterie.runs.continuation import (
 from coterie.runs.environments import Opened, is_code
 from coterie.runs.evaluation import check_memory
 from coterie.runs.loop import Loop, Report
-from coterie.runs.networks import of_the_run, own_torso
+from coterie.runs.networks import Networks, of_the_run, own_networks
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
 from coterie.settings import StepCount, fitted
@@ -207,6 +207,7 @@ def resume(
     *,
     environment: Opened | None = None,
     torso: Any = None,
+    head: Any = None,
     workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
@@ -218,7 +219,7 @@ def resume(
         steps: the run's new length in environment steps, more or fewer than before.
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
-        torso: that of the run; needed where it is a network of the user's own.
+        torso, head: those of the run; needed where they are networks of the user's own.
         workers: worker processes for Python environments; as many as before unless given.
     """
     steps = fitted("steps", steps, StepCount | None)
@@ -228,7 +229,8 @@ def resume(
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         report = report or (lambda event, facts: None)
-        return _resume(directory, config, steps, environment, torso, report)
+        networks = {"torso": torso, "head": head}
+        return _resume(directory, config, steps, environment, networks, report)
 
 
 def _resume(
@@ -236,7 +238,7 @@ def _resume(
     config: dict[str, Any],
     steps: int | None,
     environment: Opened | None,
-    torso: Any,
+    networks: Networks,
     report: Report,
 ) -> Run:
     if directory.learner.is_file():
@@ -251,7 +253,7 @@ def _resume(
     known = is_code(name) and not name.startswith("__main__:")
     if isinstance(environment, str) and known and environment != name:
         raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment, torso=torso)
+    algorithm, game = restore(config, environment, networks=networks)
     if steps is not None:
         config["steps"] = steps
     with make_devices(algorithm, game, config, report) as devices:
@@ -278,7 +280,7 @@ def _go_on(
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, report)
         return loop.run(lambda: devices.init(config["seed"]), 0)
-    with of_the_run(own_torso(devices.program.algorithm)):
+    with of_the_run(own_networks(devices.program.algorithm)):
         _, states, meta = checkpoints.latest(
             directory.path,
             devices.template(),
@@ -325,9 +327,16 @@ def _misplaced(step: int, meta: dict[str, Any], program: Paced, run: str) -> str
     return None
 
 
-def open_run(path: str | Path, environment: Opened | None = None, *, torso: Any = None) -> Run:
-    """A run from its directory; ``environment`` and ``torso`` again where they are user code."""
+def open_run(
+    path: str | Path,
+    environment: Opened | None = None,
+    *,
+    torso: Any = None,
+    head: Any = None,
+) -> Run:
+    """A run from its directory; what is the user's own code, such as ``torso``, is given again."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    algorithm, game = restore(config, environment, torso=torso)
+    networks = {"torso": torso, "head": head}
+    algorithm, game = restore(config, environment, networks=networks)
     return opened(directory, config, algorithm, game)

@@ -23,7 +23,7 @@ from coterie.runs.environments import (
     recorded_name,
     seen_by,
 )
-from coterie.runs.networks import with_given
+from coterie.runs.networks import Networks, with_given
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
 from coterie.views.game import Game
@@ -72,7 +72,7 @@ def restore(
     config: dict[str, Any],
     environment: Opened | None = None,
     note: Callable[[str], None] = logger.warning,
-    torso: Any = None,
+    networks: Networks | None = None,
 ) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
@@ -80,9 +80,9 @@ def restore(
 
     Args:
         note: called with a sentence for every stored setting that no longer applies.
-        torso: the user's own network, where the algorithm has one.
+        networks: the user's own, where the algorithm has some.
     """
-    algorithm = with_given(configured_algorithm(config, note), torso)
+    algorithm = with_given(configured_algorithm(config, note), networks or {})
     name, options = config["environment"], config["environment_options"]
     if ":" not in name:
         options = present_settings(envs.family(name).Options, options, config, note)

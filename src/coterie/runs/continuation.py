@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import jax
@@ -15,35 +16,40 @@ from coterie.errors import UsageError
 from coterie.networks.own import OwnNetwork
 from coterie.storage.config_file import versions
 
+NONE: Mapping[str, OwnNetwork] = MappingProxyType({})
 SESSIONS = 1000
 """So many entries of ``sessions`` are kept: the first, and the last ones."""
 
 
-def resume_command(path: Path, name: str, environment: Any, torso: OwnNetwork | None = None) -> str:
+def resume_command(
+    path: Path, name: str, environment: Any, networks: Mapping[str, OwnNetwork] = NONE
+) -> str:
     """What continues a run, so that it works as it is printed.
 
     Args:
         name: the environment's, as the run records it.
         environment: what the user gave: a name, a module, or what no command line can name.
-        torso: the network of the user's own, if there is one.
+        networks: those of the user's own, by the setting that holds them.
     """
     unnamed = ":" in name and not isinstance(environment, str | ModuleType)
-    words = ["environment"] * unnamed
-    if torso is not None and (unnamed or not torso.importable):
-        words.append("torso")
-    if unnamed or (torso is not None and not torso.importable):
+    in_python = unnamed or not all(network.importable for network in networks.values())
+    words = ["environment"] * unnamed + [*networks]
+    if in_python:
         given = ", ".join(f"{word}=..." for word in words)
         same = " and ".join(words)
         return f"coterie.resume({str(path)!r}, {given}) in Python, with the same {same}"
     name = environment if isinstance(environment, str) else name
-    return run_command("resume", path, name, torso)
+    return run_command("resume", path, name, networks)
 
 
-def run_command(command: str, path: Path, name: str = "", torso: OwnNetwork | None = None) -> str:
+def run_command(
+    command: str, path: Path, name: str = "", networks: Mapping[str, OwnNetwork] = NONE
+) -> str:
     """A command on a run as it is typed; one on code of the user's has to name it."""
     place = str(path) if not str(path).startswith("-") else f"./{path}"
     more = ["--environment", name] if ":" in name else []
-    more += ["--torso", torso.path] if torso is not None else []
+    for word, network in networks.items():
+        more += [f"--{word}", network.path]
     return shlex.join(["coterie", command, place, *more])
 
 

@@ -13,7 +13,7 @@ from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.training import PythonEnvProgram
 from coterie.runs.config import restore
-from coterie.runs.networks import torso_of
+from coterie.runs.networks import networks_of
 from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory
 from coterie.storage import checkpoint, tree_files
@@ -28,8 +28,8 @@ from coterie.types import PyTree
 
 def algorithm_of(run: Run) -> Algorithm:
     """The algorithm a run was trained with, its settings included."""
-    torso = torso_of(run.policies["last"])
-    return restore(run.config, run.game.env, torso=torso)[0]
+    networks = networks_of(run.policies["last"])
+    return restore(run.config, run.game.env, networks=networks)[0]
 
 
 def learner(run: Run, seed: int = 0) -> PyTree:

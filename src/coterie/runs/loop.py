@@ -15,7 +15,7 @@ from coterie.errors import Interrupted, NotFinite
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
-from coterie.runs.networks import recorded_torso
+from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import describe, save_policies
 from coterie.runs.run import Run, play_finally
 from coterie.storage import checkpoint as checkpoints
@@ -288,8 +288,8 @@ class Loop:
             self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
-                torso = recorded_torso(self.config)
-                again = resume_command(path, self.config["environment"], self.environment, torso)
+                own = recorded_networks(self.config)
+                again = resume_command(path, self.config["environment"], self.environment, own)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
         return Interrupted(path, steps, self.config["steps"], again)

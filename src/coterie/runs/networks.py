@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.learners.contract import Algorithm
-from coterie.networks.own import NetworkSetting, OwnNetwork, OwnTorso, needed
+from coterie.networks.own import NetworkSetting, OwnHead, OwnNetwork, OwnTorso, needed
 from coterie.python_envs.adapters.lookup import find_callable
 from coterie.settings import fitted
 from coterie.storage.tree_files import CheckpointMismatch
 from coterie.types import PyTree
 
 Own = TypeVar("Own", bound=Algorithm)
+Networks = Mapping[str, Any]
+"""Networks by the setting that holds them, which is one of ``WORDS``."""
+WORDS = ("torso", "head")
+"""Settings that may be networks of the user's own."""
 
 
 def imported(network: OwnNetwork) -> OwnNetwork:
@@ -36,67 +40,80 @@ def imported(network: OwnNetwork) -> OwnNetwork:
         raise UsageError(str(fault)) from fault.__cause__
 
 
-def own_torso(algorithm: Algorithm) -> OwnNetwork | None:
-    """The user's network that an algorithm has for a torso, if it does."""
-    torso = getattr(algorithm, "torso", None)
-    return torso if isinstance(torso, OwnNetwork) else None
+def own_networks(algorithm: Algorithm) -> Networks:
+    """The user's networks that an algorithm has, by the setting that holds them."""
+    held = {word: getattr(algorithm, word, None) for word in WORDS}
+    return {word: network for word, network in held.items() if isinstance(network, OwnNetwork)}
 
 
 def with_imported(algorithm: Own) -> Own:
     """The algorithm of a caller who named its networks, with these imported."""
-    torso = own_torso(algorithm)
-    return algorithm if torso is None else dataclasses.replace(algorithm, torso=imported(torso))
+    found = {word: imported(network) for word, network in own_networks(algorithm).items()}
+    return dataclasses.replace(algorithm, **found) if found else algorithm
 
 
-def with_given(algorithm: Own, torso: Any) -> Own:
-    """The algorithm as a run's files describe it, with the network that was given explicitly.
+def with_given(algorithm: Own, given: Mapping[str, Any]) -> Own:
+    """The algorithm as a run's files describe it, with the networks that were given explicitly.
 
     Raises:
-        UsageError: none is given where one is needed, another one, or one where none is needed.
+        UsageError: one is missing where it is needed, is another one, or is not needed.
     """
-    recorded = getattr(algorithm, "torso", "auto")
-    if not isinstance(recorded, OwnNetwork) and torso is None:
-        return algorithm
-    return dataclasses.replace(algorithm, torso=given_again(recorded, torso))
+    recorded = {word: getattr(algorithm, word) for word in WORDS if hasattr(algorithm, word)}
+    found = given_again(recorded, given)
+    own = {word: network for word, network in found.items() if isinstance(network, OwnNetwork)}
+    return dataclasses.replace(algorithm, **own) if own else algorithm
 
 
-def given_again(recorded: str | OwnNetwork, torso: Any) -> OwnNetwork:
-    """The network that a run's files name, as it was given explicitly; see ``with_given``."""
+def given_again(recorded: Mapping[str, str | OwnNetwork], given: Mapping[str, Any]) -> Networks:
+    """What a run's files name, with the user's networks as they were given explicitly."""
+    return {word: _given_again(word, found, given.get(word)) for word, found in recorded.items()}
+
+
+def _given_again(word: str, recorded: str | OwnNetwork, network: Any) -> str | OwnNetwork:
     if not isinstance(recorded, OwnNetwork):
+        if network is None:
+            return recorded
         raise UsageError(
-            f"the torso of the run is {recorded}, and no network of your own: give none"
+            f"the {word} of the run is {recorded}, and no network of your own: give none"
         )
-    if torso is None:
-        raise UsageError(needed(recorded))
-    given: OwnNetwork = fitted("torso", torso, NetworkSetting)
+    if network is None:
+        raise UsageError(needed(recorded, word))
+    given: OwnNetwork = fitted(word, network, NetworkSetting)
     # What a script made in itself has another name wherever else it is found.
     if recorded.importable and given.importable and recorded != given:
-        raise UsageError(f"the torso of the run is {recorded.path}, and cannot be {given.path}")
+        raise UsageError(f"the {word} of the run is {recorded.path}, and cannot be {given.path}")
     return OwnNetwork(recorded.path, imported(given).build)
 
 
-def torso_of(policies: PyTree) -> OwnNetwork | None:
-    """The user's network that policies hold, if they do."""
-    torso = policies.networks.torso
-    if not isinstance(torso, OwnTorso):
-        return None
-    return OwnNetwork(torso.blueprint.path, torso.blueprint.build)
+def networks_of(policies: PyTree) -> Networks:
+    """The user's networks that policies hold."""
+    held = {"torso": policies.networks.torso, "head": policies.head}
+    return {
+        word: OwnNetwork(network.blueprint.path, network.blueprint.build)
+        for word, network in held.items()
+        if isinstance(network, OwnTorso | OwnHead)
+    }
 
 
-def recorded_torso(config: dict[str, Any]) -> OwnNetwork | None:
-    """The user's network that a configuration names, if it does; nothing is imported."""
-    torso = config["settings"].get("torso")
-    return OwnNetwork.read(torso) if isinstance(torso, str) else None
+def recorded_networks(config: dict[str, Any]) -> Networks:
+    """The user's networks that a configuration names; nothing is imported."""
+    named = {word: config["settings"].get(word) for word in WORDS}
+    return {
+        word: network
+        for word, name in named.items()
+        if isinstance(name, str) and (network := OwnNetwork.read(name)) is not None
+    }
 
 
 @contextlib.contextmanager
-def of_the_run(torso: OwnNetwork | None) -> Iterator[None]:
+def of_the_run(networks: Networks) -> Iterator[None]:
     """Says of files that hold other arrays whose network does not fit, if it is the user's."""
     try:
         yield
     except CheckpointMismatch as error:
-        if torso is None:
+        if not networks:
             raise
+        own = " or ".join(network.path for network in networks.values())
         raise UsageError(
-            f"{torso.path} has other parameters than the run was trained with: {error}"
+            f"{own} has other parameters than the run was trained with: {error}"
         ) from error

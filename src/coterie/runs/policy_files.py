@@ -23,7 +23,7 @@ from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.networks.torsos import TorsoName, observed, refusal
 from coterie.ops.action_vectors import ActionVectors
-from coterie.runs.networks import given_again, of_the_run, torso_of
+from coterie.runs.networks import Networks, given_again, networks_of, of_the_run
 from coterie.settings import fitted, hints
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.storage.files import make_directory, read_sealed
@@ -84,6 +84,8 @@ def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
         ]
     if policy.networks.torso is not None:
         seen["torso"] = policy.networks.torso.name
+    if policy.head is not None:
+        seen["head"] = policy.head.name
     if policy.vectors is None:
         return seen
     return seen | {
@@ -169,12 +171,12 @@ def _label(which: str, seed: int, run: str) -> dict[str, Any]:
 
 
 def load_policy(
-    run: Path, seed: int, which: str, torso: Any = None
+    run: Path, seed: int, which: str, networks: Networks | None = None
 ) -> tuple[PerAgent, dict[str, Any]]:
     """The policy of one seed and its description; ``env_steps`` is None in older files.
 
     Args:
-        torso: the user's own network, where the policy has one; others are known from the file.
+        networks: the user's own, where the policy has some; others are known from the file.
 
     Raises:
         UsageError: no run there, no such seed, no such policy; another network is needed.
@@ -184,8 +186,8 @@ def load_policy(
         raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
     d = _description(run)
     path = _file_of(run, seed, which)
-    template = eqx.filter_eval_shape(_blank, d, _network_of(d, torso))
-    with of_the_run(template.networks.torso and torso_of(template)):
+    template = eqx.filter_eval_shape(_blank, d, given_again(_networks_of(d), networks or {}))
+    with of_the_run(networks_of(template)):
         policy, label = read_tree(path, template)
     return policy, d | {"env_steps": _checked_steps(path, label, seed, which, d["run"])}
 
@@ -199,16 +201,14 @@ def _file_of(run: Path, seed: int, which: str) -> Path:
     return path
 
 
-def _network_of(d: dict[str, Any], torso: Any) -> str | OwnNetwork:
-    """The torso that a description names; the user's own as it was given explicitly."""
-    recorded = d.get("torso", "auto")
-    own = None if recorded in typing.get_args(TorsoName) else OwnNetwork.read(recorded)
-    if own is None and torso is None:
-        return recorded
-    return given_again(own or recorded, torso)
+def _networks_of(d: dict[str, Any]) -> Networks:
+    """The torso and the head that a description names; nothing is imported."""
+    named = {"torso": d.get("torso", "auto"), "head": d.get("head", "linear")}
+    known = (*typing.get_args(TorsoName), "linear")
+    return {word: x if x in known else OwnNetwork.read(x) for word, x in named.items()}
 
 
-def _blank(d: dict[str, Any], torso: str | OwnNetwork) -> PerAgent:
+def _blank(d: dict[str, Any], networks: Networks) -> PerAgent:
     """A policy as it is described, with parameters of no meaning."""
     spec = preprocessing_of(d).spec(environment_of(d))
     spec = JointView(spec).spec if d["joint"] else spec
@@ -227,8 +227,9 @@ def _blank(d: dict[str, Any], torso: str | OwnNetwork) -> PerAgent:
         d["recurrent"],
         d["activation"],
         vectors=vectors,
-        space=observed(spec, torso),
-        torso=torso,
+        space=observed(spec, networks["torso"]),
+        torso=networks["torso"],
+        head=networks["head"],
         layer_norm=d.get("layer_norm", False),
         statistics=statistics,
     )
@@ -323,7 +324,9 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
 
 
 def _arrays_fit(d: dict[str, Any]) -> bool:
-    """Whether what is said of observation spaces and of a torso, if anything is, makes sense."""
+    """Whether what is said of observation spaces, torso and head, if anything is, makes sense."""
+    if "head" in d and not _is_path(d["head"]):
+        return False
     if "observation_spaces" not in d:
         return "torso" not in d or _is_path(d["torso"])
     try:

@@ -24,7 +24,7 @@ from coterie.runs.evaluation import (
     return_bounds,
     summary,
 )
-from coterie.runs.networks import own_torso
+from coterie.runs.networks import own_networks
 from coterie.runs.policy_files import WHICH, default_policy, load_policy
 from coterie.settings import Episodes, Seed, fitted
 from coterie.spec import PythonEnvFactory
@@ -176,10 +176,8 @@ def opened(
     """A run as its directory holds it."""
 
     seeds = range(config["seeds"])
-    torso = own_torso(algorithm)
-    loaded = {
-        which: [load_policy(directory.path, k, which, torso) for k in seeds] for which in WHICH
-    }
+    own = own_networks(algorithm)
+    loaded = {which: [load_policy(directory.path, k, which, own) for k in seeds] for which in WHICH}
     policies = {
         which: jax.tree.map(lambda *x: np.stack(x), *(policy for policy, _ in each))
         for which, each in loaded.items()

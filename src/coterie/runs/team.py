@@ -280,16 +280,23 @@ def _numbers(given: Any) -> np.ndarray:
     raise UsageError(f"an agent's observation must be arrays of numbers; got {given!r:.40}")
 
 
-def load(run: str | Path, seed: int = 0, which: str | None = None, *, torso: Any = None) -> Team:
+def load(
+    run: str | Path,
+    seed: int = 0,
+    which: str | None = None,
+    *,
+    torso: Any = None,
+    head: Any = None,
+) -> Team:
     """The team that a run trained: ``coterie.load("runs/vdn-lbf", seed=0, which="best")``.
 
     Args:
         which: ``best`` by evaluation or ``last``; best unless given, or last where the agents'
             interests conflict.
-        torso: that of the run; needed where it is a network of the user's own.
+        torso, head: those of the run; needed where they are networks of the user's own.
     """
     which = which or default_policy(Path(run))
-    policy, d = load_policy(Path(run), seed, which, torso)
+    policy, d = load_policy(Path(run), seed, which, {"torso": torso, "head": head})
     spec = environment_of(d)
     return Team(
         agents=spec.agents,

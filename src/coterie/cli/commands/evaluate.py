@@ -32,6 +32,8 @@ class EvaluateArgs:
     if the environment of the run is a Python environment or defined in your own code."""
     torso: str | None = None
     """Torso of the run; required if it is a network of your own."""
+    head: str | None = None
+    """Head of the run; required if it is a network of your own."""
     seed: Seed = 0
     """Random seed of the episodes."""
     workers: Workers | None = None
@@ -50,7 +52,7 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own = parsed.run
     again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
-    run = api.open_run(names[0], own.environment if again else None, torso=own.torso)
+    run = api.open_run(names[0], own.environment if again else None, torso=own.torso, head=own.head)
     elsewhere = None if again else own.environment
     python_env = None
     if own.workers is not None:

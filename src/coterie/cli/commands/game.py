@@ -19,6 +19,8 @@ class GameArgs:
 
     torso: str | None = None
     """Torso of the run; required if it is a network of your own."""
+    head: str | None = None
+    """Head of the run; required if it is a network of your own."""
     json: bool = False
     """Print one JSON document."""
 
@@ -51,7 +53,7 @@ def _game_of_run(name: str, own: GameArgs) -> None:
     from coterie.show.terminal.games import render_game
     from coterie.show.terminal.learned import render_learned, to_dict
 
-    run = open_run(name, torso=own.torso)
+    run = open_run(name, torso=own.torso, head=own.head)
     env = single_shot(run)
     if own.json:
         return answer_json({"game": _described(env), **to_dict(run)})

@@ -38,6 +38,8 @@ class WatchArgs:
     code."""
     torso: str | None = None
     """Torso of the run; required if it is a network of your own."""
+    head: str | None = None
+    """Head of the run; required if it is a network of your own."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -52,7 +54,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
             "a team is watched in the environment it was trained in: --environment is for one "
             f"defined in your own code, and {own.environment} is built in"
         )
-    run = api.open_run(names[0], own.environment, torso=own.torso)
+    run = api.open_run(names[0], own.environment, torso=own.torso, head=own.head)
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     answer(visible(film.film(recording, own.out, own.fps)))

@@ -144,11 +144,11 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
 
         say(render_returns(run, run.results))
     from coterie.runs.continuation import run_command
-    from coterie.runs.networks import recorded_torso
+    from coterie.runs.networks import recorded_networks
 
     assert run.path is not None
-    torso = recorded_torso(run.config)
-    evaluate = run_command("evaluate", run.path, run.config["environment"], torso)
+    own = recorded_networks(run.config)
+    evaluate = run_command("evaluate", run.path, run.config["environment"], own)
     say("", f"kept in {shlex.quote(str(run.path))}; next:")
     say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
@@ -165,6 +165,8 @@ class ResumeArgs:
     code, which Coterie imports only if you name it."""
     torso: str | None = None
     """Torso of the run; required if it is a network of your own."""
+    head: str | None = None
+    """Head of the run; required if it is a network of your own."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
     json: bool = False
@@ -183,6 +185,6 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
             names[0], own.steps, environment=own.environment, torso=own.torso,
-            workers=own.workers, report=display,
+            head=own.head, workers=own.workers, report=display,
         )  # fmt: skip
         return _conclude(resume, own.json)

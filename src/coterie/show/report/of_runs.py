@@ -13,7 +13,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.runs.api import open_run
 from coterie.runs.environments import is_code
-from coterie.runs.networks import recorded_torso
+from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import default_policy, saved_steps
 from coterie.show import curves
 from coterie.show.film.recording import NoPictures, record
@@ -251,9 +251,9 @@ def _interval(s: dict[str, Any]) -> str | None:
 
 def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
-    if recorded_torso(source.config) is not None:
+    if recorded_networks(source.config):
         return Text(
-            f"**{quoted(label)}** acts by a torso of your own, which a report does not import, "
+            f"**{quoted(label)}** acts by a network of your own, which a report does not import, "
             "so there is no episode to show."
         )
     name = source.config["environment"]
