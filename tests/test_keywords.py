@@ -68,6 +68,7 @@ def test_keywords_reach_workers_and_every_later_command(tmp_path, call):
     again = {"options": {"N": 3, "max_cycles": 9}, "steps": 96, "out": out, "resume": True, **FEW}
     with pytest.raises(UsageError, match=r"settings: env.N is 2, not 3"):
         coterie.train(coterie.IPPO(**SMALL), SPREAD, python_env=own, **again)
+    assert run.evaluate(episodes=2, environment=SPREAD)["eval/length"]["mean"] == 9
     # Another environment, given in place of the run's own, has its own keywords.
     small = functools.partial(simple_spread_v3.parallel_env, N=2, max_cycles=5)
     run = coterie.open_run(out, small())

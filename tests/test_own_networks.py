@@ -322,7 +322,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(run, tmp_path, monkey
 
 def test_another_network_is_refused(run, monkeypatch):
     for open_run in (coterie.open_run, coterie.load):
-        with pytest.raises(UsageError, match="in your own code: give --torso own_nets:Rec"):
+        with pytest.raises(UsageError, match="only if you name it: give --torso own_nets:Rec"):
             open_run(run.path)
         with pytest.raises(UsageError, match="is own_nets:Recall, and cannot be own_nets:Net"):
             open_run(run.path, torso="own_nets:Net")

@@ -459,7 +459,7 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(trained, tmp_path):
 
 def test_a_run_on_code_of_the_users_is_told_it_again(trained):
     run = trained("doors")
-    with pytest.raises(UsageError, match=r"in your own code: give --environment .*:Doors"):
+    with pytest.raises(UsageError, match=r"only if you name it: give --environment .*:Doors"):
         open_run(run.path)
     opened = open_run(run.path, Doors)
     metrics = opened.evaluate(episodes=4)

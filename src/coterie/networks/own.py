@@ -302,10 +302,10 @@ def _line_of(error: Exception) -> str:
 def needed(network: OwnNetwork, word: str = "torso") -> str:
     """A sentence where a network has to be given explicitly, and was not."""
     if network.importable:
-        how = f"give --{word} {network.path}"
+        how = f"which is imported only if you name it: give --{word} {network.path}"
     else:
         how = f"which cannot be imported by a path: give it in Python ({word}=...)"
-    return f"the {word} of the run is {network.path}, which is defined in your own code: {how}"
+    return f"the {word} of the run is {network.path}, {how}"
 
 
 # In use ------------------------------------------------------------------------------------------

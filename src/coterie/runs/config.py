@@ -18,9 +18,8 @@ from coterie.runs.environments import (
     Opened,
     check_fits,
     is_code,
-    is_made,
     open_environment,
-    recorded_name,
+    options_again,
     seen_by,
 )
 from coterie.runs.networks import Networks, with_given
@@ -88,10 +87,10 @@ def restore(
         options = present_settings(envs.family(name).Options, options, config, note)
     elif environment is None:
         raise UsageError(
-            f"the run is on {name}, which is defined in your own code: give --environment {name}"
+            f"the run is on {name}, which is imported only if you name it: give --environment {name}"
         )
-    elif is_made(environment) or recorded_name(environment) != name:
-        options = {}
+    else:
+        options = options_again(environment, config)
     python_env = python_env_of(config)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(

@@ -120,6 +120,13 @@ def is_made(environment: Opened) -> bool:
     return known or is_python_environment(environment)
 
 
+def options_again(environment: Opened, config: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run, where what makes its environment is given again; else none."""
+    own = config.get("environment", "")
+    same = is_code(own) and not is_made(environment) and recorded_name(environment) == own
+    return config["environment_options"] if same else {}
+
+
 def recorded_name(environment: Opened) -> str:
     """The name that a run records of its environment."""
     if isinstance(environment, str):

@@ -16,7 +16,13 @@ from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import python_env_of
-from coterie.runs.environments import Opened, check_fits, open_environment, sizes
+from coterie.runs.environments import (
+    Opened,
+    check_fits,
+    open_environment,
+    options_again,
+    sizes,
+)
 from coterie.runs.evaluation import (
     AllPlayed,
     evaluate_game,
@@ -129,7 +135,7 @@ class Run:
         if environment is not None:
             env, name = open_environment(
                 environment,
-                {},
+                options_again(environment, self.config),
                 python_env,
                 combined=not self.game.players.actions,
                 arrays=bool(self.game.players.observations),
