@@ -427,6 +427,34 @@ def test_whose_turn_it_is_not_decides_nothing(tmp_path):
     assert run.evaluate(episodes=4)["eval/length"]["mean"] == 6
 
 
+def test_std_may_depend_on_what_is_observed(tmp_path):
+    """log σ is the parameter plus the network's last outputs, by hand, above its floor."""
+    vectors = ActionVectors(SPACES, "clip", 0.1, std_of_observation=True)
+    n, d = vectors.outputs, vectors.numbers
+    index = tuple(range(len(SPACES)))
+    made = PerAgent(index, 3, vectors.network_outputs, (5,), jax.random.key(0), vectors=vectors)
+    made = eqx.tree_at(lambda p: p.log_std, made, jnp.log(jnp.full(made.log_std.shape, 0.5)))
+    x = 3 * jax.random.normal(jax.random.key(1), (len(SPACES), 3))
+    outputs, _ = made.step(made.initial_hidden_state(), x, jnp.zeros(len(SPACES), bool))
+    (first, last), seen = made.networks.body.layers, []
+    for i in index:
+        features = jax.nn.relu(x[i] @ first.weight[i] + first.bias[i])
+        by_hand = features @ last.weight[i] + last.bias[i]
+        np.testing.assert_allclose(outputs[i, :n], by_hand[:n], atol=1e-5)
+        wanted = np.maximum(np.log(0.5) + by_hand[n:], np.log(0.1))
+        np.testing.assert_allclose(outputs[i, n:], wanted, atol=1e-5)
+        seen.append(wanted)
+    assert outputs.shape[-1] == n + d
+    assert np.std(seen) > 0.01
+    algorithm = make("ippo", std=0.5, std_of_observation=True, environments=8, rollout_steps=8)
+    run = coterie.train(algorithm, Three(), 640, out=tmp_path / "run", final_episodes=0)
+    actor = jax.tree.map(lambda x: x[0], run.policies["last"])
+    assert np.any(np.asarray(actor.networks.body.layers[-1].bias)[..., -1])  # it is learned
+    again = coterie.open_run(tmp_path / "run", environment=Three())
+    assert again.evaluate(8, which="last") == run.evaluate(8, which="last")
+    assert coterie.load(tmp_path / "run").policy.vectors.std_of_observation
+
+
 # A game of known value ---------------------------------------------------------------------------
 
 

@@ -167,7 +167,9 @@ class VectorSettings:
 
     std: Positive = 1.0
     """Standard deviation σ of continuous actions at the start, in units where finite bounds are
-    ±1; it is learned, and does not depend on what agents observe."""
+    ±1; it is learned."""
+    std_of_observation: bool = False
+    """Let σ of continuous actions depend on what agents observe; otherwise each is one number."""
     least_std: Weight = 0.0
     """Smallest σ of continuous actions."""
     action_bounds: Bounds = "clip"

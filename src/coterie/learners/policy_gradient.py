@@ -34,7 +34,7 @@ def make_actor(settings: PolicySettings, key: PRNGKey, game: Game) -> PerAgent:
     return PerAgent(
         sharing_index(spec, settings.sharing, settings.groups),
         spec.observation_size,
-        spec.action_count if vectors is None else vectors.outputs,
+        spec.action_count if vectors is None else vectors.network_outputs,
         settings.hidden,
         key,
         settings.recurrent,
@@ -55,7 +55,7 @@ def vectors_of(settings: PolicySettings, spec: EnvSpec) -> ActionVectors | None:
     if not spec.actions:
         return None
     own = _of_vectors(settings)
-    return ActionVectors(spec.actions, own.action_bounds, own.least_std)
+    return ActionVectors(spec.actions, own.action_bounds, own.least_std, own.std_of_observation)
 
 
 def _of_vectors(settings: PolicySettings) -> VectorSettings:

@@ -140,17 +140,22 @@ class PerAgent(eqx.Module):
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         """Each agent's outputs and hidden states along a sequence (see ``History.unroll``)."""
         outputs, hidden_states = self._unroll(hidden_state, self._inputs(observations), start)
-        if self.log_std is not None:
-            log_std = self._floored()[np.asarray(self.index)]
-            log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
-            outputs = jnp.concatenate([outputs, log_std], axis=-1)
-        return outputs, hidden_states
+        return self._with_log_std(outputs), hidden_states
 
-    def _floored(self) -> Float[Array, "G D"]:
-        """log σ of each network, where a gradient is that of the whole loss: its sign counts."""
-        least = 0.0 if self.vectors is None else self.vectors.least_std
+    def _with_log_std(self, outputs: Float[Array, "*S N J"]) -> Float[Array, "*S N K"]:
+        """Outputs as ``ActionVectors`` reads them: log σ of the numbers comes last."""
+        vectors = self.vectors
+        if self.log_std is None or vectors is None:
+            return outputs
         log_std = jnp.asarray(self.log_std)  # parameters may be NumPy's
-        return at_least(log_std, math.log(least)) if least else log_std
+        if vectors.std_of_observation:
+            outputs, more = jnp.split(outputs, [vectors.outputs], axis=-1)
+            log_std = _floored(log_std[np.asarray(self.index)] + more, vectors.least_std)
+        else:
+            # Of each network: there the gradient is that of the whole loss, whose sign counts.
+            log_std = _floored(log_std, vectors.least_std)[np.asarray(self.index)]
+            log_std = jnp.broadcast_to(log_std, (*outputs.shape[:-1], log_std.shape[-1]))
+        return jnp.concatenate([outputs, log_std], axis=-1)
 
     def _unroll(
         self,
@@ -218,3 +223,7 @@ def sharing_index(spec: EnvSpec, sharing: str, groups: Groups = ()) -> tuple[int
     owner = {name: group[0] for group in split for name in group}
     order: dict[str, int] = {}
     return tuple(order.setdefault(owner.get(a, a), len(order)) for a in spec.agents)
+
+
+def _floored(log_std: Float[Array, "*S"], least: float) -> Float[Array, "*S"]:
+    return at_least(log_std, math.log(least)) if least else log_std

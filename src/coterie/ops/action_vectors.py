@@ -41,11 +41,19 @@ class ActionVectors:
         spaces: the agents' action spaces.
         bounds: ``clip`` or ``tanh``.
         least_std: networks keep σ at least at this (``at_least``).
+        std_of_observation: σ depends on what an agent observes: what a network says of each number
+            beside its mean is added to log σ.
     """
 
     spaces: tuple[ActionSpace, ...]
     bounds: Bounds = "clip"
     least_std: float = 0.0
+    std_of_observation: bool = False
+
+    @cached_property
+    def network_outputs(self) -> int:
+        """How many outputs the network itself has."""
+        return self.outputs + (self.numbers if self.std_of_observation else 0)
 
     @cached_property
     def outputs(self) -> int:

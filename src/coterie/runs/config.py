@@ -87,7 +87,8 @@ def restore(
         options = present_settings(envs.family(name).Options, options, config, note)
     elif environment is None:
         raise UsageError(
-            f"the run is on {name}, which is imported only if you name it: give --environment {name}"
+            f"the run is on {name}, which is imported only if you name it: "
+            f"give --environment {name}"
         )
     else:
         options = options_again(environment, config)

@@ -88,14 +88,18 @@ def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
         seen["head"] = policy.head.name
     if policy.vectors is None:
         return seen
-    return seen | {
-        "action_spaces": [
-            {"choices": list(space.choices), "low": _told(space.low), "high": _told(space.high)}
-            for space in spec.actions
-        ],
-        "action_bounds": policy.vectors.bounds,
-        "least_std": policy.vectors.least_std,
-    }
+    return (
+        seen
+        | {
+            "action_spaces": [
+                {"choices": list(space.choices), "low": _told(space.low), "high": _told(space.high)}
+                for space in spec.actions
+            ],
+            "action_bounds": policy.vectors.bounds,
+            "least_std": policy.vectors.least_std,
+        }
+        | ({"std_of_observation": True} if policy.vectors.std_of_observation else {})
+    )
 
 
 def _preprocessed(done: Preprocessing) -> dict[str, Any]:
@@ -214,14 +218,15 @@ def _blank(d: dict[str, Any], networks: Networks) -> PerAgent:
     spec = JointView(spec).spec if d["joint"] else spec
     vectors = None
     if spec.actions:
-        vectors = ActionVectors(spec.actions, d["action_bounds"], d["least_std"])
+        varying = d.get("std_of_observation", False)
+        vectors = ActionVectors(spec.actions, d["action_bounds"], d["least_std"], varying)
     statistics = None
     if d.get("normalise_observations", False):
         statistics = ObservationStatistics.empty(spec, d["network_of_agent"])
     return PerAgent(
         tuple(d["network_of_agent"]),
         spec.observation_size,
-        spec.action_count if vectors is None else vectors.outputs,
+        spec.action_count if vectors is None else vectors.network_outputs,
         tuple(d["hidden"]),
         jax.random.key(0),
         d["recurrent"],
@@ -319,6 +324,7 @@ def _vectors_fit(d: dict[str, Any]) -> bool:
         and d.get("action_bounds") in ("clip", "tanh")
         and all(type(x) is int for x in counts)
         and type(d["least_std"]) in (int, float)
+        and type(d.get("std_of_observation", False)) is bool
         and 0 <= least < math.inf
     )
 
