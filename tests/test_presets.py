@@ -157,7 +157,8 @@ def another(value, hint):
         return not value
     if isinstance(value, int | float) and value:
         return value * 2 if isinstance(value, int) else value / 2
-    for change in (3, 0.25, "own", "shared", "scale", "none", "tanh", "relu", "flat", (5, 7)):
+    words = ("own", "shared", "scale", "none", "tanh", "relu", "flat", "their:Network")
+    for change in (3, 0.25, *words, (5, 7)):
         with contextlib.suppress(UsageError):
             if (found := fitted("it", change, hint)) != value:
                 return found
