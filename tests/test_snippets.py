@@ -117,6 +117,12 @@ def of_a_doorway(space):
     space["make_environment"] = __import__("pettingzoo_doorway").Doorway
 
 
+def of_a_loop(space):
+    doorway = __import__("pettingzoo_doorway").Doorway
+    tiny("ippo", doorway, out="runs/spread")
+    space["env"] = doorway()
+
+
 OF_SETTINGS = "from typing import Annotated; from coterie.settings import Range"
 
 # What the text around a block takes for granted, by page and number of the block.
@@ -130,6 +136,7 @@ PREPARE = {
     ("docs/formats.md", 0): of_a_checkpoint,
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,
+    ("docs/your-environment.md", 1): of_a_loop,
 }
 QUICK = (
     "docs/environments-matrix.md",
