@@ -12,7 +12,7 @@ import coterie
 from coterie.ops.observations import split
 
 AGENTS = 3
-TORSO = "attention_torso:AttentionTorso"  # this file and this class, for whoever opens the run
+TORSO = "attention_torso:AttentionTorso"  # the class as --torso names it
 
 
 class AttentionTorso(eqx.Module):
@@ -61,7 +61,7 @@ if __name__ == "__main__":
             algorithm, "mpe/simple-spread", 100_000, evaluations=2, final_episodes=0, out=out
         )
         untrained = first_return(run)
-        # A run's files import nothing: whoever opens it names the network again.
+        # Nothing is imported because a run's files name it, so the network is given again.
         again = coterie.open_run(out, torso=TORSO)
         trained = again.evaluate(episodes=320)[run.config["metric"]]["mean"]
     print(f"return {untrained:.1f} untrained, {trained:.1f} trained")

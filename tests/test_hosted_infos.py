@@ -12,18 +12,16 @@ import pytest
 from gymnasium.spaces import Box, Discrete, Tuple
 from probes import small
 from quick import quick_compilation
+from test_hosted_training import SERIAL, WORKERS, lines
 
 import coterie
-from coterie import PythonEnvSettings, UsageError
+from coterie import UsageError
 from coterie.cli.entry import main
 from coterie.python_envs import training as hosted_lanes
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.infos import MOST_NAMES, reported
 from coterie.python_envs.bookkeeping import Reports
 from coterie.runs import loop, plan
-
-WALL_CLOCK = ("seconds", "steps_per_second", "digest")
-SERIAL, WORKERS = PythonEnvSettings(workers=0), PythonEnvSettings(workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,11 +51,6 @@ def train(out, python_env=SERIAL, name="idqn", report=None):
         small(name, **settings), guests.Score, 240, out=out, python_env=python_env, seeds=2,
         evaluations=2, evaluation_episodes=4, final_episodes=8, report=report,
     )  # fmt: skip
-
-
-def lines(run) -> list[dict]:
-    found = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in x.items() if not k.startswith(WALL_CLOCK)} for x in found]
 
 
 # What an environment reports -------------------------------------------------------------------
