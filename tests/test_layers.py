@@ -85,7 +85,7 @@ def test_an_import_that_leads_down_or_in_a_circle_is_found(module, other):
 
 def test_what_worker_processes_import_leaves_jax_out():
     """Adapters and workers start in the time NumPy and the environment take."""
-    allowed = {"errors", "text", "settings", "spec", "python_envs", "envs"}
+    allowed = {"errors", "naming", "python_envs", "shapes", "spec", "text"}
     for module in MODULES:
         if module.startswith(("python_envs.adapters", "python_envs.workers")):
             assert {other.partition(".")[0] for other in GRAPH[module]} <= allowed

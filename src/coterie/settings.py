@@ -114,6 +114,8 @@ Workers = Annotated[int, Range(0, 1024)]
 Timeout = Annotated[float, Range(0, 10**6, above=True)]
 """Seconds."""
 Restarts = Annotated[int, Range(0, 10**9)]
+Interpreter = Annotated[str, Range(1, 4096)]
+"""The path of a program, or a command's name."""
 Name = Annotated[str, Range(1, LONGEST)]
 EnvironmentName = Annotated[str, Range(1, 4096)]
 """It may be the path of a file of payoffs."""

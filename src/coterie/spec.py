@@ -7,12 +7,12 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
 
 from coterie.errors import UsageError
+from coterie.shapes import Bool, Float, Num
 
 Reward = Literal["individual", "sum", "mean"]
 """The rewards that learners get: each agent its own, or one common reward for all."""
@@ -48,8 +48,7 @@ class ActionSpace:
                     "the number, or give an infinite bound for none"
                 )
         ordered = len(self.low) == len(self.high) and all(
-            np.float32(low) < np.float32(high)
-            for low, high in zip(self.low, self.high, strict=True)
+            np.float32(low) < np.float32(high) for low, high in zip(self.low, self.high)
         )
         if not ordered:
             raise UsageError(
@@ -66,7 +65,7 @@ class ActionSpace:
             parts.append(f"{len(self.choices)} {word} (of {', '.join(map(str, self.choices))})")
         if self.low:
             word = "number" if len(self.low) == 1 else "numbers"
-            each = [_span(*bounds) for bounds in zip(self.low, self.high, strict=True)]
+            each = [_span(*bounds) for bounds in zip(self.low, self.high)]
             alike = len(each) > 1 and len(set(each)) == 1
             spans = f"each {each[0]}" if alike else ", ".join(each)
             parts.append(f"{len(self.low)} continuous {word} ({spans})")
@@ -136,8 +135,8 @@ class ObservationSpace:
 
     def __str__(self) -> str:
         """In a sentence: "uint8 (64, 64, 3) and float32 (5,)"."""
-        arrays = [f"{d} {s}" for s, d in zip(self.shapes, self.dtypes, strict=True)]
-        named = zip(self.names, arrays, strict=True) if self.names else ()
+        arrays = [f"{d} {s}" for s, d in zip(self.shapes, self.dtypes)]
+        named = zip(self.names, arrays) if self.names else ()
         return " and ".join([f"{name} {array}" for name, array in named] or arrays)
 
     def __add__(self, other: ObservationSpace) -> ObservationSpace:
@@ -155,7 +154,7 @@ class ObservationSpace:
         wide = 4 if self.dtype is np.uint8 else 1
         return tuple(
             math.prod(shape) * (1 if dtype == "uint8" else wide)
-            for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
+            for shape, dtype in zip(self.shapes, self.dtypes)
         )
 
     @property
@@ -166,7 +165,7 @@ class ObservationSpace:
     @property
     def floats(self) -> int:
         """How many of its numbers are floats, and no pixels."""
-        each = zip(self.shapes, self.dtypes, strict=True)
+        each = zip(self.shapes, self.dtypes)
         return sum(math.prod(shape) for shape, dtype in each if dtype == "float32")
 
 
@@ -287,7 +286,7 @@ def _span(low: float, high: float) -> str:
 
 def _plain(sizes: Any) -> Any:
     """Sizes as Python's own integers, where they were computed with NumPy or JAX."""
-    if isinstance(sizes, tuple | list):
+    if isinstance(sizes, (tuple, list)):
         return tuple(map(_plain, sizes))
     try:
         return operator.index(sizes)
@@ -320,11 +319,12 @@ if TYPE_CHECKING:  # what an environment leaves out is there once ``Game`` has c
     _Each = Any
     _State = Any
 else:
-    _Vectors = Num[Any, "..."] | tuple[Num[Any, "..."], ...]  # shapes are checked by ``Game``
-    _Flags = Bool[Any, "*S"] | Bool[Any, "*S N"] | bool
-    _Mask = Bool[Any, "*S N A"] | None
-    _Each = Bool[Any, "*S N"] | None
-    _State = Num[Any, "*S Z"] | None
+    # Shapes are checked by ``Game``.
+    _Vectors = Union[Num[Any, "..."], tuple[Num[Any, "..."], ...]]
+    _Flags = Union[Bool[Any, "*S"], Bool[Any, "*S N"], bool]
+    _Mask = Optional[Bool[Any, "*S N A"]]
+    _Each = Optional[Bool[Any, "*S N"]]
+    _State = Optional[Num[Any, "*S Z"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,12 +388,15 @@ class PythonEnvFactory:
         make: makes one; pickled to send it to worker processes.
         promise: what each one made promises.
         make_rendering: makes one that renders; None where that is not known.
+        other_python: where it runs, if that is another Python
+            (``python_envs.other_python.OtherPython``); what is made here is called from here.
     """
 
     name: str
     make: Callable[[], Any]
     promise: EnvSpec
     make_rendering: Callable[[], Any] | None = None
+    other_python: Any = None
 
     def spec(self) -> EnvSpec:
         """Sizes, time limit, default reward."""

@@ -98,9 +98,9 @@ def test_what_hangs_or_exits_is_named_and_gone(fault):
 def test_nothing_is_left_of_a_check_that_is_killed():
     code = (
         "import os, signal, sys; from coterie.python_envs.check import isolated\n"
-        "def die(receiver, process, name, timeout):\n"
-        "    while receiver.recv() != isolated.Beat('step', 3): pass\n"
-        "    print(process.pid, flush=True)\n"
+        "def die(worker, *_):\n"
+        '    while worker.connection.recv_bytes() != b\'["Beat", ["step", 3]]\': pass\n'
+        "    print(worker.process.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "isolated._listen = die\n"
         "if __name__ == '__main__': isolated.check_apart('faulty:hang_in_step')\n"

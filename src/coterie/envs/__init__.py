@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coterie import settings
-from coterie.envs.naming import misnamed
 from coterie.errors import UsageError
+from coterie.naming import misnamed
 from coterie.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.python_envs.adapters.environment import PythonEnv, open_factory
-from coterie.python_envs.adapters.rendering import make_rendering
-from coterie.python_envs.process import OutOfTime, within
+from coterie.python_envs.adapters.environment import PythonEnv
+from coterie.python_envs.adapters.lookup import open_factory
+from coterie.python_envs.adapters.making import adapted, made_within
+from coterie.python_envs.other_python import OtherPython
+from coterie.python_envs.process import within
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.worker import OPENING
 from coterie.spec import EnvSpec, PythonEnvFactory
@@ -45,24 +46,45 @@ def open_python_env(
         combined, arrays: see ``PythonEnv``.
     """
     python_env = python_env or PythonEnvSettings()
-    host = functools.partial(
-        PythonEnv,
-        time_limit=python_env.time_limit,
-        name=name,
-        central=state,
-        combined=combined,
-        arrays=arrays,
-    )
+    adapt = functools.partial(PythonEnv, name=name, **adapter(python_env, state, combined, arrays))
     made = make_one(name, make, python_env) if made is None else made
     with within(python_env.step_timeout + OPENING, name):
-        env = host(made)
+        env = adapt(made)
         env.close()
     return PythonEnvFactory(
-        name,
-        functools.partial(_make, make, host),
-        env.spec,
-        functools.partial(_make_rendering, make, host),
+        name, adapted(make, adapt), env.spec, adapted(make, adapt, rendering=True)
     )
+
+
+def adapter(
+    python_env: PythonEnvSettings, state: bool, combined: bool, arrays: bool
+) -> dict[str, Any]:
+    """What ``PythonEnv`` takes beside an environment and its name; JSON can say it."""
+    limit = python_env.time_limit
+    return {"time_limit": limit, "central": state, "combined": combined, "arrays": arrays}
+
+
+def open_in_other_python(
+    name: str,
+    options: dict[str, Any],
+    python_env: PythonEnvSettings,
+    state: bool = False,
+    combined: bool = True,
+    arrays: bool = True,
+) -> PythonEnvFactory:
+    """``open_python_env`` of an environment that ``python_env.python`` imports, and this does not.
+
+    Raises:
+        UsageError: it is no such Python, or what ``find_factory`` raises.
+        EnvironmentFault: as ``make_one``.
+    """
+    assert python_env.python is not None
+    limits = adapter(python_env, state, combined, arrays)
+    other = OtherPython(python_env.python, name, options, limits, python_env.step_timeout)
+    env = other.open()
+    env.close()
+    rendering = functools.partial(other.open, rendering=True)
+    return PythonEnvFactory(name, other.open, env.spec, rendering, other)
 
 
 def find_factory(
@@ -86,22 +108,7 @@ def make_one(
     Raises:
         EnvironmentFault: it raises, or does not return in time.
     """
-    with within((python_env or PythonEnvSettings()).step_timeout + OPENING, name):
-        try:
-            return make()
-        except (UsageError, EnvironmentFault, KeyboardInterrupt, OutOfTime):
-            raise
-        except BaseException as error:
-            what = f"raised as it was made: {described(error)}"
-            raise EnvironmentFault(what, name) from error
-
-
-def _make(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEnv:
-    return host(make())
-
-
-def _make_rendering(make: Callable[[], Any], host: Callable[[Any], PythonEnv]) -> PythonEnv:
-    return host(make_rendering(make))
+    return made_within(name, make, (python_env or PythonEnvSettings()).step_timeout + OPENING)
 
 
 def digest(spec: EnvSpec) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer
+from jaxtyping import Float32
 
 from coterie.errors import EnvironmentFault
+from coterie.python_envs.adapters.random_actions import random_actions
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import NO_SEED, RESET, STEP, Limits
-from coterie.spec import EnvSpec, PythonEnvFactory
+from coterie.spec import PythonEnvFactory
 
 PROBE_EPISODES, PROBE_STEPS = 5, 1_000
 """Random play before training: at most so much."""
@@ -88,24 +88,3 @@ def _random_play(
                     bool(rows.terminated[0] | rows.truncated[0]),
                 )
                 yield rows.rewards[0].copy(), over
-
-
-def random_actions(
-    spec: EnvSpec, masks: Bool[np.ndarray, "N A"], rng: np.random.Generator
-) -> Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]:
-    """A legal action for each agent, uniformly; 0 where none is legal, and numbers without bounds
-    are standard normal."""
-    if spec.actions:
-        actions = np.zeros(spec.action_shape, np.float32)
-        for row, mask, space in zip(actions, masks, spec.actions, strict=True):
-            ends = np.cumsum((0, *space.choices))
-            for k, (first, end) in enumerate(itertools.pairwise(ends.tolist())):
-                flags = mask[first:end]
-                row[k] = np.where(flags, rng.random(len(flags)), -1.0).argmax()
-            low, high = np.asarray(space.low), np.asarray(space.high)
-            bounded = np.isfinite(low) & np.isfinite(high)
-            inside = rng.uniform(np.where(bounded, low, 0), np.where(bounded, high, 1))
-            drawn = np.where(bounded, inside, rng.standard_normal(len(low)))
-            row[len(space.choices) : space.size] = np.clip(drawn, low, high)
-        return actions
-    return np.where(masks, rng.random(masks.shape), -1.0).argmax(axis=-1)

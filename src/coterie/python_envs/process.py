@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
+import importlib.util
 import os
 import signal
 import sys
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing import connection as connections
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, NamedTuple
 
 from coterie.errors import EnvironmentFault, UsageError, described
 
@@ -149,7 +149,36 @@ def end_within(seconds: float, status: int) -> None:
     timer.start()
 
 
+def advice(package: str, extra: str) -> str:
+    """What installs a package that an environment needs: beside Coterie, or in another Python.
+
+    Args:
+        extra: of Coterie, which includes it.
+    """
+    if importlib.util.find_spec("jax"):
+        return f"pip install 'coterie[{extra}]'"
+    return f"{sys.executable} -m pip install {package}"
+
+
 # Around a worker process -------------------------------------------------------------------------
+
+GRACE = 3.0
+"""Seconds a worker is given beyond an environment's limit to say so itself, and to close."""
+LINGER = 1.0
+"""Seconds in which a worker's process must end once its environments are closed."""
+
+
+class Worker(NamedTuple):
+    """A worker process, as ``multiprocessing.Process`` is one, and a ``Connection`` to it."""
+
+    process: Any
+    connection: Any
+
+    def end(self) -> None:
+        """Ends it, and all that its environments started."""
+        kill_worker(self.process)
+        self.process.close()
+        self.connection.close()
 
 
 @contextlib.contextmanager
@@ -190,8 +219,11 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def become_worker() -> None:
+def become_worker(parent: int) -> None:
     """Makes this process one that Ctrl-C does not reach, that answers nothing and outlives nobody.
+
+    Args:
+        parent: what ``multiprocessing.connection.wait`` finds ready once the parent has ended.
 
     It gets a session of its own, so whatever its environments start can be ended with it.
     """
@@ -204,17 +236,14 @@ def become_worker() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # standard output is for the command's answer
-    _end_with_parent()
+    _end_with_parent(parent)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Nothing is left behind, even if an environment hangs as the parent is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
 
     def watch() -> None:
-        connections.wait([sentinel])
+        connections.wait([parent])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -229,8 +258,13 @@ def has_ended(process: Any, seconds: float) -> bool:
     while process.is_alive():
         if (left := deadline - time.monotonic()) <= 0:
             return False
-        connections.wait([process.sentinel], min(left, 0.05))
+        process.join(min(left, 0.05))
     return True
+
+
+def how_it_ended(status: int | None) -> str:
+    """In a sentence: a signal, or an exit status."""
+    return signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
 
 
 def kill_worker(process: Any) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.errors import UsageError
-from coterie.python_envs.workers.pool import can_be_sent
-from coterie.settings import Restarts, TimeLimit, Timeout, Workers, check
+from coterie.python_envs.workers.pool import NOT_HERE, can_be_sent
+from coterie.settings import Interpreter, Restarts, TimeLimit, Timeout, Workers, check
 from coterie.spec import PythonEnvFactory
 
 
@@ -28,9 +28,16 @@ class PythonEnvSettings:
     restarts: Restarts = 0
     """How many environments that failed training replaces before it ends; the evaluation at the end
     may replace as many. Their episodes are dropped."""
+    python: Interpreter | None = None
+    """Another Python to run the environments in, such as old-env/bin/python: their packages need
+    not be installed in this one."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.python, os.PathLike):
+            object.__setattr__(self, "python", os.fspath(self.python))
         check(self)
+        if self.python is not None and self.workers == 0:
+            raise UsageError(NOT_HERE)
 
     def processes(self) -> int:
         """Worker processes, as a number."""
@@ -48,12 +55,14 @@ def resolve_settings(
     if not isinstance(environment, PythonEnvFactory):
         if python_env not in (None, PythonEnvSettings()):
             raise UsageError(
-                f"{name} is a JAX environment: workers, time_limit, step_timeout and restarts are "
-                "settings of Python environments"
+                f"{name} is a JAX environment: workers, time_limit, step_timeout, restarts and "
+                "python are settings of Python environments"
             )
         return None, []
     python_env = python_env or PythonEnvSettings()
-    if python_env.workers is None and not can_be_sent(environment.make):
+    other = environment.other_python
+    if python_env.workers is None and not other and not can_be_sent(environment.make):
         alone = dataclasses.replace(python_env, workers=0)
         return alone, [f"{name} cannot be sent to other processes: it is stepped in this one"]
-    return dataclasses.replace(python_env, workers=python_env.processes()), []
+    python = other.python if other else None
+    return dataclasses.replace(python_env, workers=python_env.processes(), python=python), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from coterie.runs.config import (
     as_json,
     check_same_spec,
     configured_algorithm,
+    note_python,
     python_env_of,
     restore,
 )
@@ -160,7 +162,7 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
             return _finished(directory, config, algorithm, game, report)
         check_resumable(directory.path, config, directory.steps_done())
         if "hosting" in plan.config:
-            config["hosting"]["workers"] = plan.config["hosting"]["workers"]
+            config["hosting"] |= {k: plan.config["hosting"][k] for k in ("workers", "python")}
         with make_devices(algorithm, game, config, report) as devices:
             return _go_on(devices, config, directory, environment, report, extended=False)
 
@@ -208,6 +210,7 @@ def resume(
     environment: Opened | None = None,
     torso: Any = None,
     head: Any = None,
+    python: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
@@ -220,6 +223,8 @@ def resume(
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
         torso, head: those of the run; needed where they are networks of the user's own.
+        python: another Python in which Python environments run (``PythonEnvSettings.python``);
+            needed where the run had one.
         workers: worker processes for Python environments; as many as before unless given.
     """
     steps = fitted("steps", steps, StepCount | None)
@@ -230,7 +235,8 @@ def resume(
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         report = report or (lambda event, facts: None)
         networks = {"torso": torso, "head": head}
-        return _resume(directory, config, steps, environment, networks, report)
+        python = None if python is None else os.fspath(python)
+        return _resume(directory, config, steps, environment, networks, python, report)
 
 
 def _resume(
@@ -239,6 +245,7 @@ def _resume(
     steps: int | None,
     environment: Opened | None,
     networks: Networks,
+    python: str | None,
     report: Report,
 ) -> Run:
     if directory.learner.is_file():
@@ -253,7 +260,8 @@ def _resume(
     known = is_code(name) and not name.startswith("__main__:")
     if isinstance(environment, str) and known and environment != name:
         raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment, networks=networks)
+    algorithm, game = restore(config, environment, networks=networks, python=python)
+    note_python(config, game)
     if steps is not None:
         config["steps"] = steps
     with make_devices(algorithm, game, config, report) as devices:
@@ -333,10 +341,16 @@ def open_run(
     *,
     torso: Any = None,
     head: Any = None,
+    python: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """A run from its directory; what is the user's own code, such as ``torso``, is given again."""
+    """A run from its directory; what is the user's own code, such as ``torso``, is given again.
+
+    Args:
+        python: another Python in which its Python environments run; needed where the run had one.
+    """
     directory = RunDirectory.open(Path(path))
     config = directory.config()
     networks = {"torso": torso, "head": head}
-    algorithm, game = restore(config, environment, networks=networks)
+    python = None if python is None else os.fspath(python)
+    algorithm, game = restore(config, environment, networks=networks, python=python)
     return opened(directory, config, algorithm, game)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from coterie.runs.environments import (
     Opened,
     check_fits,
     is_code,
+    is_made,
     open_environment,
     options_again,
     seen_by,
@@ -54,7 +57,15 @@ def python_env_of(config: dict[str, Any]) -> PythonEnvSettings | None:
     # The settings of Python environments decide no result: no note where a former setting is gone.
     given = present_settings(PythonEnvSettings, given, config, lambda sentence: None)
     with _damaged():
-        return PythonEnvSettings(**given)
+        # What a file says is no reason to start a program: it has to be given again.
+        return dataclasses.replace(PythonEnvSettings(**given), python=None)
+
+
+def recorded_python(config: dict[str, Any]) -> str | None:
+    """The other Python that a configuration names; nothing is started."""
+    given = config.get("hosting")
+    python = given.get("python") if isinstance(given, dict) else None
+    return python if isinstance(python, str) else None
 
 
 def configured_algorithm(
@@ -72,6 +83,7 @@ def restore(
     environment: Opened | None = None,
     note: Callable[[str], None] = logger.warning,
     networks: Networks | None = None,
+    python: str | None = None,
 ) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
@@ -80,19 +92,20 @@ def restore(
     Args:
         note: called with a sentence for every stored setting that no longer applies.
         networks: the user's own, where the algorithm has some.
+        python: another Python in which its Python environments run.
     """
     algorithm = with_given(configured_algorithm(config, note), networks or {})
     name, options = config["environment"], config["environment_options"]
     if ":" not in name:
         options = present_settings(envs.family(name).Options, options, config, note)
     elif environment is None:
+        flags = f"--environment {name}{python_flag(config)}"
         raise UsageError(
-            f"the run is on {name}, which is imported only if you name it: "
-            f"give --environment {name}"
+            f"the run is on {name}, which is imported only if you name it: give {flags}"
         )
     else:
         options = options_again(environment, config)
-    python_env = python_env_of(config)
+    python_env = _with_python(config, environment, python)
     opened, state = environment if is_code(name) else name, config["central"] == "state"
     env, given = open_environment(
         opened,
@@ -108,6 +121,44 @@ def restore(
     if python_env:
         check_same_spec(config, digest(env.spec()), given)
     return algorithm, game
+
+
+def note_python(config: dict[str, Any], game: Game) -> None:
+    """Records in which other Python the environments run from now on, if in any."""
+    other = getattr(game.env, "other_python", None)
+    if other or recorded_python(config):
+        config["hosting"]["python"] = other.python if other else None
+        config["hosting"]["workers"] = (
+            config["hosting"]["workers"] or PythonEnvSettings().processes()
+        )
+
+
+def python_flag(config: dict[str, Any]) -> str:
+    """The flag that gives the other Python of a run again, if it has one."""
+    recorded = recorded_python(config)
+    return f" --python {shlex.quote(recorded)}" if recorded else ""
+
+
+def _with_python(
+    config: dict[str, Any], environment: Opened | None, python: str | None
+) -> PythonEnvSettings | None:
+    """The recorded settings of Python environments, with the other Python that was given.
+
+    Raises:
+        UsageError: none was given, and the run had one; or the run is on a JAX environment.
+    """
+    python_env = python_env_of(config)
+    if python is not None:
+        if python_env is None:
+            name = config["environment"]
+            raise UsageError(f"the run is on {name}, a JAX environment: give no --python")
+        return dataclasses.replace(python_env, python=python, workers=python_env.workers or None)
+    if recorded_python(config) and not is_made(environment):
+        raise UsageError(
+            "the environments of the run are in another Python, which is started only if you name "
+            f"it: give{python_flag(config)}"
+        )
+    return python_env
 
 
 def check_same_spec(config: dict[str, Any], found: str | None, name: str) -> None:

@@ -22,7 +22,11 @@ SESSIONS = 1000
 
 
 def resume_command(
-    path: Path, name: str, environment: Any, networks: Mapping[str, OwnNetwork] = NONE
+    path: Path,
+    name: str,
+    environment: Any,
+    networks: Mapping[str, OwnNetwork] = NONE,
+    python: str | None = None,
 ) -> str:
     """What continues a run, so that it works as it is printed.
 
@@ -30,24 +34,31 @@ def resume_command(
         name: the environment's, as the run records it.
         environment: what the user gave: a name, a module, or what no command line can name.
         networks: those of the user's own, by the setting that holds them.
+        python: another Python in which its environments run.
     """
     unnamed = ":" in name and not isinstance(environment, str | ModuleType)
     in_python = unnamed or not all(network.importable for network in networks.values())
     words = ["environment"] * unnamed + [*networks]
     if in_python:
         given = ", ".join(f"{word}=..." for word in words)
+        given += f", python={python!r}" if python else ""
         same = " and ".join(words)
         return f"coterie.resume({str(path)!r}, {given}) in Python, with the same {same}"
     name = environment if isinstance(environment, str) else name
-    return run_command("resume", path, name, networks)
+    return run_command("resume", path, name, networks, python)
 
 
 def run_command(
-    command: str, path: Path, name: str = "", networks: Mapping[str, OwnNetwork] = NONE
+    command: str,
+    path: Path,
+    name: str = "",
+    networks: Mapping[str, OwnNetwork] = NONE,
+    python: str | None = None,
 ) -> str:
     """A command on a run as it is typed; one on code of the user's has to name it."""
     place = str(path) if not str(path).startswith("-") else f"./{path}"
     more = ["--environment", name] if ":" in name else []
+    more += ["--python", python] if python else []
     for word, network in networks.items():
         more += [f"--{word}", network.path]
     return shlex.join(["coterie", command, place, *more])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from coterie import envs
 from coterie.algorithms import algorithms
@@ -18,6 +19,7 @@ from coterie.python_envs.opening import (
     find_factory,
     is_python_environment,
     make_one,
+    open_in_other_python,
     open_python_env,
 )
 from coterie.python_envs.settings import PythonEnvSettings
@@ -90,13 +92,17 @@ def open_environment(
         environment = name
     if isinstance(environment, str) and not is_code(environment):
         return envs.make(environment, **options), name
+    if python_env and python_env.python and not _is_opened(environment):
+        _check_importable(environment, name)
+        elsewhere = open_in_other_python(name, options, python_env, state, combined, arrays)
+        return elsewhere, name
     if isinstance(environment, str):
         make = find_factory(environment, options, python_env)
         if is_python_env(environment):
             return open_python_env(name, make, python_env, state, None, combined, arrays), name
     elif is_made(environment) and options:
         raise UsageError(f"{name} is made already: give {', '.join(options)} to what makes it")
-    elif isinstance(environment, Environment | PythonEnvFactory):
+    elif _is_opened(environment):
         return environment, name
     elif is_python_environment(environment):
         make = copies_of(environment)
@@ -116,8 +122,27 @@ def open_environment(
 
 def is_made(environment: Opened) -> bool:
     """Whether it is an environment, and no name or callable that makes one."""
-    known = isinstance(environment, Environment | PythonEnvFactory)
-    return known or is_python_environment(environment)
+    return _is_opened(environment) or is_python_environment(environment)
+
+
+def _is_opened(environment: Opened) -> TypeGuard[Environment | PythonEnvFactory]:
+    return isinstance(environment, Environment | PythonEnvFactory)
+
+
+def _check_importable(environment: Opened, name: str) -> None:
+    """UsageError unless another Python finds under this name what was given here."""
+    if isinstance(environment, str):
+        return
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is not environment or module == "__main__":
+        raise UsageError(
+            "another Python (--python) imports an environment by its name, and the "
+            f"{type(environment).__name__} that was given has none: write a function that makes it "
+            "in a module, and give module:function"
+        )
 
 
 def options_again(environment: Opened, config: dict[str, Any]) -> dict[str, Any]:

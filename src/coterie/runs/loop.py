@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from coterie.errors import Interrupted, NotFinite
+from coterie.runs.config import recorded_python
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
@@ -288,8 +289,9 @@ class Loop:
             self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
-                own = recorded_networks(self.config)
-                again = resume_command(path, self.config["environment"], self.environment, own)
+                own, python = recorded_networks(self.config), recorded_python(self.config)
+                name = self.config["environment"]
+                again = resume_command(path, name, self.environment, own, python)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
         return Interrupted(path, steps, self.config["steps"], again)

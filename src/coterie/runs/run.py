@@ -133,6 +133,9 @@ class Run:
         game, name, given = self.game, self.config.get("environment", ""), python_env
         python_env = python_env or python_env_of(self.config)
         if environment is not None:
+            if given is None and isinstance(game.env, PythonEnvFactory) and game.env.other_python:
+                python = game.env.other_python.python
+                python_env = dataclasses.replace(python_env or PythonEnvSettings(), python=python)
             env, name = open_environment(
                 environment,
                 options_again(environment, self.config),

@@ -7,7 +7,7 @@ from typing import Any
 
 from coterie.cli.parsing import environment_options
 from coterie.cli.printing import answer_json, say
-from coterie.settings import Count, Seed, TimeLimit, Timeout
+from coterie.settings import Count, Interpreter, Seed, TimeLimit, Timeout
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class CheckArgs:
     """Steps of the longest episode, for an environment that does not report truncation itself."""
     step_timeout: Timeout = 60.0
     """Seconds after which a call that has not returned counts as failed."""
+    python: Interpreter | None = None
+    """Another Python to run the environment in, such as old-env/bin/python."""
     json: bool = False
     """Print one JSON document."""
 
@@ -37,8 +39,9 @@ def command_check(names: list[str], parsed: Any, args: list[str]) -> int:
     own = parsed.run
     options = environment_options(parsed)
     report = check_apart(
-        names[0], own.episodes, own.seed, own.time_limit, own.step_timeout, options
-    )
+        names[0], own.episodes, own.seed, own.time_limit, own.step_timeout, options,
+        own.python,
+    )  # fmt: skip
     if own.json:
         answer_json(report.to_dict())
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coterie.cli.printing import answer_json, by_policy, say
-from coterie.settings import Episodes, Seed, Workers
+from coterie.settings import Episodes, Interpreter, Seed, Workers
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class EvaluateArgs:
     """Torso of the run; required if it is a network of your own."""
     head: str | None = None
     """Head of the run; required if it is a network of your own."""
+    python: Interpreter | None = None
+    """Another Python to run Python environments in; required if the run had one."""
     seed: Seed = 0
     """Random seed of the episodes."""
     workers: Workers | None = None
@@ -52,12 +54,17 @@ def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own = parsed.run
     again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
-    run = api.open_run(names[0], own.environment if again else None, torso=own.torso, head=own.head)
+    run = api.open_run(
+        names[0], own.environment if again else None, torso=own.torso, head=own.head,
+        python=own.python if again else None,
+    )  # fmt: skip
     elsewhere = None if again else own.environment
     python_env = None
-    if own.workers is not None:
+    if own.workers is not None or (own.python and not again):
         trained = configs.python_env_of(run.config) or PythonEnvSettings()
-        python_env = dataclasses.replace(trained, workers=own.workers)
+        workers = trained.workers if own.workers is None else own.workers
+        python = None if again else own.python
+        python_env = dataclasses.replace(trained, workers=workers, python=python)
     asked = [own.which] if own.which else run.both()
     check_metric(run, own.metric, own.greedy)
     results: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from coterie.cli.printing import answer
 from coterie.errors import UsageError
-from coterie.settings import Count, Seed
+from coterie.settings import Count, Interpreter, Seed
 from coterie.text import visible
 
 
@@ -40,6 +40,8 @@ class WatchArgs:
     """Torso of the run; required if it is a network of your own."""
     head: str | None = None
     """Head of the run; required if it is a network of your own."""
+    python: Interpreter | None = None
+    """Another Python to run Python environments in; required if the run had one."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -54,7 +56,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
             "a team is watched in the environment it was trained in: --environment is for one "
             f"defined in your own code, and {own.environment} is built in"
         )
-    run = api.open_run(names[0], own.environment, torso=own.torso, head=own.head)
+    run = api.open_run(names[0], own.environment, torso=own.torso, head=own.head, python=own.python)
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     answer(visible(film.film(recording, own.out, own.fps)))
@@ -94,6 +96,8 @@ class ReportArgs:
     """Show returns of greedy actions, also of stochastic policies."""
     environment: str | None = None
     """Python environment, or one defined in your own code: runs on it show an episode."""
+    python: Interpreter | None = None
+    """Another Python to run that environment in; required if the runs had one."""
 
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -101,5 +105,5 @@ def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own, command = parsed.run, shlex.join(["coterie", *args])
     runs = [Path(n) for n in names]
-    page = report(runs, own.out, command, own.metric, own.greedy, own.environment)
+    page = report(runs, own.out, command, own.metric, own.greedy, own.environment, own.python)
     answer(visible(page))

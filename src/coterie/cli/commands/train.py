@@ -15,6 +15,7 @@ from coterie.errors import Interrupted
 from coterie.settings import (
     Episodes,
     Evaluations,
+    Interpreter,
     NoOrMoreEpisodes,
     Seed,
     Seeds,
@@ -143,12 +144,14 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
         from coterie.show.terminal.returns import render_returns
 
         say(render_returns(run, run.results))
+    from coterie.runs.config import recorded_python
     from coterie.runs.continuation import run_command
     from coterie.runs.networks import recorded_networks
 
     assert run.path is not None
     own = recorded_networks(run.config)
-    evaluate = run_command("evaluate", run.path, run.config["environment"], own)
+    name, python = run.config["environment"], recorded_python(run.config)
+    evaluate = run_command("evaluate", run.path, name, own, python)
     say("", f"kept in {shlex.quote(str(run.path))}; next:")
     say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
@@ -167,6 +170,8 @@ class ResumeArgs:
     """Torso of the run; required if it is a network of your own."""
     head: str | None = None
     """Head of the run; required if it is a network of your own."""
+    python: Interpreter | None = None
+    """Another Python to run Python environments in; required if the run had one."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
     json: bool = False
@@ -185,6 +190,6 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
             names[0], own.steps, environment=own.environment, torso=own.torso,
-            head=own.head, workers=own.workers, report=display,
+            head=own.head, python=own.python, workers=own.workers, report=display,
         )  # fmt: skip
         return _conclude(resume, own.json)

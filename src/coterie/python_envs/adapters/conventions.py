@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
 
 from coterie.errors import UsageError
 from coterie.python_envs.adapters.refusals import reason
 from coterie.python_envs.adapters.spaces import Nonsense, brief, gymnasium
+from coterie.shapes import Bool, Float32
 
 
 class RawStep(NamedTuple):
@@ -103,7 +103,7 @@ class TupleHost:
         return [infos] if over else []
 
     def _flags(self, word: str, given: Any) -> Bool[np.ndarray, " N"]:
-        if isinstance(given, bool | np.bool_):
+        if isinstance(given, (bool, np.bool_)):
             return self._everybody if given else self._nobody
         return _numbers(word, given, len(self.agents)).astype(bool)
 
@@ -169,10 +169,10 @@ class ParallelHost:
     ) -> RawStep:
         names, live = self._names, self._environment.agents
         by_agent = (observations, rewards, terminated, truncated, infos)
-        for word, given in zip(_STEP, by_agent, strict=True):
+        for word, given in zip(_STEP, by_agent):
             if not isinstance(given, Mapping):
                 raise Nonsense(f"{word} are a {type(given).__name__}, not dictionaries by agent")
-        for where, given in (("agents", live), *zip(_STEP[:4], by_agent[:4], strict=True)):
+        for where, given in (("agents", live), *zip(_STEP[:4], by_agent[:4])):
             if not self._possible.issuperset(given):
                 stranger = next(a for a in given if a not in self._possible)
                 raise Nonsense(
@@ -233,6 +233,13 @@ def adapt(environment: Any) -> TupleHost | ParallelHost:
     Raises:
         UsageError: it follows none.
     """
+    with warnings.catch_warnings():
+        # Wrappers of Gymnasium before 1.0 warn when they are asked for what they do not have.
+        warnings.filterwarnings("ignore", ".*from other wrappers is deprecated")
+        return _adapted(environment)
+
+
+def _adapted(environment: Any) -> TupleHost | ParallelHost:
     kind = type(environment).__name__
     if is_jax_env(environment):
         raise UsageError(f"{kind} is a JAX environment: use it as it is")
@@ -272,7 +279,7 @@ _STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 def _values(call: str, given: Any, expected: tuple[str, ...]) -> tuple[Any, ...]:
-    if not isinstance(given, tuple | list) or len(given) != len(expected):
+    if not isinstance(given, (tuple, list)) or len(given) != len(expected):
         count = f"{len(given)} values" if isinstance(given, tuple) else type(given).__name__
         raise Nonsense(f"{call} returned {count}; it must return {', '.join(expected)}")
     return tuple(given)
@@ -291,13 +298,13 @@ def _payments(rewards: Any, acted: Bool[np.ndarray, " N"]) -> Float32[np.ndarray
     Those of agents that are dead are 0 unless they are finite numbers.
     """
     n = len(acted)
-    if isinstance(rewards, list | tuple) and len(rewards) == n and all(map(_payable, rewards)):
+    if isinstance(rewards, (list, tuple)) and len(rewards) == n and all(map(_payable, rewards)):
         return np.asarray(rewards, np.float32)  # by far the most frequent, and much faster
     return _numbers("reward", rewards, n, acted)
 
 
 def _payable(reward: Any) -> bool:
-    number = isinstance(reward, float | int | np.floating | np.integer)
+    number = isinstance(reward, (float, int, np.floating, np.integer))
     return number and bool(abs(reward) <= _LARGEST)
 
 
@@ -382,7 +389,7 @@ def _turn(environment: Any) -> Callable[[], Any] | None:
 def _per_agent(word: str, space: Any) -> list[Any]:
     if isinstance(space, gymnasium().spaces.Tuple):
         return list(space.spaces)
-    if isinstance(space, list | tuple):
+    if isinstance(space, (list, tuple)):
         return list(space)
     raise UsageError(
         f"the {word} space is {brief(space)}, not a Tuple or a list with one space per agent"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer, UInt8
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters import rendering
@@ -29,6 +28,7 @@ from coterie.python_envs.adapters.spaces import (
     not_finite,
     vector,
 )
+from coterie.shapes import Bool, Float32, Integer, UInt8
 from coterie.spec import EnvSpec, TimeStep
 
 
@@ -87,12 +87,8 @@ class PythonEnv:
         self._environment = environment
         self._host = host = adapt(environment)
         agents = host.agents
-        self.flatteners = [
-            flattener(*each) for each in zip(agents, host.observation_spaces, strict=True)
-        ]
-        self.choices = [
-            choice(*each, combined) for each in zip(agents, host.action_spaces, strict=True)
-        ]
+        self.flatteners = [flattener(*each) for each in zip(agents, host.observation_spaces)]
+        self.choices = [choice(*each, combined) for each in zip(agents, host.action_spaces)]
         kinds = {one.arrays for one in self.flatteners}
         as_arrays = arrays and len(kinds) == 1 and None not in kinds
         self._write = [one.write_arrays if as_arrays else one.write for one in self.flatteners]
@@ -139,9 +135,9 @@ class PythonEnv:
             sizes = [space.size for space in self.spec.actions]
             each = [
                 a[:size] if size > 1 or one.space.low else a[0]
-                for a, size, one in zip(actions, sizes, self.choices, strict=True)
+                for a, size, one in zip(actions, sizes, self.choices)
             ]
-        own = [one.action(a) for a, one in zip(each, self.choices, strict=True)]
+        own = [one.action(a) for a, one in zip(each, self.choices)]
         before = self._alive
         self._steps += 1
         try:
@@ -180,9 +176,9 @@ class PythonEnv:
     def in_words(self, actions: Any) -> tuple[str, ...]:
         """What each agent does in a joint action, for pictures: in the environment's own terms."""
         if self.spec.actions:
-            rows = zip(self.spec.actions, np.asarray(actions).tolist(), strict=True)
+            rows = zip(self.spec.actions, np.asarray(actions).tolist())
             return tuple(space.in_words(row) for space, row in rows)
-        own = (one.action(a) for a, one in zip(actions, self.choices, strict=True))
+        own = (one.action(a) for a, one in zip(actions, self.choices))
         return tuple(" ".join(map(str, np.ravel(a).tolist())) for a in own)
 
     def frame(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -278,7 +274,7 @@ class PythonEnv:
                 found &= np.isfinite(observations).all(1)
             return found
         space = self.spec.observations[0]
-        for dtype, size in zip(space.dtypes, space.sizes, strict=True):
+        for dtype, size in zip(space.dtypes, space.sizes):
             if dtype == "float32":
                 found &= np.isfinite(observations[:, first : first + size].view(dtype)).all(1)
             first += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -18,7 +18,7 @@ BOOKKEEPING = frozenset(
 MOST_NAMES, LONGEST_NAME = 100, 100
 """Of an episode's entries so many are kept, with names of at most so many characters."""
 
-Reported = dict[str, float | None]
+Reported = dict[str, Optional[float]]
 """By name a finite number; None for an entry that is none."""
 
 
@@ -57,7 +57,7 @@ def _number(value: Any) -> list[float]:
     """A number as a float, as the only entry; nothing if it is none, or not finite."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if not isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
+    if not isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
         return []
     try:
         number = float(value)

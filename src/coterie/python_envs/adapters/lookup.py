@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from coterie.envs.naming import misnamed
 from coterie.errors import EnvironmentFault, UsageError, described, place
+from coterie.naming import misnamed
 from coterie.python_envs.adapters.refusals import missing_arguments
 from coterie.python_envs.adapters.spaces import gymnasium
-from coterie.python_envs.process import OutOfTime, undisturbed
+from coterie.python_envs.process import OutOfTime, advice, undisturbed
 from coterie.text import clipped, did_you_mean
 
 EXTRAS = {
@@ -272,8 +272,7 @@ def _import(name: str, module: str) -> ModuleType:
 def _not_importable(name: str, module: str, error: Exception) -> UsageError:
     missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
     if missing in EXTRAS:
-        extra = EXTRAS[missing]
-        return UsageError(f"{name} needs {missing}: pip install 'coterie[{extra}]'")
+        return UsageError(f"{name} needs {missing}: {advice(missing, EXTRAS[missing])}")
     if missing and f"{module}.".startswith(f"{missing}."):
         return UsageError(f"{name}: there is no module {missing}{_beside(missing)}")
     if missing:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from coterie.envs.naming import misnamed
+from coterie.naming import misnamed
 from coterie.python_envs.adapters.spaces import gymnasium
 
 
@@ -61,12 +61,12 @@ def _plain_value(thing: Any) -> str | None:
         )
     if isinstance(thing, os.PathLike):
         return misnamed(os.fspath(thing)) or f"{os.fspath(thing)} is a path, and no environment"
-    if isinstance(thing, list | tuple | dict | set):
+    if isinstance(thing, (list, tuple, dict, set)):
         return (
             f"a {_kind(thing)} is no environment: give one, or what makes one "
             "(Coterie makes as many of it as it needs)"
         )
-    if isinstance(thing, str | bytes | int | float | complex):
+    if isinstance(thing, (str, bytes, int, float, complex)):
         return f"{thing!r:.60} is no environment (it is of type {_kind(thing)})"
     return None
 

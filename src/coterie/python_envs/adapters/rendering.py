@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from coterie.errors import NoPictures, described
 from coterie.python_envs.adapters.lookup import takes_render_mode
+from coterie.shapes import UInt8
 
 MODE = "rgb_array"
 _ADVICE = (
@@ -66,7 +66,7 @@ def frames_a_second(environment: Any) -> float | None:
     """The speed that its metadata name, ``render_fps``; None where they do not."""
     metadata = getattr(environment, "metadata", None)
     speed = metadata.get("render_fps") if isinstance(metadata, dict) else None
-    if not isinstance(speed, int | float) or isinstance(speed, bool):
+    if not isinstance(speed, (int, float)) or isinstance(speed, bool):
         return None
     return float(speed) if 0 < speed < math.inf else None
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 
 from coterie.errors import UsageError
+from coterie.python_envs.process import advice
+from coterie.shapes import Bool
 from coterie.spec import ActionSpace, ObservationSpace
 
 ACTION_LIMIT = 1_000
@@ -84,7 +85,7 @@ class Choice:
                 combination of parts where the space is a single choice.
         """
         if isinstance(mask, tuple) and len(self.parts) == len(mask) > 1:
-            given = list(itertools.starmap(_flags, zip(mask, self.parts, strict=True)))
+            given = list(map(_flags, mask, self.parts))
             if not self.space.is_single_choice:
                 return np.concatenate(given)
             return functools.reduce(np.logical_and.outer, given).ravel()
@@ -160,7 +161,7 @@ def choice(agent: str, space: Any, combined: bool = True) -> Choice:
         return Choice(ActionSpace((count,)), action, (count,))
     if isinstance(space, spaces.Box):
         return _numbers(space, refused)
-    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
         parts = _parts(space)
         if not combined and len(parts) > 1:
             return Choice(ActionSpace(tuple(parts)), _separate(space), tuple(parts))
@@ -184,7 +185,7 @@ def not_finite(seen: Any) -> str:
 
 
 def _is_finite(seen: Any) -> bool:
-    if isinstance(seen, Mapping | tuple | list):
+    if isinstance(seen, (Mapping, tuple, list)):
         return all(map(_is_finite, seen.values() if isinstance(seen, Mapping) else seen))
     try:
         return bool(np.isfinite(seen).all())
@@ -203,9 +204,8 @@ def gymnasium() -> Any:
     try:
         return importlib.import_module("gymnasium")
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "a Python environment needs gymnasium: pip install 'coterie[python-envs]'"
-        ) from error
+        how = advice("gymnasium", "python-envs")
+        raise UsageError(f"a Python environment needs gymnasium: {how}") from error
 
 
 def _plain(seen: Any) -> tuple[Any, Any]:
@@ -240,7 +240,7 @@ def _in_turn(word: str, parts: Any, get: Callable[[Any, Any], Any]) -> Write:
     ends = list(itertools.accumulate(sizes))
     places = [
         (key, _writer(word, part), slice(end - size, end))
-        for (key, part), size, end in zip(parts.items(), sizes, ends, strict=True)
+        for (key, part), size, end in zip(parts.items(), sizes, ends)
     ]
 
     def write(seen: Any, out: np.ndarray) -> None:
@@ -251,7 +251,7 @@ def _in_turn(word: str, parts: Any, get: Callable[[Any, Any], Any]) -> Write:
 
 
 def _item(seen: Any, k: int) -> Any:
-    if not isinstance(seen, tuple | list) or k >= len(seen):
+    if not isinstance(seen, (tuple, list)) or k >= len(seen):
         raise Nonsense("the observation is no tuple of the parts that its space has")
     return seen[k]
 
@@ -279,10 +279,10 @@ def _arrays(word: str, space: Any) -> tuple[ObservationSpace | None, Write]:
     names = tuple(map(str, parts)) if isinstance(space, spaces.Dict) else ()
     arrays = ObservationSpace(tuple(shapes), tuple(dtypes), names)
     ends = list(itertools.accumulate(arrays.sizes))
-    places = [slice(end - size, end) for end, size in zip(ends, arrays.sizes, strict=True)]
+    places = [slice(end - size, end) for end, size in zip(ends, arrays.sizes)]
 
     def write(seen: Any, out: np.ndarray) -> None:
-        for key, dtype, writer, place in zip(parts, arrays.dtypes, writers, places, strict=True):
+        for key, dtype, writer, place in zip(parts, arrays.dtypes, writers, places):
             writer(get(seen, key), out[place].view(dtype))
 
     return arrays, write

@@ -24,7 +24,7 @@ class Able:
 
     def see(self, spec: EnvSpec) -> None:
         """Takes account of the actions that agents have."""
-        for agent, space in zip(spec.agents, spec.actions, strict=False):
+        for agent, space in zip(spec.agents, spec.actions):
             if not space.is_single_choice:
                 self.single = f"agent {agent} acts by {space}"
                 return

@@ -12,22 +12,22 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
-from jaxtyping import Float32, Integer
 
 from coterie.errors import EnvironmentFault, UsageError, described
 from coterie.python_envs.adapters.conventions import is_jax_env
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
+from coterie.python_envs.adapters.random_actions import random_actions
 from coterie.python_envs.adapters.spaces import Nonsense
 from coterie.python_envs.check.able import VECTORS, Able, listed
 from coterie.python_envs.check.compiled import Compiled
 from coterie.python_envs.check.findings import Beat, Finding, Report
 from coterie.python_envs.check.observations import Held, OutsideSpace, outside_space, rounded
-from coterie.python_envs.probe import random_actions
 from coterie.python_envs.process import undisturbed
+from coterie.shapes import Float32, Integer
 from coterie.spec import EnvSpec, TimeStep
 
 MOST_STEPS = 10_000
@@ -36,7 +36,7 @@ MOST_STEPS = 10_000
 SLOW_SECONDS = 0.02
 """A step that takes longer is worth a word."""
 
-_Actions = Integer[np.ndarray, " N"] | Float32[np.ndarray, "N P"]
+_Actions = Union[Integer[np.ndarray, " N"], Float32[np.ndarray, "N P"]]
 
 
 def check_env(
@@ -207,7 +207,7 @@ class _Session:
         actions = iter(episode.actions)
         try:
             steps = self._steps(env, episode.seed, lambda shown: next(actions))
-            for expected, (t, shown) in zip(episode.prints, steps, strict=False):
+            for expected, (t, shown) in zip(episode.prints, steps):
                 found = _print(shown, env.spec.agents)
                 differing = [word for word in expected if expected[word] != found[word]]
                 if differing:
@@ -354,7 +354,7 @@ def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:
             ("observations", shown.observations), ("rewards", shown.rewards),
             ("action masks", shown.action_mask), ("alive flags", shown.alive),
         )
-        for agent, own in zip(agents, each, strict=True)
+        for agent, own in zip(agents, each)
     }  # fmt: skip
     ends = 2 * shown.terminated + shown.truncated
     return {**parts, "ends of episodes": ends, "states": zlib.crc32(shown.central.data)}
@@ -366,6 +366,6 @@ def _maker(environment: Any, options: Mapping[str, Any]) -> tuple[Callable[[], A
         from coterie.envs import make
 
         return (lambda: make(environment, **options)), True
-    if isinstance(environment, str | ModuleType | type) or not hasattr(environment, "reset"):
+    if isinstance(environment, (str, ModuleType, type)) or not hasattr(environment, "reset"):
         return open_factory(environment, options), True
     return (lambda: environment), False

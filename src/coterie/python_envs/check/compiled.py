@@ -52,7 +52,7 @@ class Compiled:
         shown = self._fetch(view)
         seen = self._fetch(self._sound(shown.observations))
         for word, sound in (("observation", seen), ("reward", np.isfinite(shown.rewards))):
-            for agent, own in zip(self.spec.agents, sound, strict=True):
+            for agent, own in zip(self.spec.agents, sound):
                 if not own:
                     raise self._fault(f"the {word} holds NaN or infinity", agent)
         if not np.isfinite(shown.central).all():
@@ -69,7 +69,7 @@ class Compiled:
                     "the action mask forbids every action; one must be legal",
                     self.spec.agents[int(stuck.argmax())],
                 )
-        rows = zip(self.spec.agents, self.spec.actions, shown.action_mask, strict=False)
+        rows = zip(self.spec.agents, self.spec.actions, shown.action_mask)
         for agent, space, flags in rows:
             ends = np.cumsum(space.choices)
             parts = np.split(flags, ends)[: len(ends)]

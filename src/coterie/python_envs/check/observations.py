@@ -18,7 +18,7 @@ class Held:
 
     def keep(self, agents: Sequence[str], observations: Sequence[Any]) -> None:
         """Remembers what is shown now, and forgets the rest."""
-        seen = zip(agents, observations, strict=True)
+        seen = zip(agents, observations)
         self._pairs = [(a, x, x.copy()) for a, shown in seen for x in _arrays(shown)]
 
     def changed(self) -> set[str]:
@@ -29,7 +29,7 @@ class Held:
 def _arrays(seen: Any) -> Iterator[np.ndarray]:
     if isinstance(seen, np.ndarray) and seen.dtype.kind in "biuf":
         yield seen
-    elif isinstance(seen, Mapping | tuple | list):
+    elif isinstance(seen, (Mapping, tuple, list)):
         for part in seen.values() if isinstance(seen, Mapping) else seen:
             yield from _arrays(part)
 
@@ -58,7 +58,7 @@ def outside_space(space: Any, seen: Any, word: str = "the observation") -> Itera
         for key, part in space.spaces.items():
             yield from outside_space(part, seen[key], f"{word}'s {key!r}")
     elif isinstance(space, spaces.Tuple):
-        for k, (part, own) in enumerate(zip(space.spaces, seen, strict=False)):
+        for k, (part, own) in enumerate(zip(space.spaces, seen)):
             yield from outside_space(part, own, f"{word}, part {k},")
     elif isinstance(space, spaces.Box):
         yield from _outside_box(space, np.asarray(seen), word)

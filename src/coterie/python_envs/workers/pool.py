@@ -16,13 +16,11 @@ import copy
 import functools
 import json
 import multiprocessing
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing import util
+from multiprocessing.heap import Arena
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -30,13 +28,18 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.python_envs.adapters.infos import Reported
+from coterie.python_envs.other_python import start
 from coterie.python_envs.process import (
-    become_worker,
-    end_within,
+    GRACE,
+    LINGER,
+    Worker,
     has_ended,
+    how_it_ended,
     interrupts_held_back,
-    kill_worker,
 )
+from coterie.python_envs.workers import serving
+from coterie.python_envs.workers.messages import received, spec_content
+from coterie.python_envs.workers.serving import Board, board_bytes
 from coterie.python_envs.workers.worker import (
     RESET,
     STEPPED,
@@ -46,16 +49,14 @@ from coterie.python_envs.workers.worker import (
     close,
     make_rows,
     obey,
-    rows_bytes,
     slots_at,
     take_reports,
 )
 from coterie.spec import PythonEnvFactory
 
-GRACE = 3.0
-"""Seconds a worker is given beyond an environment's limit to say so itself, and to close."""
-LINGER = 1.0
-"""Seconds in which a worker's process must end once its environments are closed."""
+NOT_HERE = (
+    "environments of another Python (--python) are stepped in its processes: give at least 1 worker"
+)
 
 Groups = Sequence[Sequence[int]]
 """The rows of each group; no row is in two."""
@@ -123,17 +124,16 @@ class WorkerVectorEnv(VectorEnv):
         self._count = sum(map(len, groups))
         self._context = multiprocessing.get_context("spawn")
         # Unlinked as soon as it is made: it is gone when the last process that maps it is.
-        self._buffer = self._context.RawArray("b", rows_bytes(factory.promise, self._count))
-        self.rows = make_rows(factory.promise, self._count, self._buffer)
-        self._beats = self._context.RawArray("q", 2 * workers)
-        self._allowed = self._context.RawArray("d", workers)
+        self._memory = Arena(board_bytes(factory.promise, self._count, workers))
+        board = Board(factory.promise, self._count, workers, self._memory.buffer)
+        self.rows, self._beats, self._allowed = board.rows, board.beats, board.allowed
         # What does not divide evenly falls to the first worker of one group, the last of the next.
         parts = [
             np.array_split(np.asarray(group), workers)[:: -1 if g % 2 else 1]
             for g, group in enumerate(groups)
         ]
         self._rows_of = [[part[w].tolist() for part in parts] for w in range(workers)]
-        self._workers: list[_Worker | None] = [None] * workers
+        self._workers: list[Worker | None] = [None] * workers
         self._pending: list[list[int]] = [[] for _ in range(workers)]
         self._answered: dict[tuple[int, int], tuple[list[Fault], dict[int, Reported]]] = {}
         self.reports = {}
@@ -170,22 +170,31 @@ class WorkerVectorEnv(VectorEnv):
         """The workers' process ids."""
         return [worker.process.pid for worker in self._workers if worker]
 
-    def _spawn(self, w: int) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        task = _Task(self._factory, self._limits, self._rows_of[w], self._count, w)
-        process = self._context.Process(
-            target=_work,
-            args=(theirs, self._buffer, self._beats, self._allowed, task),
-            daemon=True,
-        )
+    def _spawn(self, w: int) -> Worker:
         self._beats[2 * w] = self._beats[2 * w + 1] = -1
         self._allowed[w] = self._limits.step + self._limits.opening
         with interrupts_held_back():
-            process.start()
             # Before an interrupt is heard again: ``close`` must know of it.
-            self._workers[w] = worker = _Worker(process, ours)
-        theirs.close()
+            self._workers[w] = worker = self._started(w)
         return worker
+
+    def _started(self, w: int) -> Worker:
+        """A process that begins as worker w, of this Python or of another."""
+        spec, other = self._factory.promise, self._factory.other_python
+        place = {"rows": self._rows_of[w], "count": self._count}
+        place |= {"number": w, "workers": len(self._workers)}
+        if other:
+            limits = (self._limits.step, self._limits.opening)
+            job = {"source": other.source(), "spec": spec_content(spec), "limits": limits}
+            return start(other.python, serving.__name__, job | place, self._memory.fd)
+        ours, theirs = self._context.Pipe()
+        task = serving.Task(self._factory.make, spec, self._limits, **place)
+        process = self._context.Process(
+            target=serving.work, args=(theirs, self._memory, task), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return Worker(process, ours)
 
     def _hear(self, w: int) -> None:
         """Takes a worker's next answer; if none comes, the worker is given up."""
@@ -194,7 +203,7 @@ class WorkerVectorEnv(VectorEnv):
         try:
             if (silent := self._wait_for(worker, w)) is not None:
                 return self._give_up(w, f"its process did not answer for {silent:.0f} seconds")
-            answer = worker.connection.recv_bytes()
+            answer = received(worker.connection)
         except (EOFError, OSError):
             has_ended(worker.process, GRACE)
             return self._give_up(w, self._why_it_ended(w, worker.process.exitcode))
@@ -203,7 +212,7 @@ class WorkerVectorEnv(VectorEnv):
         self._answered[w, answer[0]] = [Fault(*fault) for fault in faults], dict(reports)
         return None
 
-    def _wait_for(self, worker: _Worker, w: int) -> float | None:
+    def _wait_for(self, worker: Worker, w: int) -> float | None:
         """Until a worker answers: None; or for how long it gave no sign of life, if for too long.
 
         Raises:
@@ -225,7 +234,8 @@ class WorkerVectorEnv(VectorEnv):
         An alarm in the worker comes first, if it can. Between two environments a worker may take
         as long as for a step.
         """
-        return (*self._beats[2 * w : 2 * w + 2], self._allowed[w] or self._limits.step)
+        group, number = self._beats[2 * w], self._beats[2 * w + 1]
+        return group, number, self._allowed[w] or self._limits.step
 
     def _moving(self, w: int) -> int | None:
         """The row whose environment a worker is in."""
@@ -233,20 +243,19 @@ class WorkerVectorEnv(VectorEnv):
         return self._rows_of[w][group][number] if min(group, number) >= 0 else None
 
     def _why_it_ended(self, w: int, status: int | None) -> str:
-        if self._beats[2 * w] < 0 and (status or 0) >= 0:
+        if self._beats[2 * w] < 0 and (status or 0) >= 0 and not self._factory.other_python:
             return (
                 f"its worker process ended as it started (exit status {status}); a script that "
                 'trains in worker processes must do so under if __name__ == "__main__":, and what '
                 "makes the environment must be found in a module; workers 0 needs neither"
             )
-        how = signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
-        return f"its worker process ended ({how})"
+        return f"its worker process ended ({how_it_ended(status)})"
 
     def _give_up(self, w: int, sentence: str) -> None:
         """Ends a worker; of all that was to answer one environment is at fault, others lost."""
         worker, self._workers[w] = self._workers[w], None
         assert worker is not None
-        _end_process(worker)
+        worker.end()
         waiting = {
             group: [row for row in self._rows_of[w][group] if self.rows.command[row]]
             for group in self._pending[w]
@@ -266,62 +275,7 @@ class WorkerVectorEnv(VectorEnv):
         return 0 if begins else int(self.rows.steps[row]) + 1
 
 
-@dataclass(frozen=True)
-class _Worker:
-    process: Any
-    connection: Any
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a worker gets when it starts; ``rows`` by group."""
-
-    factory: PythonEnvFactory
-    limits: Limits
-    rows: list[list[int]]
-    count: int
-    number: int
-
-
-def _work(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
-    """The life of a worker process."""
-    become_worker()
-    try:
-        _serve(connection, buffer, beats, allowed, task)
-    finally:
-        end_within(LINGER, 0)
-
-
-def _serve(connection: Any, buffer: Any, beats: Any, allowed: Any, task: _Task) -> None:
-    """Groups' numbers in, the same numbers out, followed by any faults and any reports of episodes,
-    until all is closed."""
-    spec = task.factory.promise
-    rows = make_rows(spec, task.count, buffer)
-    slots = [slots_at(task.factory.make, spec, rows, part, task.limits) for part in task.rows]
-    group_at, slot_at = 2 * task.number, 2 * task.number + 1
-    process = os.getpid()
-
-    def beat(number: int) -> None:
-        beats[slot_at] = number
-
-    def allow(seconds: float) -> None:
-        allowed[task.number] = seconds
-
-    allow(0.0)
-    with contextlib.suppress(EOFError, OSError):
-        while message := connection.recv_bytes():
-            beats[group_at] = message[0]
-            faults = obey(slots[message[0]], beat, allow)
-            if os.getpid() != process:
-                os._exit(0)  # a copy that an environment made of this process, and did not end
-            reports = [*take_reports(slots[message[0]]).items()]
-            news = json.dumps([faults, reports]).encode() if faults or reports else b""
-            connection.send_bytes(message + news)
-    for part in slots:
-        close(part, task.limits.step)
-
-
-def _dismiss(all_workers: list[_Worker | None]) -> None:
+def _dismiss(all_workers: list[Worker | None]) -> None:
     """Lets workers close their environments, and ends those that do not."""
     workers = [worker for worker in all_workers if worker]
     try:
@@ -334,13 +288,7 @@ def _dismiss(all_workers: list[_Worker | None]) -> None:
     finally:
         all_workers[:] = [None] * len(all_workers)
         for worker in workers:
-            _end_process(worker)
-
-
-def _end_process(worker: _Worker) -> None:
-    kill_worker(worker.process)
-    worker.process.close()
-    worker.connection.close()
+            worker.end()
 
 
 def make_vector_env(
@@ -348,9 +296,11 @@ def make_vector_env(
 ) -> VectorEnv:
     """Environments in so many worker processes, at most one each; 0 steps them in this process."""
     workers = min(workers, max(map(len, groups)))
+    if workers == 0 and factory.other_python:
+        raise UsageError(NOT_HERE)
     if workers == 0:
         return SerialVectorEnv(factory, groups, limits)
-    if not can_be_sent(factory.make):
+    if not factory.other_python and not can_be_sent(factory.make):
         raise UsageError(
             f"{factory.name} cannot be sent to worker processes: make it in a function of a "
             "module, or step it in this process with workers 0"

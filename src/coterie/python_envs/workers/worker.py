@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.infos import Reported
 from coterie.python_envs.process import OutOfTime, OwnDirectory, alarm
+from coterie.shapes import Bool, Float32, Float64, Int32, Int64, UInt8, UInt32
 from coterie.spec import EnvSpec, Observation, TimeStep
 
 SKIP, STEP, RESET = 0, 1, 2
@@ -255,7 +255,7 @@ class Slot:
 
     def _fault(self, error: BaseException) -> Fault:
         step = 0 if self._resetting else int(self._rows.steps[self._row]) + 1
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         if isinstance(error, EnvironmentFault):
             return Fault(self._row, error.step or step, error.agent, error.what, text)
         what = str(error) if isinstance(error, OutOfTime) else described(error)

@@ -17,6 +17,7 @@ from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.rendering import headless
 from coterie.python_envs.bookkeeping import FILM, episode_seed
 from coterie.python_envs.evaluate import make_choose
+from coterie.python_envs.other_python import RemoteEnv
 from coterie.python_envs.process import within
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.worker import OPENING
@@ -39,7 +40,8 @@ class Moment(NamedTuple):
 
 
 class RenderedPlayer:
-    """One team in one environment in this process; a context that closes it.
+    """One team in one environment in this process, or in one of another Python; a context that
+    closes it.
 
     Args:
         policy: of the one team, [...].
@@ -102,7 +104,7 @@ class RenderedPlayer:
             yield Moment(self._draw(), did, np.asarray(step.rewards, np.float64), step)
             t += 1
 
-    def _make(self) -> PythonEnv:
+    def _make(self) -> PythonEnv | RemoteEnv:
         if not self.drawn:
             return self.factory.make()
         try:
@@ -112,6 +114,7 @@ class RenderedPlayer:
         except NoPictures as error:
             raise NoPictures(f"{self.factory.name} cannot be watched: {error}") from error
         if env.spec != self.factory.promise:
+            env.close()
             raise NoPictures(
                 f"{self.factory.name} cannot be watched: made to render, it has other agents, "
                 "observations or actions"

@@ -12,6 +12,7 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.runs.api import open_run
+from coterie.runs.config import python_flag, recorded_python
 from coterie.runs.environments import is_code
 from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import default_policy, saved_steps
@@ -112,6 +113,10 @@ class Source:
         return best - self.config["seed"]
 
 
+_Allowed = tuple[str | None, str | None]
+"""The environment that may be opened, and the other Python in which it runs."""
+
+
 def report(
     runs: Sequence[str | Path],
     out: str | Path,
@@ -119,6 +124,7 @@ def report(
     metric: str | None = None,
     greedy: bool = False,
     environment: str | None = None,
+    python: str | None = None,
 ) -> Path:
     """Writes the page of some runs, a section an environment; replaces ``out``.
 
@@ -129,6 +135,7 @@ def report(
         greedy: of a run's own metric, greedy play, also of stochastic policies.
         environment: name of a Python environment, or of one in the user's own code, that may be
             opened to show an episode of the runs on it.
+        python: another Python in which that environment runs.
 
     Raises:
         UsageError: no runs, a missing or damaged one, none on ``environment``, or ``out`` does not
@@ -150,7 +157,7 @@ def report(
         )
     sections = [
         _section(name, [(s, labels[k]) for k, s in enumerate(sources)
-                        if s.config["environment"] == name], greedy, environment)
+                        if s.config["environment"] == name], greedy, (environment, python))
         for name in environments
     ]  # fmt: skip
     if command:
@@ -174,7 +181,7 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _section(
-    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, allowed: str | None
+    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, allowed: _Allowed
 ) -> Section:
     lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in sources]
     y_title = in_words(s.metric for s, _ in sources)
@@ -249,7 +256,7 @@ def _interval(s: dict[str, Any]) -> str | None:
     return " to ".join(written(x, places) for x in ends) + over
 
 
-def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> Block:
+def _episode(source: Source, label: str, greedy: bool, allowed: _Allowed) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
     if recorded_networks(source.config):
         return Text(
@@ -257,16 +264,16 @@ def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> B
             "so there is no episode to show."
         )
     name = source.config["environment"]
-    given = name if is_code(name) and name == allowed else None
-    if is_code(name) and not given:
+    given, python = allowed if is_code(name) and name == allowed[0] else (None, None)
+    if is_code(name) and (not given or (recorded_python(source.config) and not python)):
+        flags = f"--environment {name}{python_flag(source.config)}"
         return Text(
             f"**{quoted(label)}** plays in an environment that is imported only if you name it: "
-            f"`--environment {quoted(name)}` shows an episode."
+            f"`{quoted(flags)}` shows an episode."
         )
     try:
-        recording = record(
-            open_run(source.path, given), seed=source.best_seed, greedy=greedy or None
-        )
+        run = open_run(source.path, given, python=python)
+        recording = record(run, seed=source.best_seed, greedy=greedy or None)
     except NoPictures as error:
         return Text(quoted(error))
     seeds = len(source.per_seed)
