@@ -1,7 +1,8 @@
 """Starts worker processes while Ctrl-C arrives; for a session of its own, whose group gets it.
 
 Arguments: moments in seconds after a start at which it arrives; ``spawn`` for the moment at which
-a worker's process has just been made. ``raising`` first: Ctrl-C raises KeyboardInterrupt, as it
+a worker's process has just been made. ``other`` first: workers are of another Python (this one,
+started as that). ``raising`` before the moments: Ctrl-C raises KeyboardInterrupt, as it
 does outside of a training.
 """
 
@@ -10,13 +11,15 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 from multiprocessing import resource_tracker, util
 
 import guests
 
-from coterie.python_envs.opening import open_python_env
+from coterie.python_envs.opening import open_in_other_python, open_python_env
+from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import RESET, Limits
 
@@ -59,19 +62,28 @@ def start(hosted, moment: str) -> list:
         util.spawnv_passfds = spawn
 
 
+def opened(other: bool):
+    if not other:
+        return open_python_env("guests:Dice", guests.Dice)
+    return open_in_other_python("guests:Dice", {}, PythonEnvSettings(python=sys.executable))
+
+
 def main(moments: list[str]) -> None:
+    other = moments[0] == "other"
+    moments = moments[other:]
     raising = moments[0] == "raising"
     if raising:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     else:
         signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    hosted, found = open_python_env("guests:Dice", guests.Dice), []
+    hosted, found = opened(other), []
     for moment in moments[raising:]:
         try:
             found.append([moment, start(hosted, moment)])
         except KeyboardInterrupt:
             heard.append(signal.SIGINT)
     left = [process.pid for process in multiprocessing.active_children()]
+    left += [process.pid for process in subprocess._active]
     print(json.dumps({"found": found, "heard": len(heard), "left": left}))
 
 

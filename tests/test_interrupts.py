@@ -25,8 +25,8 @@ def start(*arguments: str) -> tuple[dict, str]:
     return json.loads(done.stdout), done.stderr
 
 
-def check(moments: list[str], raising: bool) -> None:
-    answer, errors = start(*["raising"][: int(raising)], *moments)
+def check(moments: list[str], raising: bool, other: bool = False) -> None:
+    answer, errors = start(*["other"][: int(other)], *["raising"][: int(raising)], *moments)
     assert "Traceback" not in errors, errors
     assert answer["left"] == []
     assert [faults for _, faults in answer["found"]] == [[]] * len(answer["found"])
@@ -38,6 +38,11 @@ def check(moments: list[str], raising: bool) -> None:
 @pytest.mark.parametrize("raising", [False, True])
 def test_no_worker_dies_of_ctrl_c_as_it_starts(raising):
     check(["spawn", "0.05", "0.2"], raising)
+
+
+@pytest.mark.parametrize("raising", [False, True])
+def test_no_worker_of_another_python_dies_of_ctrl_c_as_it_starts(raising):
+    check(["0.005", "0.05", "0.2"], raising, other=True)
 
 
 @pytest.mark.slow

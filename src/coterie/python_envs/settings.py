@@ -33,8 +33,6 @@ class PythonEnvSettings:
     not be installed in this one."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.python, os.PathLike):
-            object.__setattr__(self, "python", os.fspath(self.python))
         check(self)
         if self.python is not None and self.workers == 0:
             raise UsageError(NOT_HERE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -210,7 +209,7 @@ def resume(
     environment: Opened | None = None,
     torso: Any = None,
     head: Any = None,
-    python: str | os.PathLike[str] | None = None,
+    python: str | None = None,
     workers: int | None = None,
     report: Report | None = None,
 ) -> Run:
@@ -235,7 +234,6 @@ def resume(
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         report = report or (lambda event, facts: None)
         networks = {"torso": torso, "head": head}
-        python = None if python is None else os.fspath(python)
         return _resume(directory, config, steps, environment, networks, python, report)
 
 
@@ -341,7 +339,7 @@ def open_run(
     *,
     torso: Any = None,
     head: Any = None,
-    python: str | os.PathLike[str] | None = None,
+    python: str | None = None,
 ) -> Run:
     """A run from its directory; what is the user's own code, such as ``torso``, is given again.
 
@@ -351,6 +349,5 @@ def open_run(
     directory = RunDirectory.open(Path(path))
     config = directory.config()
     networks = {"torso": torso, "head": head}
-    python = None if python is None else os.fspath(python)
     algorithm, game = restore(config, environment, networks=networks, python=python)
     return opened(directory, config, algorithm, game)
