@@ -12,7 +12,7 @@ from typing import Any
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory
 from coterie.python_envs.adapters.making import adapted, made_within
-from coterie.python_envs.other_python import OtherPython
+from coterie.python_envs.other_python import OtherPython, interpreter
 from coterie.python_envs.process import within
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.worker import OPENING
@@ -79,8 +79,8 @@ def open_in_other_python(
         EnvironmentFault: as ``make_one``.
     """
     assert python_env.python is not None
-    limits = adapter(python_env, state, combined, arrays)
-    other = OtherPython(python_env.python, name, options, limits, python_env.step_timeout)
+    python, limits = interpreter(python_env.python), adapter(python_env, state, combined, arrays)
+    other = OtherPython(python, name, options, limits, python_env.step_timeout)
     env = other.open()
     env.close()
     rendering = functools.partial(other.open, rendering=True)

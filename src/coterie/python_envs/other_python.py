@@ -46,7 +46,10 @@ print("{_MARK}%d.%d" % tuple(sys.version_info[:2]))
 try:
     import numpy
 except Exception:
-    print("{_MARK}%s: %s" % sys.exc_info()[:2] if "numpy" in sys.modules else "{_MARK}none")
+    kind, error = sys.exc_info()[:2]
+    missing = getattr(error, "name", "") or str(error).split()[-1]
+    said = " ".join(str(error).split())[:200]
+    print("{_MARK}none" if missing == "numpy" else "{_MARK}%s: %s" % (kind.__name__, said))
 else:
     print("{_MARK}")
 """
@@ -176,14 +179,20 @@ def start(python: str, target: str, job: dict[str, Any], memory: int = -1) -> Wo
     To be called with ``interrupts_held_back``.
 
     Args:
+        python: as ``interpreter`` gives it.
         job: whatever JSON can say.
         memory: the file descriptor of shared memory.
 
     Raises:
-        UsageError: ``python`` cannot be used; see ``interpreter``.
+        UsageError: it cannot be started any more, or JSON cannot say the job.
     """
+    try:
+        message = json.dumps([PROTOCOL, _folders(), job]).encode()
+    except (TypeError, ValueError) as error:
+        what = f"options reach another Python as JSON, which cannot say one: {error}"
+        raise UsageError(what) from error
     ours, theirs = Pipe()
-    command = [interpreter(python), "-c", _BEGIN, str(Path(coterie.__file__).parent), target]
+    command = [python, "-c", _BEGIN, str(Path(coterie.__file__).parent), target]
     try:
         process = OtherProcess(command, [theirs.fileno(), memory])
     except OSError as error:
@@ -191,7 +200,7 @@ def start(python: str, target: str, job: dict[str, Any], memory: int = -1) -> Wo
     finally:
         theirs.close()
     with contextlib.suppress(OSError):  # whoever listens is told
-        ours.send_bytes(json.dumps([PROTOCOL, _folders(), job]).encode())
+        ours.send_bytes(message)
     return Worker(process, ours)
 
 
@@ -207,7 +216,7 @@ class OtherPython:
     """A Python environment that another Python opens by its name.
 
     Attributes:
-        python: the interpreter's path.
+        python: the interpreter's path, as ``interpreter`` gives it.
         options: keywords for what makes the environment.
         adapter: what ``PythonEnv`` takes beside it.
         seconds: what a step or reset may take.
@@ -238,13 +247,12 @@ class RemoteEnv:
     def __init__(self, other: OtherPython, rendering: bool) -> None:
         self.name, self._python, self._seconds = other.name, other.python, other.seconds
         job = {**other.source(), "rendering": rendering, "seconds": other.seconds}
-        with interrupts_held_back():
-            self._worker = start(other.python, single.__name__, job)
-        try:
+        with contextlib.ExitStack() as stack:
+            with interrupts_held_back():
+                self._worker = start(other.python, single.__name__, job)
+                stack.callback(self._end)
             self.spec = spec_of(self._answer(self._seconds + OPENING)[0])
-        except BaseException:
-            self._end()
-            raise
+            stack.pop_all()
 
     def reset(self, seed: int | None = None) -> TimeStep:
         return self._step(self._call("reset", seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from coterie.errors import UsageError
 from coterie.python_envs.check import job as checking
 from coterie.python_envs.check.findings import Beat, Finding, Report
-from coterie.python_envs.other_python import start
+from coterie.python_envs.other_python import interpreter, start
 from coterie.python_envs.process import Worker, has_ended, interrupts_held_back
 from coterie.python_envs.workers.messages import received
 
@@ -37,15 +38,16 @@ def check_apart(
     if python and ":" not in name:
         raise UsageError(f"{name} is a JAX environment: give no --python")
     job = {"environment": name, "episodes": episodes, "seed": seed, "time_limit": time_limit}
-    with interrupts_held_back():
-        worker = _started({**job, "options": dict(options or {})}, python)
-    try:
-        return _listen(worker, name, step_timeout, python or "")
-    finally:
-        worker.end()
+    job |= {"options": dict(options or {})}
+    python = interpreter(python) if python else ""
+    with contextlib.ExitStack() as stack:
+        with interrupts_held_back():
+            worker = _started(job, python)
+            stack.callback(worker.end)
+        return _listen(worker, name, step_timeout, python)
 
 
-def _started(job: dict[str, Any], python: str | None) -> Worker:
+def _started(job: dict[str, Any], python: str) -> Worker:
     if python:
         return start(python, checking.__name__, job)
     context = multiprocessing.get_context("spawn")

@@ -61,9 +61,11 @@ def received(connection: Any) -> bytes:
 def error_content(error: BaseException) -> list[Any]:
     """An exception as content of a message."""
     if isinstance(error, EnvironmentFault):
-        text = traceback.format_exception(type(error), error, error.__traceback__)
         *args, original = error.args
-        return [type(error).__name__, [*args, original or "".join(text)]]
+        if cause := error.__cause__:
+            text = traceback.format_exception(type(cause), cause, cause.__traceback__)
+            original = original or "".join(text)
+        return [type(error).__name__, [*args, original]]
     if type(error).__name__ in _ERRORS:
         return [type(error).__name__, [str(error)]]
     return ["", [described(error)]]
