@@ -47,7 +47,7 @@ try:
     import numpy
 except Exception:
     kind, error = sys.exc_info()[:2]
-    missing = getattr(error, "name", "") or str(error).split()[-1]
+    missing = getattr(error, "name", "") or (str(error).split() or [""])[-1]
     said = " ".join(str(error).split())[:200]
     print("{_MARK}none" if missing == "numpy" else "{_MARK}%s: %s" % (kind.__name__, said))
 else:
@@ -208,7 +208,11 @@ def _folders() -> list[str]:
     """Where the user's own modules may lie: the current folder, and that of a script."""
     main = sys.modules.get("__main__")
     script = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None
-    return [os.getcwd(), *([os.path.dirname(os.path.abspath(script))] if script else [])]
+    folders = []
+    with contextlib.suppress(OSError):  # the current folder does not exist any more
+        folders = [os.getcwd()]
+        folders += [os.path.dirname(os.path.abspath(script))] if script else []
+    return folders
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,20 @@ from coterie.python_envs.process import OutOfTime, within
 
 
 def making(
-    name: str, options: Mapping[str, Any], adapter: Mapping[str, Any], rendering: bool = False
+    name: str, options: Mapping[str, Any], adapter: Mapping[str, Any]
 ) -> Callable[[], PythonEnv]:
     """A function that makes one environment of this name, which is looked up now.
 
     Args:
         options: keywords for what makes it.
         adapter: what ``PythonEnv`` takes beside the environment and its name.
-        rendering: whether it is to have pictures.
 
     Raises:
         UsageError: there is no such module, id, callable or keyword, or a package is not installed.
         EnvironmentFault: its module raises as it is imported.
     """
     make = open_factory(name, options)
-    return adapted(make, functools.partial(PythonEnv, name=name, **adapter), rendering)
+    return adapted(make, functools.partial(PythonEnv, name=name, **adapter))
 
 
 def made_within(name: str, make: Callable[[], Any], seconds: float) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import mmap
+import os
 import sys
 from multiprocessing.connection import Connection
 
@@ -23,6 +24,8 @@ def main(target: str, connection: int, parent: int, memory: int) -> None:
         connection, parent, memory: file descriptors: of the connection, of a pipe that closes when
             the parent ends, of shared memory (-1 for none).
     """
+    for descriptor in (connection, parent, *([memory] if memory >= 0 else [])):
+        os.set_inheritable(descriptor, False)  # what environments start has no part in them
     become_worker(parent)
     speaker = Connection(connection)
     try:
