@@ -388,12 +388,14 @@ class PythonEnvFactory:
         make: makes one; pickled to send it to worker processes.
         promise: what each one made promises.
         make_rendering: makes one that renders; None where that is not known.
+        spaces: its agents' observation and action spaces as data; None where that is not known.
     """
 
     name: str
     make: Callable[[], Any]
     promise: EnvSpec
     make_rendering: Callable[[], Any] | None = None
+    spaces: dict[str, Any] | None = None
 
     def spec(self) -> EnvSpec:
         """Sizes, time limit, default reward."""

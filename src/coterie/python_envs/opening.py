@@ -62,6 +62,7 @@ def open_python_env(
         functools.partial(_make, make, host),
         env.spec,
         functools.partial(_make_rendering, make, host),
+        env.spaces.data(),
     )
 
 

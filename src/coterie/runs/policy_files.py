@@ -23,9 +23,11 @@ from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.networks.torsos import TorsoName, observed, refusal
 from coterie.ops.action_vectors import ActionVectors
+from coterie.python_envs.adapters.agent_spaces import AgentSpaces
+from coterie.python_envs.adapters.space_data import NotData
 from coterie.runs.networks import Networks, given_again, networks_of, of_the_run
 from coterie.settings import fitted, hints
-from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
+from coterie.spec import ActionSpace, EnvSpec, ObservationSpace, PythonEnvFactory
 from coterie.storage.files import make_directory, read_sealed
 from coterie.storage.tree_files import CheckpointError, read_arrays, read_tree, write_tree
 from coterie.types import PyTree
@@ -48,7 +50,7 @@ _GREATEST, _DEEPEST = 2**24, 1000
 def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
     """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
     spec = game.players
-    return (
+    described = (
         {
             "format": FORMAT,
             "version": 1,
@@ -66,6 +68,32 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
         | _described(policy, spec)
         | _preprocessed(game.preprocessing)
     )
+    spaces = game.env.spaces if isinstance(game.env, PythonEnvFactory) else None
+    return described | ({} if spaces is None else _readable(described, spaces))
+
+
+def _readable(described: dict[str, Any], spaces: dict[str, Any]) -> dict[str, Any]:
+    """The environment's spaces, where they can be read back; agents see vectors without them."""
+    try:
+        AgentSpaces.of_data(spaces, environment_of(described))
+    except NotData:
+        return {}
+    return {"spaces": spaces}
+
+
+def spaces_of(run: Path, d: dict[str, Any]) -> AgentSpaces | None:
+    """The spaces of a policy's environment; None if that was compiled, or not described.
+
+    Raises:
+        UsageError: they do not fit the rest; or Gymnasium, whose spaces they are, is missing.
+    """
+    if "spaces" not in d:
+        return None
+    try:
+        return AgentSpaces.of_data(d["spaces"], environment_of(d))
+    except NotData as wrong:
+        about = run / "policy" / "policy.json"
+        raise UsageError(f"{about} is damaged: of its agents' spaces, {wrong}") from wrong
 
 
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
