@@ -562,14 +562,15 @@ def test_act_knows_who_is_no_longer_there(trained):
 @pytest.mark.parametrize(
     ("observations", "masks", "sentence"),
     [
-        ([[0.5, 1.0]], None, "one vector for each of left, right"),
-        ([[0.5, 1.0], [1.0], [1.0]], None, "one vector for each of left, right"),
-        ([[0.5], [1.0]], None, r"sizes \[2, 1\]; got \[1, 1\]"),
-        ([[[0.5, 1.0]], [1.0]], None, r"must have sizes \[2, 1\]"),
-        ({"left": [0.5, 1.0]}, None, "observations lack right"),
-        (3.0, None, "one vector for each"),
-        ([[0.5, 1.0], [1.0]], [[True, True], [True, True]], r"must have sizes \[3, 2\]"),
-        ([[0.5, 1.0], [1.0]], [[True] * 3], "action_masks must hold one vector"),
+        ([[0.5, 1.0]], None, "must hold one for each of left, right"),
+        ([[0.5, 1.0], [1.0], [1.0]], None, "must hold one for each of left, right"),
+        ([[0.5], [1.0]], None, r"agent left: .* a vector of 2 numbers; got shape \(1,\)"),
+        ([[[0.5, 1.0]], [1.0]], None, r"agent left: .* a vector of 2 numbers; got shape \(1, 2\)"),
+        ([[0.5, 1.0], "door"], None, "agent right: .* a vector of 1 numbers; got str"),
+        ({"lift": [0.5, 1.0]}, None, r"there is no agent 'lift'; did you mean left\?"),
+        (3.0, None, "must hold one for each"),
+        ([[0.5, 1.0], [1.0]], [[True, True], [True, True]], "agent left: .* must hold 3 flags"),
+        ([[0.5, 1.0], [1.0]], [[True] * 3], "action_masks must hold one for each"),
         ([[0.5, 1.0], [1.0]], {"left": [True] * 3}, "action_masks lack right"),
     ],
 )  # fmt: skip

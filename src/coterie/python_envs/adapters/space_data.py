@@ -58,7 +58,7 @@ def to_data(space: Any) -> Data:
     raise NotData(f"a {type(space).__name__} has no description")
 
 
-def from_data(data: Data, most: int) -> Any:
+def from_data(data: Any, most: int) -> Any:
     """The space that ``to_data`` described.
 
     Args:
@@ -88,7 +88,7 @@ def _bounds(bounds: np.ndarray) -> Any:
     return each[0] if each and len(set(each)) == 1 else each
 
 
-def _made(data: Data, most: int) -> Any:
+def _made(data: Any, most: int) -> Any:
     spaces = gymnasium().spaces
     kind, given = data["kind"], {name: value for name, value in data.items() if name != "kind"}
     if kind == "Box":
@@ -114,7 +114,7 @@ def _made(data: Data, most: int) -> Any:
     raise NotData(f"there is no space {kind!r:.40}")
 
 
-def _parts(described: list[Data], most: int) -> list[Any]:
+def _parts(described: Any, most: int) -> list[Any]:
     made = []
     for data in described:
         made.append(_made(data, most))
@@ -122,7 +122,7 @@ def _parts(described: list[Data], most: int) -> list[Any]:
     return made
 
 
-def _box(most: int, shape: list[int], dtype: str, low: Any, high: Any) -> Any:
+def _box(most: int, shape: Any, dtype: Any, low: Any, high: Any) -> Any:
     size, kind = _checked_shape(shape, most), _dtype(dtype)
 
     def bounds(given: Any, absent: float) -> np.ndarray:
@@ -136,14 +136,18 @@ def _box(most: int, shape: list[int], dtype: str, low: Any, high: Any) -> Any:
     )
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def _dtype(name: Any) -> np.dtype[Any]:
     found = np.dtype(name)
     if found.kind not in "biuf":  # text takes as much memory as its dtype says
         raise NotData(f"its dtype {name!r:.40} is of no numbers")
     return found
 
 
-def _checked_shape(shape: list[int], most: int) -> list[int]:
-    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > most:
+def _checked_shape(shape: Any, most: int) -> list[int]:
+    if (
+        not isinstance(shape, list)
+        or not all(type(size) is int and size >= 0 for size in shape)
+        or math.prod(shape) > most
+    ):
         raise NotData(f"its shape {shape!r:.60} does not fit")
     return shape
