@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pettingzoo.utils.conversions import parallel_to_aec
 
 import coterie
 from coterie.cli.parsing import parse
@@ -123,6 +124,11 @@ def of_a_loop(space):
     space["env"] = doorway()
 
 
+def of_turns(space):
+    space["env"].render_mode = None  # the conversion warns of environments without
+    space["env"] = parallel_to_aec(space["env"])
+
+
 OF_SETTINGS = "from typing import Annotated; from coterie.settings import Range"
 
 # What the text around a block takes for granted, by page and number of the block.
@@ -137,6 +143,7 @@ PREPARE = {
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,
     ("docs/your-environment.md", 1): of_a_loop,
+    ("docs/your-environment.md", 3): of_turns,
 }
 QUICK = (
     "docs/environments-matrix.md",
