@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pettingzoo.utils.conversions import parallel_to_aec
+from test_own_loop import Cards
 
 import coterie
 from coterie.cli.parsing import parse
@@ -125,8 +125,8 @@ def of_a_loop(space):
 
 
 def of_turns(space):
-    space["env"].render_mode = None  # the conversion warns of environments without
-    space["env"] = parallel_to_aec(space["env"])
+    tiny("idqn", Cards, out="runs/cards")
+    space |= {"team": coterie.load("runs/cards"), "env": Cards()}
 
 
 OF_SETTINGS = "from typing import Annotated; from coterie.settings import Range"
