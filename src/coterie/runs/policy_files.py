@@ -73,7 +73,7 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
 
 
 def _readable(described: dict[str, Any], spaces: dict[str, Any]) -> dict[str, Any]:
-    """The environment's spaces, where they can be read back; agents see vectors without them."""
+    """The environment's spaces, where they can be read back; without them a team takes vectors."""
     try:
         AgentSpaces.of_data(spaces, environment_of(described))
     except NotData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool
@@ -17,7 +17,6 @@ from coterie.spec import EnvSpec
 Convention = Literal["parallel", "aec", "tuple", "single"]
 """How an environment gives observations and takes actions: PettingZoo's dictionaries by agent, of
 all at once or of one after the other; Gymnasium's, one for each agent, or those of the only one."""
-CONVENTIONS = ("parallel", "aec", "tuple", "single")
 MOST_BYTES = 1_000_000
 """A longer description is not kept; real ones have a few hundred."""
 
@@ -117,7 +116,7 @@ class AgentSpaces:
         """
         gymnasium()  # that it is missing is no fault of the data
         n, words = spec.n_agents, ("observations", "actions")
-        if not isinstance(data, dict) or data.get("convention") not in CONVENTIONS:
+        if not isinstance(data, dict) or data.get("convention") not in get_args(Convention):
             raise NotData("it names no convention")
         if any(not isinstance(data.get(word), list) or len(data[word]) != n for word in words):
             raise NotData("it does not hold one space for each agent")
@@ -130,8 +129,7 @@ class AgentSpaces:
             found = cls(spec.agents, seen, done, data["convention"], combined, arrays)
         except UsageError as error:
             raise NotData(str(error)) from error
-        single = found.convention == "single"
-        if found.spec != spec or (single and n > 1):
+        if found.spec != spec or (found.convention == "single" and n > 1):
             raise NotData("its spaces are of other sizes")
         return found
 

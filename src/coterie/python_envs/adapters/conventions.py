@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from coterie.errors import UsageError
+from coterie.python_envs.adapters.agent_spaces import Convention
 from coterie.python_envs.adapters.refusals import reason
 from coterie.python_envs.adapters.spaces import Nonsense, brief, gymnasium
 
@@ -49,7 +50,7 @@ class TupleHost:
     def __init__(self, environment: Any, time_limit: int | None = None) -> None:
         self._environment, self.time_limit = environment, time_limit
         single = isinstance(environment, TeamOfOne)
-        self.convention: Literal["tuple", "single"] = "single" if single else "tuple"
+        self.convention: Convention = "single" if single else "tuple"
         self.observation_spaces = _per_agent("observation", environment.observation_space)
         self.action_spaces = _per_agent("action", environment.action_space)
         n, m = len(self.observation_spaces), len(self.action_spaces)
@@ -139,9 +140,9 @@ class ParallelHost:
 
     time_limit: int | None = None
 
-    def __init__(self, environment: Any, convention: Literal["parallel", "aec"]) -> None:
+    def __init__(self, environment: Any, convention: Convention) -> None:
         self._environment = environment
-        self.convention: Literal["parallel", "aec"] = convention
+        self.convention: Convention = convention
         self._turn = _turn(environment)
         self._names = list(environment.possible_agents)
         self.agents = tuple(str(name) for name in self._names)
