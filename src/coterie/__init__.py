@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from coterie.python_envs.check.check import check_env
     from coterie.python_envs.settings import PythonEnvSettings
     from coterie.runs.api import open_run, resume, train
+    from coterie.runs.callbacks import Event
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
     from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
@@ -55,6 +56,7 @@ _HOME = {
     "ObservationSpace": "spec",
     "EnvSpec": "spec",
     "EnvironmentFault": "errors",
+    "Event": "runs.callbacks",
     "PythonEnvSettings": "python_envs.settings",
     "Interrupted": "errors",
     "MatrixGame": "envs.matrix",
@@ -74,10 +76,11 @@ _FORMER = {"Hosting": "PythonEnvSettings"}
 """Former names, by which version 0.1 knew them."""
 
 __all__ = [  # noqa: RUF022
-    "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
-    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "ObservationSpace",
-    "PAC", "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
-    "check_env", "load", "make", "open_run", "resume", "train",
+    "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment",
+    "EnvironmentFault", "Event", "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO",
+    "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE", "Run",
+    "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume",
+    "train",
 ]  # fmt: skip
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
+from coterie.runs.callbacks import Callback, Callbacks, Predicate
 from coterie.runs.config import (
     as_json,
     check_same_spec,
@@ -65,6 +66,8 @@ def train(
     evaluation_episodes: int | None = None,
     final_episodes: int | None = None,
     resume: bool = False,
+    callback: Callback | Sequence[Callback] | None = None,
+    stop: Predicate | None = None,
     report: Report | None = None,
     command: str | None = None,
 ) -> Run:
@@ -96,12 +99,17 @@ def train(
             more steps than training.
         resume: goes on with the run in ``out`` if there is one, which must have these settings;
             one that is complete is returned as it is, with its result in ``metrics``.
-        report: called with the name of an event and a dict of facts, for a progress display.
+        callback: called with each ``coterie.Event``: the lines of the log as they are written, the
+            start and the end; one that returns True ends the run here. Several are a list.
+        stop: called with the event of each evaluation; the run ends where it returns true, as in
+            ``stop=lambda event: event.score > 0.95``.
+        report: called with what the progress display shows; ``callback`` is for the numbers.
         command: what ``config.json`` records as the command line of this run.
 
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
         Interrupted: Ctrl-C or SIGTERM ended the training.
+        Exception: what a callback raised, once all is saved.
     """
     if resume and out is None:
         raise UsageError("resume continues a run directory: name it (out)")
@@ -117,15 +125,22 @@ def train(
         recorded,
     )  # fmt: skip
     plan.config["command"] = command
-    report = report or (lambda event, facts: None)
+    told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
     if recorded is not None and path is not None:
-        return _take_up(plan, RunDirectory(path), environment, report)
-    return _begin(plan, path, environment, report)
+        return _take_up(plan, RunDirectory(path), environment, told)
+    return _begin(plan, path, environment, told)
 
 
-def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -> Run:
+class Told(NamedTuple):
+    """Who is told of a training: the progress display, and the user's callbacks."""
+
+    report: Report
+    callbacks: Callbacks
+
+
+def _begin(plan: Plan, path: Path | None, environment: Opened, told: Told) -> Run:
     """Trains from the start, in a new run directory if there is to be one."""
-    algorithm, game = plan.algorithm, plan.game
+    algorithm, game, report = plan.algorithm, plan.game, told.report
     with make_devices(algorithm, game, plan.config, report) as devices:
         note_session(plan.config, 0, here := place())
         config = readable(plan.config | {"lanes": devices.count})
@@ -140,20 +155,21 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -
             report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
-            loop = Loop(devices, config, directory, environment, here, report)
+            loop = Loop(devices, config, directory, environment, here, *told)
             return loop.run(lambda: devices.init(config["seed"]), 0)
 
 
-def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: Report) -> Run:
+def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, told: Told) -> Run:
     """Goes on with a run that has the settings of the plan; returns it if it is complete.
 
     Raises:
         UsageError: it has other settings.
     """
-    algorithm, game = plan.algorithm, plan.game
+    algorithm, game, report = plan.algorithm, plan.game, told.report
     with directory.locked():
         config = directory.config()
         now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        now["steps"] = config.get("asked_steps", config["steps"])
         check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
         check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
         if directory.is_finished(config):
@@ -162,7 +178,7 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
         if "hosting" in plan.config:
             config["hosting"]["workers"] = plan.config["hosting"]["workers"]
         with make_devices(algorithm, game, config, report) as devices:
-            return _go_on(devices, config, directory, environment, report, extended=False)
+            return _go_on(devices, config, directory, environment, told, extended=False)
 
 
 def _finished(
@@ -209,6 +225,8 @@ def resume(
     torso: Any = None,
     head: Any = None,
     workers: int | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
+    stop: Predicate | None = None,
     report: Report | None = None,
 ) -> Run:
     """Continues an interrupted run from its newest checkpoint, or from its start if it has none.
@@ -221,6 +239,7 @@ def resume(
             user's own code.
         torso, head: those of the run; needed where they are networks of the user's own.
         workers: worker processes for Python environments; as many as before unless given.
+        callback, stop: as in ``train``.
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
@@ -228,9 +247,9 @@ def resume(
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
-        report = report or (lambda event, facts: None)
+        told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
         networks = {"torso": torso, "head": head}
-        return _resume(directory, config, steps, environment, networks, report)
+        return _resume(directory, config, steps, environment, networks, told)
 
 
 def _resume(
@@ -239,7 +258,7 @@ def _resume(
     steps: int | None,
     environment: Opened | None,
     networks: Networks,
-    report: Report,
+    told: Told,
 ) -> Run:
     if directory.learner.is_file():
         raise UsageError(
@@ -256,8 +275,9 @@ def _resume(
     algorithm, game = restore(config, environment, networks=networks)
     if steps is not None:
         config["steps"] = steps
-    with make_devices(algorithm, game, config, report) as devices:
-        return _go_on(devices, config, directory, environment, report, steps is not None)
+        config.pop("asked_steps", None)
+    with make_devices(algorithm, game, config, told.report) as devices:
+        return _go_on(devices, config, directory, environment, told, steps is not None)
 
 
 def _go_on(
@@ -265,11 +285,11 @@ def _go_on(
     config: dict[str, Any],
     directory: RunDirectory,
     environment: Opened | None,
-    report: Report,
+    told: Told,
     extended: bool,
 ) -> Run:
     """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
-    game, mode = devices.program.game, devices.program.algorithm.mode
+    game, mode, report = devices.program.game, devices.program.algorithm.mode, told.report
     config["format"] = FORMAT  # of all that is written from now on
     check_memory(needed := devices.bytes(), "free some, or resume on a larger machine")
     warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
@@ -278,7 +298,7 @@ def _go_on(
         report("start", start)
         note_session(config, 0, here)
         directory.write_config(config)
-        loop = Loop(devices, config, directory, environment, here, report)
+        loop = Loop(devices, config, directory, environment, here, *told)
         return loop.run(lambda: devices.init(config["seed"]), 0)
     with of_the_run(own_networks(devices.program.algorithm)):
         _, states, meta = checkpoints.latest(
@@ -303,7 +323,7 @@ def _go_on(
     directory.write_config(config)
     if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
         warn(problem)
-    loop = Loop(devices, config, directory, environment, here, report, meta)
+    loop = Loop(devices, config, directory, environment, here, *told, meta=meta)
     # Read and placed states together would be twice the replay.
     placed = devices.place(states)
     del states

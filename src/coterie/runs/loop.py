@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
 from coterie.errors import Interrupted, NotFinite
+from coterie.runs.callbacks import Callbacks, Event
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
@@ -54,9 +56,10 @@ class Loop:
         environment: Opened | None,
         here: dict[str, Any],
         report: Report,
+        callbacks: Callbacks,
         meta: dict[str, Any] | None = None,
     ):
-        self.environment, self.here = environment, here
+        self.environment, self.here, self.callbacks = environment, here, callbacks
         self.devices, self.program = devices, devices.program
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
@@ -86,20 +89,49 @@ class Loop:
             state, saved = begin(), iteration
             if not iteration:
                 self._save(state, iteration)  # from here on a killed run can be resumed
+            self._tell("start", state, iteration)
             if not self.evaluations.content:
                 state = self._evaluate(state, 0)
-            while iteration < self.total and not self.stop:
+            while self._goes_on(iteration):
                 until = min(m for m in log if m > iteration)
                 state, iteration = self._advance(state, iteration, until)
                 if iteration == until:
                     state = self._log(state, iteration)
-                if iteration in points:
+                if iteration in points or (self.callbacks.stop and iteration == until):
                     state = self._evaluate(state, iteration)
                 if self._is_due(state, iteration, saves):
                     self._save(state, saved := iteration)
-            if self.stop and saved != iteration:
+            if saved != iteration:
                 self._save(state, iteration)
+            if self.callbacks.error is None and not self.stop and iteration < self.total:
+                self._end_early(iteration)
         return self._finish(state, iteration)
+
+    def _goes_on(self, iteration: int) -> bool:
+        asked = self.stop or self.callbacks.error or (self.callbacks.stop and iteration)
+        return iteration < self.total and not asked
+
+    def _end_early(self, iteration: int) -> None:
+        """Makes the steps so far the run's length: a callback asked to end it."""
+        self.config["asked_steps"] = self.config["steps"]
+        self.config["steps"], self.total = self._steps(iteration), iteration
+        if self.directory:
+            self.directory.write_config(self.config)
+
+    def _tell(
+        self,
+        kind: Literal["start", "train", "evaluation", "end"],
+        state: States,
+        iteration: int,
+        lines: Sequence[dict[str, Any]] = (),
+        results: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        if self.callbacks:
+            path = self.directory.path if self.directory else None
+            run = functools.cache(lambda: self._run(state, iteration))
+            steps = self._steps(iteration)
+            event = Event(kind, steps, lines, self.config, path, results or {}, [run])
+            self.callbacks.tell(event)
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
         while iteration < until and not self.stop:
@@ -166,7 +198,9 @@ class Loop:
         if self.directory:
             self.directory.log(lines)
         self._note("train", lines)
-        return self.devices.clear_totals(state)
+        state = self.devices.clear_totals(state)
+        self._tell("train", state, iteration, lines)
+        return state
 
     def _evaluate(self, state: States, iteration: int) -> States:
         agents = self.program.game.players.agents
@@ -190,6 +224,7 @@ class Loop:
             self.directory.write_evaluations(self.evaluations.content)
             self._save_policies(state, iteration)
         self.report("evaluation", {"env_steps": steps, **self.last})
+        self._tell("evaluation", state, iteration, lines)
         return state
 
     @property
@@ -261,17 +296,24 @@ class Loop:
         pause = size / SAVING_RATE / SAVING_SHARE if size > LARGE else 0.0
         return iteration == self.total or since >= (pause if iteration in marks else SAVING_SECONDS)
 
+    def _run(self, state: States, iteration: int) -> Run:
+        """The run as it stands."""
+        policies, steps = self._policies(state, iteration)
+        path = self.directory.path if self.directory else None
+        return Run(
+            self.config, self.program.game, policies, path, self._steps(iteration),
+            self.program.algorithm.stochastic, steps,
+        )  # fmt: skip
+
     def _finish(self, state: States, iteration: int) -> Run:
         if self.stop:
             raise self._interrupted(state, iteration)
-        algorithm = self.program.algorithm
-        policies, steps = self._policies(state, iteration)
-        learner = self.devices.gather(state, lambda s: without_replay(s.learner))
-        path = self.directory.path if self.directory else None
-        run = Run(
-            self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic, steps, learner=learner, complete=True,
-        )  # fmt: skip
+        if error := self.callbacks.error:
+            error.add_note(str(self._interrupted(state, iteration)))
+            raise error
+        run = self._run(state, iteration)
+        run.learner = self.devices.gather(state, lambda s: without_replay(s.learner))
+        run.complete = True
         if self.config["final_episodes"]:
             try:
                 self._absolute(run)
@@ -279,6 +321,9 @@ class Loop:
                 raise self._interrupted(state, iteration) from None
         facts = {"stopped": False, "seconds": self._seconds(), "env_steps": run.steps}
         self.report("end", facts)
+        self._tell("end", state, iteration, results=run.results)
+        if self.callbacks.error:
+            raise self.callbacks.error
         return run
 
     def _interrupted(self, state: States, iteration: int) -> Interrupted:
@@ -292,6 +337,7 @@ class Loop:
                 again = resume_command(path, self.config["environment"], self.environment, own)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
+        self._tell("end", state, iteration)
         return Interrupted(path, steps, self.config["steps"], again)
 
     def _absolute(self, run: Run) -> None:
