@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
     from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
+    from coterie.trackers import MLflow, TensorBoard, WandB
     from coterie.types import TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
@@ -59,9 +60,12 @@ _HOME = {
     "Event": "runs.callbacks",
     "PythonEnvSettings": "python_envs.settings",
     "Interrupted": "errors",
+    "MLflow": "trackers",
     "MatrixGame": "envs.matrix",
     "Run": "runs.run",
     "Team": "runs.team",
+    "TensorBoard": "trackers",
+    "WandB": "trackers",
     "TimeStep": "types",
     "UsageError": "errors",
     "check_env": "python_envs.check.check",
@@ -78,9 +82,9 @@ _FORMER = {"Hosting": "PythonEnvSettings"}
 __all__ = [  # noqa: RUF022
     "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment",
     "EnvironmentFault", "Event", "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO",
-    "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE", "Run",
-    "Team", "TimeStep", "UsageError", "VDN", "check_env", "load", "make", "open_run", "resume",
-    "train",
+    "MLflow", "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE",
+    "Run", "Team", "TensorBoard", "TimeStep", "UsageError", "VDN", "WandB", "check_env", "load",
+    "make", "open_run", "resume", "train",
 ]  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class Callbacks:
 
     Attributes:
         stop: one of them asked to end the run.
-        error: what one of them raised; none is called any more.
+        error: what the first that raised did; who raised is not called any more.
     """
 
     def __init__(self, callback: Any = None, stop: Any = None):
@@ -77,24 +77,22 @@ class Callbacks:
         for word, each in [*(("callback", each) for each in given), ("stop", stop)]:
             if not callable(each) and (word, each) != ("stop", None):
                 raise UsageError(f"{word} must be callable; got {each!r:.60}")
-        self._callbacks: Sequence[Callback] = given
-        self._predicate: Predicate | None = stop
+        self._callbacks: list[Callback] = list(given)
+        if stop is not None:
+            predicate: Predicate = stop
+            self._callbacks.append(lambda e: e.kind == "evaluation" and bool(predicate(e)))
         self.stop = False
         self.error: BaseException | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._callbacks or self._predicate)
+        return bool(self._callbacks)
 
     def tell(self, event: Event) -> None:
         """Calls them with an event; what they raise is kept, to be raised once all is saved."""
-        if self.error is not None:
-            return
-        try:
-            for each in self._callbacks:
+        for each in [*self._callbacks]:
+            try:
                 self.stop |= each(event) is True
-            if event.kind == "evaluation" and self._predicate is not None:
-                self.stop |= bool(self._predicate(event))
-        except BaseException as error:  # an exit that was asked for in a callback saves too
-            self.error = error
-        finally:
-            event._make_run.clear()
+            except BaseException as error:  # an exit that a callback asks for saves too
+                self.error = self.error or error
+                self._callbacks.remove(each)
+        event._make_run.clear()

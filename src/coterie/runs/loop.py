@@ -69,6 +69,7 @@ class Loop:
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
         self.total = devices.program.iterations(config["steps"])
+        self.reached = 0
         self.stop = False
         self.patience = 1
         self.saved_at = self.seconds_before
@@ -81,6 +82,14 @@ class Loop:
 
     def run(self, begin: Callable[[], States], iteration: int) -> Run:
         """Goes on from the states that ``begin`` makes, which are those of ``iteration``."""
+        try:
+            state, iteration = self._train(begin, iteration)
+        except BaseException:
+            self._tell("end", None, self.reached)
+            raise
+        return self._finish(state, iteration)
+
+    def _train(self, begin: Callable[[], States], iteration: int) -> tuple[States, int]:
         points = self._marks(self.config["evaluations"])
         log = self._marks(LOG_POINTS) | points
         saves = self._marks(CHECKPOINTS)
@@ -105,7 +114,7 @@ class Loop:
                 self._save(state, iteration)
             if self.callbacks.error is None and not self.stop and iteration < self.total:
                 self._end_early(iteration)
-        return self._finish(state, iteration)
+        return state, iteration
 
     def _goes_on(self, iteration: int) -> bool:
         asked = self.stop or self.callbacks.error or (self.callbacks.stop and iteration)
@@ -121,16 +130,17 @@ class Loop:
     def _tell(
         self,
         kind: Literal["start", "train", "evaluation", "end"],
-        state: States,
+        state: States | None,
         iteration: int,
         lines: Sequence[dict[str, Any]] = (),
         results: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         if self.callbacks:
             path = self.directory.path if self.directory else None
-            run = functools.cache(lambda: self._run(state, iteration))
+            run = functools.cache(functools.partial(self._run, state, iteration))
+            made = [] if state is None else [run]
             steps = self._steps(iteration)
-            event = Event(kind, steps, lines, self.config, path, results or {}, [run])
+            event = Event(kind, steps, lines, self.config, path, results or {}, made)
             self.callbacks.tell(event)
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
@@ -141,7 +151,7 @@ class Loop:
                 state = self.devices.advance(state, iteration, count)
             except NotFinite as bad:
                 raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
-            iteration += count
+            self.reached = iteration = iteration + count
             self._wait_longer(time.perf_counter() - begun, count)
             self.report(
                 "progress",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,9 @@ from coterie.text import file_name
 
 if TYPE_CHECKING:
     from coterie.runs.run import Run
+
+
+TrackerNames = tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
 
 
 def _stopped(stop: Interrupted) -> dict[str, Any]:
@@ -73,6 +76,9 @@ class TrainArgs:
     final_episodes: NoOrMoreEpisodes | None = None
     """Episodes that evaluate the best and the last policies after training, 0 for none; by default
     320, and fewer where episodes of a Python environment take long."""
+    tracker: TrackerNames = ()
+    """Send every line of the log, the final table and a film to these programs as well, several one
+    after the other; their files are kept in the run directory (docs/after-training.md)."""
     resume: bool = False
     """Continue the run in --out, which must have the same settings, or begin it if there is none;
     if it is complete, show its result."""
@@ -122,8 +128,18 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
             python_env=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
             resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
+            callback=_trackers(own.tracker, out if own.resume else None),
         )  # fmt: skip
         return _conclude(train, own.json)
+
+
+def _trackers(named: Sequence[str], former: Path | None) -> list[Any]:
+    """Those that are named, and those that a run which goes on was sent to."""
+    if not named and former is None:
+        return []
+    from coterie import trackers
+
+    return trackers.make([*named, *(trackers.used(former) if former else ())])
 
 
 def _conclude(train: Callable[[], Run], as_json: bool) -> int:
@@ -169,6 +185,8 @@ class ResumeArgs:
     """Head of the run; required if it is a network of your own."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
+    tracker: TrackerNames = ()
+    """Send the log to these programs as well; those that the run was sent to go on in any case."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
@@ -186,5 +204,6 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
         resume = lambda: api.resume(  # noqa: E731
             names[0], own.steps, environment=own.environment, torso=own.torso,
             head=own.head, workers=own.workers, report=display,
+            callback=_trackers(own.tracker, Path(names[0])),
         )  # fmt: skip
         return _conclude(resume, own.json)
