@@ -77,7 +77,9 @@ def test_settings_and_final_tables_are_handed_on(run):
     assert found.data.params["environment"] == "matrix/climbing"
     assert found.info.status == "FINISHED"
     results = json.loads((run / "result.json").read_text())["policies"]
-    table = json.loads(next(run.glob("trackers/mlflow/artifacts/*/artifacts/final.json")).read_text())
+    table = json.loads(
+        next(run.glob("trackers/mlflow/artifacts/*/artifacts/final.json")).read_text()
+    )
     assert set(table["policies"]) == {"best", "last"}
     assert table["mean"][0] in results["best"][table["metric"][0]]["per_seed"]
     kinds = [
@@ -146,7 +148,9 @@ def test_a_tracker_that_fails_is_said_once_and_stops_nothing(tmp_path):
         def send(self, seed, lines):
             raise OSError("the disk\nis full")
 
-    with pytest.warns(TrackerWarning, match="tensorboard failed.*OSError: the disk is full") as told:
+    with pytest.warns(
+        TrackerWarning, match="tensorboard failed.*OSError: the disk is full"
+    ) as told:
         run = trained(tmp_path / "run", [Failing(), *trackers.make(["mlflow"])])
     assert sum(issubclass(w.category, TrackerWarning) for w in told) == 1
     assert run.complete

@@ -12,6 +12,7 @@ from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
+from coterie.runs import forks, warm_start
 from coterie.runs.callbacks import Callback, Callbacks, Predicate
 from coterie.runs.config import (
     as_json,
@@ -28,6 +29,7 @@ from coterie.runs.continuation import (
 )
 from coterie.runs.environments import Opened, is_code
 from coterie.runs.evaluation import check_memory
+from coterie.runs.learner import template
 from coterie.runs.loop import Loop, Report
 from coterie.runs.networks import Networks, of_the_run, own_networks
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
@@ -38,7 +40,7 @@ from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import ABSENT_ONCE, identity, readable
 from coterie.storage.formats import FORMAT, check_resumable
 from coterie.storage.run_directory import RunDirectory
-from coterie.training.devices import Devices
+from coterie.training.devices import Devices, States
 from coterie.training.loop import Paced
 from coterie.training.state import read_state
 from coterie.views.game import Game
@@ -65,6 +67,7 @@ def train(
     evaluations: int | None = None,
     evaluation_episodes: int | None = None,
     final_episodes: int | None = None,
+    init: str | Path | None = None,
     resume: bool = False,
     callback: Callback | Sequence[Callback] | None = None,
     stop: Predicate | None = None,
@@ -97,6 +100,8 @@ def train(
         final_episodes: episodes that evaluate the best and last policies at the end; 320. All
             three are fewer by default where playing so much in a Python environment would take
             more steps than training.
+        init: a run directory whose networks the new run begins with, as far as their shapes agree;
+            ``config.json`` records what was taken and what was not. All else starts anew.
         resume: goes on with the run in ``out`` if there is one, which must have these settings;
             one that is complete is returned as it is, with its result in ``metrics``.
         callback: called with each ``coterie.Event``: the lines of the log as they are written, the
@@ -125,6 +130,10 @@ def train(
         recorded,
     )  # fmt: skip
     plan.config["command"] = command
+    if init is not None:
+        source = warm_start.read_source(Path(init))
+        plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
+        plan.remarks.extend(warm_start.sentences(plan.config["init"]))
     told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
     if recorded is not None and path is not None:
         return _take_up(plan, RunDirectory(path), environment, told)
@@ -156,7 +165,16 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, told: Told) -> Ru
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
             loop = Loop(devices, config, directory, environment, here, *told)
-            return loop.run(lambda: devices.init(config["seed"]), 0)
+            return loop.run(lambda: _untrained(devices, config), 0)
+
+
+def _untrained(devices: Devices | HostDevice, config: dict[str, Any]) -> States:
+    """The states before the first step, with another run's networks where they were asked for."""
+    states = devices.init(config["seed"])
+    if "init" not in config:
+        return states
+    program = devices.program
+    return warm_start.begin(states, config["init"], program.algorithm, program.game)
 
 
 def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, told: Told) -> Run:
@@ -225,6 +243,8 @@ def resume(
     torso: Any = None,
     head: Any = None,
     workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    fork: str | Path | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     stop: Predicate | None = None,
     report: Report | None = None,
@@ -239,10 +259,22 @@ def resume(
             user's own code.
         torso, head: those of the run; needed where they are networks of the user's own.
         workers: worker processes for Python environments; as many as before unless given.
+        settings: other values for the algorithm's settings, for a fork.
+        fork: a new run directory, to which the run is copied up to its newest checkpoint, and
+            which goes on with ``settings``; ``config.json`` records its parent and what changed.
+            The run itself stays as it is.
         callback, stop: as in ``train``.
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
+    if settings or fork is not None:
+        if not settings or fork is None:
+            raise UsageError(
+                "settings are changed in a copy of the run, which goes on: give both what changes "
+                "(--set NAME=VALUE) and a new directory (--fork OUT)"
+            )
+        networks = {"torso": torso, "head": head}
+        directory = _fork(directory, Path(fork), settings, steps, environment, networks)
     with directory.locked():
         config = directory.config()
         if workers is not None and python_env_of(config):
@@ -250,6 +282,40 @@ def resume(
         told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
         networks = {"torso": torso, "head": head}
         return _resume(directory, config, steps, environment, networks, told)
+
+
+def _fork(
+    directory: RunDirectory,
+    out: Path,
+    settings: Mapping[str, Any],
+    steps: int | None,
+    environment: Opened | None,
+    networks: Networks,
+) -> RunDirectory:
+    """A copy of the run at its newest checkpoint, with other settings."""
+    with directory.locked():
+        config = directory.config()
+        check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
+        before, game = restore(config, environment, networks=networks)
+        if steps is not None:
+            config["steps"] = steps
+            config.pop("asked_steps", None)
+        after = forks.changed(before, settings)
+        wanted = restore(config | {"settings": after.settings()}, environment, networks=networks)
+        seeds, devices = config["seeds"], config["lanes"]
+        states = template(before, game, seeds, devices)
+        forks.check_arrays(before, after, states, template(*wanted, seeds, devices))
+        name = identity(config)
+        restored = checkpoints.latest(
+            directory.path, states, read=read_state(before),
+            object_to=lambda step, meta: None if meta.get("run") == name else "is of another run",
+        )  # fmt: skip
+        if config["steps"] <= restored.step:
+            raise UsageError(
+                f"{directory.path} has its {restored.step:,} steps: a fork needs more --steps"
+            )
+        made = forks.config_of(config, directory.path, after, restored.step)
+        return forks.write(directory, out, made, restored)
 
 
 def _resume(
@@ -299,7 +365,7 @@ def _go_on(
         note_session(config, 0, here)
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, *told)
-        return loop.run(lambda: devices.init(config["seed"]), 0)
+        return loop.run(lambda: _untrained(devices, config), 0)
     with of_the_run(own_networks(devices.program.algorithm)):
         _, states, meta = checkpoints.latest(
             directory.path,

@@ -99,6 +99,7 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
         | {f"env.{name}": value for name, value in options.items()}
         | {name: python_env[name] for name in names if name in python_env}
         | {"sizes of observations and actions": config["sizes"]}
+        | ({"init": config["init"]["of"]} if "init" in config else {})
     )
 
 

@@ -24,6 +24,7 @@ from coterie.training.devices import Devices, stack
 from coterie.training.finite import without_replay
 from coterie.training.state import read_state
 from coterie.types import PyTree
+from coterie.views.game import Game
 
 
 def algorithm_of(run: Run) -> Algorithm:
@@ -62,12 +63,11 @@ def finalise(run: Run) -> None:
     checkpoint.drop(run.path)
 
 
-def _template(run: Run, devices: int) -> tuple[PyTree, ...]:
-    """Shapes and types of the run's states, one for each device."""
-    algorithm, seeds = algorithm_of(run), run.config["seeds"]
-    if isinstance(run.game.env, PythonEnvFactory):
-        return (PythonEnvProgram(algorithm, run.game, seeds).template(),)
-    return Devices(algorithm, run.game, seeds, count=devices).template()
+def template(algorithm: Algorithm, game: Game, seeds: int, devices: int) -> tuple[PyTree, ...]:
+    """Shapes and types of a run's states, one for each device."""
+    if isinstance(game.env, PythonEnvFactory):
+        return (PythonEnvProgram(algorithm, game, seeds).template(),)
+    return Devices(algorithm, game, seeds, count=devices).template()
 
 
 def _learners(run: Run) -> PyTree:
@@ -76,7 +76,7 @@ def _learners(run: Run) -> PyTree:
         assert run.path is not None
         kept = RunDirectory(run.path).learner
         devices = 1 if kept.is_file() else run.config["lanes"]
-        like = _template(run, devices)
+        like = template(algorithm_of(run), run.game, run.config["seeds"], devices)
         former = format_of(run.config) in RESUMED_BY
         if kept.is_file():
             read = read_former if former else tree_files.read_tree

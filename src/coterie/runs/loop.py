@@ -137,8 +137,9 @@ class Loop:
     ) -> None:
         if self.callbacks:
             path = self.directory.path if self.directory else None
-            run = functools.cache(functools.partial(self._run, state, iteration))
-            made = [] if state is None else [run]
+            made: list[Callable[[], Run]] = []
+            if state is not None:
+                made.append(functools.cache(functools.partial(self._run, state, iteration)))
             steps = self._steps(iteration)
             event = Event(kind, steps, lines, self.config, path, results or {}, made)
             self.callbacks.tell(event)

@@ -61,8 +61,9 @@ class TensorBoard(Tracker):
 def _animated(tag: str, gif: bytes) -> Any:
     """TensorBoard shows a GIF among its images, and it moves."""
     from PIL import Image
-    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.proto import summary_pb2
 
     width, height = Image.open(io.BytesIO(gif)).size
+    Summary: Any = vars(summary_pb2)["Summary"]
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
     return Summary(value=[Summary.Value(tag=tag, image=image)])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coterie.cli.parsing import Groups, environment_groups, environment_options, named
+from coterie.cli.parsing import Groups, environment_groups, environment_options, named, parse
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
-from coterie.errors import Interrupted
+from coterie.errors import Interrupted, UsageError
 from coterie.settings import (
     Episodes,
     Evaluations,
@@ -76,6 +76,9 @@ class TrainArgs:
     final_episodes: NoOrMoreEpisodes | None = None
     """Episodes that evaluate the best and the last policies after training, 0 for none; by default
     320, and fewer where episodes of a Python environment take long."""
+    init: Path | None = None
+    """Run whose networks to begin with, as far as their shapes agree; what is taken and what is not
+    is printed."""
     tracker: TrackerNames = ()
     """Send every line of the log, the final table and a film to these programs as well, several one
     after the other; their files are kept in the run directory (docs/after-training.md)."""
@@ -127,8 +130,9 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
             reward=own.reward, central=own.central, options=options,
             python_env=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
-            resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
+            init=own.init, resume=own.resume, report=display,
             callback=_trackers(own.tracker, out if own.resume else None),
+            command=shlex.join(["coterie", *args]),
         )  # fmt: skip
         return _conclude(train, own.json)
 
@@ -176,6 +180,11 @@ class ResumeArgs:
 
     steps: StepCount | None = None
     """New length of the run in environment steps: more to extend it, fewer to end it earlier."""
+    set: tuple[str, ...] = ()
+    """Other settings, as NAME=VALUE, several one after the other; needs --fork."""
+    fork: Path | None = None
+    """New directory for a copy of the run, which goes on with the settings of --set; the run itself
+    stays as it is."""
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code, which Coterie imports only if you name it."""
@@ -191,7 +200,22 @@ class ResumeArgs:
     """Print the final metrics as one JSON document."""
 
 
+def _assigned(words: Sequence[str], algorithm: type) -> dict[str, Any]:
+    """Settings from NAME=VALUE, read as the flags of ``train`` are."""
+    flags: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set takes NAME=VALUE, such as lr=1e-4; got {word!r:.60}")
+        flag = name.replace("_", "-")
+        switch = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}.get(value.lower())
+        flags += switch or [f"--{flag}", *value.replace(",", " ").split()]
+    settings = type(algorithm.__name__, (algorithm,), {"__post_init__": check})
+    return named(flags, parse([("algorithm", settings)], flags, "coterie train").algorithm)
+
+
 def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.algorithms import find
     from coterie.runs import api
     from coterie.show.terminal.progress import TrainDisplay
     from coterie.storage.run_directory import RunDirectory
@@ -200,10 +224,12 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     config = RunDirectory.open(Path(names[0])).config()
     one_core_per_seed(config["seeds"], python_env=config.get("hosting") is not None)
     own = parsed.run
+    settings = _assigned(own.set, find(config["algorithm"])) if own.set else None
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
             names[0], own.steps, environment=own.environment, torso=own.torso,
             head=own.head, workers=own.workers, report=display,
+            settings=settings, fork=own.fork,
             callback=_trackers(own.tracker, Path(names[0])),
         )  # fmt: skip
         return _conclude(resume, own.json)

@@ -187,6 +187,7 @@ def _section(
         asked = source.config.get("command")
         if asked:
             blocks.append(Command(asked, f"Trained **{quoted(label)}**"))
+        blocks += [Text(sentence) for sentence in _origin(source.config)]
         blocks.append(Settings(_settings(source), f"Settings of {label}"))
     blocks += [Text(quoted(sentence)) for s, _ in sources for sentence in s.damage]
     late = [label for s, label in sources if not s.finished]
@@ -272,6 +273,27 @@ def _episode(source: Source, label: str, greedy: bool, allowed: str | None) -> B
     seeds = len(source.per_seed)
     caption = f"**{quoted(label)}**, its best team of {seeds}: {quoted(recording.title)}."
     return Viewer(recording, caption, recording.fps)
+
+
+def _origin(config: dict[str, Any]) -> list[str]:
+    """Which run a fork or a warm start goes back to, and what it took or changed."""
+    said = []
+    if fork := config.get("fork"):
+        changes = ", ".join(
+            f"{quoted(name)} from {quoted(str(before))} to {quoted(str(now))}"
+            for name, (before, now) in fork["changed"].items()
+        )
+        said.append(
+            f"A fork of **{quoted(fork['of'])}** after {fork['env_steps']:,} steps, with other "
+            f"settings: {changes}."
+        )
+    if source := config.get("init"):
+        count = len(source["taken"]) + len(source["not_taken"])
+        said.append(
+            f"Began with the networks of **{quoted(source['of'])}** after {source['env_steps']:,} "
+            f"steps: {len(source['taken'])} of {count} arrays were taken."
+        )
+    return said
 
 
 def _settings(source: Source) -> dict[str, Any]:
