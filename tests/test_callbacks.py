@@ -176,3 +176,12 @@ def test_a_plateau_ends_a_run():
     scores = iter([1.0, 2.0, 2.05, 1.0])
     asked = [plateau(type("E", (), {"score": s})()) for s in scores]
     assert asked == [False, False, False, True]
+
+
+def test_an_evaluation_is_filmed_on_request(tmp_path):
+    def film(event):
+        if event.kind == "evaluation" and event.env_steps == 200:
+            coterie.watch(event.run, tmp_path / "now.gif", which="last")
+
+    trained(callback=film)
+    assert (tmp_path / "now.gif").read_bytes()[:4] == b"GIF8"
