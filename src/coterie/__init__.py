@@ -102,7 +102,28 @@ def __getattr__(name: str) -> Any:
 
     value = getattr(importlib.import_module(f"coterie.{_HOME[name]}"), name)
     globals()[name] = value
+    if _HOME[name].startswith("runs."):
+        _show_in_notebooks()
     return value
+
+
+def _show_in_notebooks() -> None:
+    """Lets a notebook show runs, and the progress of a training in its cell."""
+    import sys
+
+    from coterie.runs.run import Run
+
+    def html(run: Run) -> str:
+        from coterie.show.notebook import render_run
+
+        return render_run(run)
+
+    Run.html = staticmethod(html)
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        from coterie.show.notebook import enable
+
+        enable()
 
 
 def __dir__() -> list[str]:

@@ -30,7 +30,7 @@ from coterie.runs.continuation import (
 from coterie.runs.environments import Opened, is_code
 from coterie.runs.evaluation import check_memory
 from coterie.runs.learner import template
-from coterie.runs.loop import Loop, Report
+from coterie.runs.loop import Loop, Report, shown_by
 from coterie.runs.networks import Networks, of_the_run, own_networks
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
@@ -134,7 +134,7 @@ def train(
         source = warm_start.read_source(Path(init))
         plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
         plan.remarks.extend(warm_start.sentences(plan.config["init"]))
-    told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
+    told = Told(shown_by(report), Callbacks(callback, stop))
     if recorded is not None and path is not None:
         return _take_up(plan, RunDirectory(path), environment, told)
     return _begin(plan, path, environment, told)
@@ -279,7 +279,7 @@ def resume(
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
-        told = Told(report or (lambda event, facts: None), Callbacks(callback, stop))
+        told = Told(shown_by(report), Callbacks(callback, stop))
         networks = {"torso": torso, "head": head}
         return _resume(directory, config, steps, environment, networks, told)
 

@@ -43,6 +43,15 @@ CALL_SECONDS = 2.0
 """A call of the compiled program that takes longer is followed by one of half as many iterations:
 whoever asks a run to stop does not wait for long."""
 Report = Callable[[str, dict[str, Any]], None]
+DISPLAYS: list[Callable[[], Report]] = []
+"""What shows the progress of a training that is given no report: nothing, but in a notebook."""
+
+
+def shown_by(report: Report | None) -> Report:
+    """Who is told of the progress of a training."""
+    if report is None and DISPLAYS:
+        return DISPLAYS[0]()
+    return report or (lambda event, facts: None)
 
 
 class Loop:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -73,6 +73,8 @@ class Run:
     learner: PyTree = None
     complete: bool = False
     default: str | None = None
+    html: ClassVar[Callable[[Run], str] | None] = None
+    """How a notebook shows a run."""
 
     def __repr__(self) -> str:
         config = self.config
@@ -80,6 +82,9 @@ class Run:
         size = f"{config.get('seeds')} seeds, {self.steps:,} of {config.get('steps', 0):,} steps"
         where = f"in {self.path}" if self.path else "not in a directory"
         return f"Run({what}; {size}; {where})"
+
+    def _repr_html_(self) -> str | None:
+        return None if Run.html is None else Run.html(self)
 
     @property
     def which(self) -> str:
