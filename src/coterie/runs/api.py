@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
+from coterie.module_paths import is_code
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.config import (
@@ -25,12 +26,20 @@ from coterie.runs.continuation import (
     note_session,
     place,
 )
-from coterie.runs.environments import Opened, is_code
+from coterie.runs.environments import Opened
 from coterie.runs.evaluation import check_memory
 from coterie.runs.loop import Loop, Report
-from coterie.runs.networks import Networks, of_the_run, own_networks
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
+from coterie.runs.user_code import (
+    Given,
+    check_same_code,
+    imported_algorithm,
+    of_the_run,
+    own_class,
+    recorded_code,
+    said_of,
+)
 from coterie.settings import StepCount, fitted
 from coterie.spec import Reward
 from coterie.storage import checkpoint as checkpoints
@@ -73,7 +82,8 @@ def train(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
-        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name.
+        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name;
+            the name of one of your own is ``module:Class``.
         environment: a name, an environment, or a callable that makes one: a JAX environment, or a
             Python environment of PettingZoo, or of Gymnasium, of a team or a single agent.
         steps: environment steps of each seed.
@@ -109,18 +119,21 @@ def train(
     recorded = None
     if resume and path is not None and RunDirectory(path).holds_a_run():
         recorded = RunDirectory(path).config()
-    plan = make_plan(
-        Chosen(algorithm, preset, settings or {}), environment, steps, seeds, seed, reward, central,
-        options, python_env,
-        {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
-         "final_episodes": final_episodes},
-        recorded,
-    )  # fmt: skip
-    plan.config["command"] = command
-    report = report or (lambda event, facts: None)
-    if recorded is not None and path is not None:
-        return _take_up(plan, RunDirectory(path), environment, report)
-    return _begin(plan, path, environment, report)
+    if isinstance(algorithm, str) and is_code(algorithm):
+        algorithm = imported_algorithm(algorithm)
+    asked = {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
+             "final_episodes": final_episodes}  # fmt: skip
+    with said_of(algorithm if isinstance(algorithm, type) else type(algorithm), "was trained"):
+        chosen = Chosen(algorithm, preset, settings or {})
+        plan = make_plan(
+            chosen, environment, steps, seeds, seed, reward, central, options, python_env, asked,
+            recorded,
+        )  # fmt: skip
+        plan.config["command"] = command
+        report = report or (lambda event, facts: None)
+        if recorded is not None and path is not None:
+            return _take_up(plan, RunDirectory(path), environment, report)
+        return _begin(plan, path, environment, report)
 
 
 def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -> Run:
@@ -153,7 +166,10 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
     algorithm, game = plan.algorithm, plan.game
     with directory.locked():
         config = directory.config()
-        now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        now = ABSENT_ONCE | config
+        if config["algorithm"] == algorithm.name:  # in the words of this version
+            settings = configured_algorithm(config, code=own_class(algorithm)).settings()
+            now["settings"] = settings
         check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
         check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
         if directory.is_finished(config):
@@ -206,6 +222,7 @@ def resume(
     steps: int | None = None,
     *,
     environment: Opened | None = None,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
     workers: int | None = None,
@@ -219,7 +236,7 @@ def resume(
         steps: the run's new length in environment steps, more or fewer than before.
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
-        torso, head: those of the run; needed where they are networks of the user's own.
+        algorithm, torso, head: those of the run; needed where they are the user's own.
         workers: worker processes for Python environments; as many as before unless given.
     """
     steps = fitted("steps", steps, StepCount | None)
@@ -229,16 +246,15 @@ def resume(
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         report = report or (lambda event, facts: None)
-        networks = {"torso": torso, "head": head}
-        return _resume(directory, config, steps, environment, networks, report)
+        given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head}
+        return _resume(directory, config, steps, given, report)
 
 
 def _resume(
     directory: RunDirectory,
     config: dict[str, Any],
     steps: int | None,
-    environment: Opened | None,
-    networks: Networks,
+    given: Given,
     report: Report,
 ) -> Run:
     if directory.learner.is_file():
@@ -248,15 +264,16 @@ def _resume(
         )
     # Damage of the log is told when it is cut back to what the checkpoint knew of it.
     check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
-    name = config["environment"]
-    # What a script made in itself has another name wherever else it is found.
-    known = is_code(name) and not name.startswith("__main__:")
-    if isinstance(environment, str) and known and environment != name:
-        raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment, networks=networks)
+    name, environment = config["environment"], given["environment"]
+    if isinstance(environment, str) and is_code(name):
+        check_same_code("environment", name, environment)
+    algorithm, game = restore(config, given)
     if steps is not None:
         config["steps"] = steps
-    with make_devices(algorithm, game, config, report) as devices:
+    with (
+        said_of(type(algorithm), "was trained"),
+        make_devices(algorithm, game, config, report) as devices,
+    ):
         return _go_on(devices, config, directory, environment, report, steps is not None)
 
 
@@ -280,7 +297,7 @@ def _go_on(
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, report)
         return loop.run(lambda: devices.init(config["seed"]), 0)
-    with of_the_run(own_networks(devices.program.algorithm)):
+    with of_the_run(recorded_code(config)):
         _, states, meta = checkpoints.latest(
             directory.path,
             devices.template(),
@@ -331,12 +348,13 @@ def open_run(
     path: str | Path,
     environment: Opened | None = None,
     *,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
 ) -> Run:
-    """A run from its directory; what is the user's own code, such as ``torso``, is given again."""
+    """A run from its directory; what is the user's own code, such as ``torso``, is passed again."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    networks = {"torso": torso, "head": head}
-    algorithm, game = restore(config, environment, networks=networks)
-    return opened(directory, config, algorithm, game)
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head}
+    restored, game = restore(config, given)
+    return opened(directory, config, restored, game)

@@ -10,10 +10,7 @@ import jax
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.learners.contract import Algorithm
 from coterie.python_envs.training import PythonEnvProgram
-from coterie.runs.config import restore
-from coterie.runs.networks import networks_of
 from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory
 from coterie.storage import checkpoint, tree_files
@@ -24,12 +21,6 @@ from coterie.training.devices import Devices, stack
 from coterie.training.finite import without_replay
 from coterie.training.state import read_state
 from coterie.types import PyTree
-
-
-def algorithm_of(run: Run) -> Algorithm:
-    """The algorithm a run was trained with, its settings included."""
-    networks = networks_of(run.policies["last"])
-    return restore(run.config, run.game.env, networks=networks)[0]
 
 
 def learner(run: Run, seed: int = 0) -> PyTree:
@@ -64,7 +55,7 @@ def finalise(run: Run) -> None:
 
 def _template(run: Run, devices: int) -> tuple[PyTree, ...]:
     """Shapes and types of the run's states, one for each device."""
-    algorithm, seeds = algorithm_of(run), run.config["seeds"]
+    algorithm, seeds = run.algorithm, run.config["seeds"]
     if isinstance(run.game.env, PythonEnvFactory):
         return (PythonEnvProgram(algorithm, run.game, seeds).template(),)
     return Devices(algorithm, run.game, seeds, count=devices).template()
@@ -89,7 +80,7 @@ def _learners(run: Run) -> PyTree:
             parts = _newest(run, learners, read_former)
             run.learner = stack([part["learner"] for part in parts])
         else:
-            states = _newest(run, like, read_state(algorithm_of(run)))
+            states = _newest(run, like, read_state(run.algorithm))
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

@@ -15,9 +15,9 @@ from coterie.errors import Interrupted, NotFinite
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
-from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import describe, save_policies
 from coterie.runs.run import Run, play_finally
+from coterie.runs.user_code import recorded_code
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import identity
 from coterie.storage.evaluations import EvaluationFile
@@ -270,7 +270,7 @@ class Loop:
         path = self.directory.path if self.directory else None
         run = Run(
             self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic, steps, learner=learner, complete=True,
+            steps, learner=learner, complete=True, algorithm=algorithm,
         )  # fmt: skip
         if self.config["final_episodes"]:
             try:
@@ -288,8 +288,7 @@ class Loop:
             self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
-                own = recorded_networks(self.config)
-                again = resume_command(path, self.config["environment"], self.environment, own)
+                again = resume_command(path, recorded_code(self.config), self.environment)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
         return Interrupted(path, steps, self.config["steps"], again)
