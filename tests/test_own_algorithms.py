@@ -147,6 +147,7 @@ def test_other_settings_are_another_run(folder, capsys):
 # A run goes on -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["resume", "train"])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(folder, how, monkeypatch, capsys):
     out, advance = f"stopped-{how}", training.Program.advance
@@ -168,6 +169,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(folder, how, monkeypa
     jax.tree.map(np.testing.assert_array_equal, *map(learner, runs))
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_to_what_a_longer_one_would_have_been(folder):
     """But for what follows from the number of steps, which is given."""
     assert main([*TRAIN, "--out", "longer", "--steps", "600"]) == 0
@@ -214,6 +216,7 @@ def test_teams_need_no_algorithm(half):
     assert actions == np.argmax(outputs, -1).tolist()
 
 
+@pytest.mark.filterwarnings("ignore::coterie.errors.DamagedFile")  # of its log, of another run
 def test_no_file_of_a_run_makes_it_be_imported(half, tmp_path, monkeypatch):
     mark = tmp_path / "imported"
     (tmp_path / "evil_algorithm.py").write_text(
@@ -238,6 +241,7 @@ def test_no_file_of_a_run_makes_it_be_imported(half, tmp_path, monkeypatch):
     del sys.modules["evil_algorithm"]
 
 
+@pytest.mark.slow
 def test_a_class_without_a_path_is_opened_in_python(tmp_path):
     class Local(Half):
         pass
@@ -248,6 +252,7 @@ def test_a_class_without_a_path_is_opened_in_python(tmp_path):
     assert_same(run, coterie.open_run(run.path, algorithm=Local))
 
 
+@pytest.mark.slow
 def test_other_code_of_ones_own_beside_it(tmp_path, capsys):
     run = train(Half(**TINY, torso=Net), tmp_path / "run")
     both = "--algorithm own_algorithms:Half --torso own_nets:Net"
@@ -262,6 +267,7 @@ def test_other_code_of_ones_own_beside_it(tmp_path, capsys):
     assert 'class="viewer"' in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_package_is_given_none(tmp_path):
     run = train(coterie.VDN, tmp_path / "run")
     for algorithm in (Half, coterie.VDN):
