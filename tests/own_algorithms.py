@@ -33,9 +33,14 @@ class Raises(Half):
         return {}["no such loss"]
 
 
-class Outer:
-    class Inner(coterie.IDQN):
-        pass
+class Breaks(Half):
+    def contradictions(self):
+        return {}["no such setting"]
+
+
+class Exits(Half):
+    def remarks(self, game):
+        raise SystemExit(3)
 
 
 class Undecorated(coterie.VDN):

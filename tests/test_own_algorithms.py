@@ -323,6 +323,8 @@ def test_tables_of_a_joint_value_of_utilities(half, folder, capsys):
         ("own_algorithms:NUMBER", "NUMBER of own_algorithms is not callable"),
         ("own_algorithms:make", "own_algorithms:make is no algorithm"),
         ("own_nets:Net", "own_nets:Net is no algorithm"),
+        ("own_algorithms:Breaks", r"made: KeyError: 'no such setting' \(own_algorithms.py, line"),
+        ("own_algorithms:Exits", r"raised as it was trained: SystemExit: 3 \(own_algorithms.py, l"),
         ("own_algorithms:Base", "is a base of algorithms, .* does not define joint, step_loss, ta"),
         ("own_algorithms:NoMode", "must have the class attribute mode, one of 'decentralised"),
         ("own_algorithms:NoReward", "must have the class attribute common_reward"),

@@ -73,11 +73,32 @@ def in_a_sentence(path: str, when: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path} raised as it {when}: {_in_short(error)}") from error
 
 
-def _in_short(error: Exception) -> str:
+@contextlib.contextmanager
+def said_of(kind: type, when: str) -> Iterator[None]:
+    """Says what methods of a user's class raise in one sentence; other errors stay as they are."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if not _raised_in(kind, error):
+            raise
+        with in_a_sentence(path_of(kind), when):
+            raise
+
+
+def _raised_in(kind: type, error: BaseException) -> bool:
+    """Whether an error comes out of a method of a class, or of a base of it, of the user's."""
+    own = [base for base in kind.__mro__ if not f"{base.__module__}.".startswith("coterie.")]
+    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in own}
+    methods = tuple(f"{base.__qualname__}." for base in own)
+    codes = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(c.co_filename in files and c.co_qualname.startswith(methods) for c in codes)
+
+
+def _in_short(error: BaseException) -> str:
     said = " ".join(str(error).split())
     kind = type(error).__name__
     message = f"{kind}: {said}" if said else kind
@@ -86,7 +107,7 @@ def _in_short(error: Exception) -> str:
     return message + _line_of(error)
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """`` (file, line n)``: the last line outside of installed packages and of this one."""
     here = f"{Path(__file__).parent}{os.sep}"
     frames = [

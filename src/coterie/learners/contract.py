@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.former import under_former_name, warn_former
-from coterie.module_paths import path_of
+from coterie.module_paths import path_of, said_of
 from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
@@ -92,7 +92,9 @@ class Algorithm(abc.ABC):
 
     def __post_init__(self) -> None:
         check(self)
-        for sentence in self.contradictions():
+        with said_of(type(self), "was made"):
+            contradictions = self.contradictions()
+        for sentence in contradictions:
             raise UsageError(sentence)
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
-from coterie.module_paths import is_code
+from coterie.module_paths import is_code, said_of
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.config import (
@@ -38,7 +38,6 @@ from coterie.runs.user_code import (
     of_the_run,
     own_class,
     recorded_code,
-    said_of,
 )
 from coterie.settings import StepCount, fitted
 from coterie.spec import Reward

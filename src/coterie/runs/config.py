@@ -22,7 +22,7 @@ from coterie.runs.environments import (
     options_again,
     seen_by,
 )
-from coterie.runs.user_code import NETWORKS, NOTHING, Given, code_again, named_by, said_of
+from coterie.runs.user_code import NETWORKS, NOTHING, Given, code_again, named_by
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
 from coterie.text import did_you_mean
@@ -75,13 +75,10 @@ def configured_algorithm(
         with _damaged():
             return kind(**settings | networks)
     settings = _own_settings(own, config["settings"], note)
-    with said_of(own, "was made"):
-        try:
-            return own(**settings | networks)
-        except UsageError as error:
-            raise UsageError(
-                f"{path_of(own)} does not take the settings of the run: {error}"
-            ) from None
+    try:
+        return own(**settings | networks)
+    except UsageError as error:
+        raise UsageError(f"{path_of(own)} does not take the settings of the run: {error}") from None
 
 
 def _own_settings(

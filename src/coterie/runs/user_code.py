@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +16,7 @@ from typing import Any
 from coterie.algorithms import check_class
 from coterie.errors import EnvironmentFault, UsageError
 from coterie.learners.contract import Algorithm
-from coterie.module_paths import importable, in_a_sentence, is_code, needed, path_of
+from coterie.module_paths import importable, is_code, needed, path_of
 from coterie.networks.own import NetworkSetting, OwnNetwork
 from coterie.python_envs.adapters.lookup import find_callable
 from coterie.settings import fitted, shown
@@ -150,9 +148,6 @@ def check_same_code(word: str, recorded: str, path: str) -> None:
         raise UsageError(f"the {word} of the run is {recorded}, and cannot be {path}")
 
 
-# In sentences ------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def of_the_run(code: Mapping[str, str]) -> Iterator[None]:
     """Says of files that hold other arrays whose code does not fit, if it is the user's."""
@@ -165,24 +160,3 @@ def of_the_run(code: Mapping[str, str]) -> Iterator[None]:
         raise UsageError(
             f"{own} has other parameters than the run was trained with: {error}"
         ) from error
-
-
-@contextlib.contextmanager
-def said_of(kind: type, when: str) -> Iterator[None]:
-    """Says what methods of a user's algorithm raise in one sentence; all else is as it was."""
-    try:
-        yield
-    except Exception as error:
-        if not _raised_in(kind, error):
-            raise
-        with in_a_sentence(path_of(kind), when):
-            raise
-
-
-def _raised_in(kind: type, error: Exception) -> bool:
-    """Whether an error comes out of a method of a class, or of a base of it, of the user's."""
-    own = [base for base in kind.__mro__ if not f"{base.__module__}.".startswith("coterie.")]
-    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in own}
-    methods = tuple(f"{base.__qualname__}." for base in own)
-    codes = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(c.co_filename in files and c.co_qualname.startswith(methods) for c in codes)
