@@ -47,6 +47,11 @@ class Undecorated(coterie.VDN):
     factor: float = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Untyped(coterie.VDN):
+    gamma = 0.5
+
+
 class Base(ValueBased):
     pass
 
@@ -118,4 +123,10 @@ class Encoder(coterie.VDN):
 
 
 def make():
-    return coterie.VDN()
+    class Inner(coterie.VDN):
+        pass
+
+    return Inner
+
+
+Made = make()

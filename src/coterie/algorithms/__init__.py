@@ -58,12 +58,17 @@ def check_class(kind: type[Algorithm]) -> None:
         raise UsageError(f"{path} must have the class attribute mode, one of '{modes}'")
     if not isinstance(getattr(kind, "common_reward", None), bool):
         raise UsageError(f"{path} must have the class attribute common_reward, True or False")
-    declared = inspect.get_annotations(kind)
+    declared, known = inspect.get_annotations(kind), {f.name for f in dataclasses.fields(kind)}
     fields = [name for name, hint in declared.items() if "ClassVar" not in str(hint)]
     if fields and "__dataclass_fields__" not in vars(kind):
         raise UsageError(
             f"{fields[0]} of {path} is no setting yet: put @dataclass(frozen=True, kw_only=True) "
             "above the class"
+        )
+    if untyped := sorted(known & vars(kind).keys() - declared.keys()):
+        raise UsageError(
+            f"{untyped[0]} of {path} has no type, and so changes nothing: declare it as in the "
+            f"base, {untyped[0]}: TYPE = VALUE"
         )
     _check_settings(kind, path)
 

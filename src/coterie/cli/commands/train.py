@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.cli.parsing import Groups, environment_groups, environment_options, named
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
-from coterie.errors import Interrupted
-from coterie.module_paths import is_code
+from coterie.errors import Interrupted, UsageError
+from coterie.module_paths import importable, is_code, path_of
 from coterie.settings import (
     Episodes,
     Evaluations,
@@ -106,7 +106,13 @@ def _algorithm(name: str) -> type:
         return find(name)
     from coterie.runs.user_code import imported_algorithm
 
-    return imported_algorithm(name)
+    kind = imported_algorithm(name)
+    if not importable(path := path_of(kind)):
+        raise UsageError(
+            f"{name} is {path}, which no command could name again: define the class at the top of "
+            "its module"
+        )
+    return kind
 
 
 def _names_a_preset(args: list[str]) -> bool:
