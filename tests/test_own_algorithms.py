@@ -332,7 +332,7 @@ def test_tables_of_a_joint_value_of_utilities(half, folder, capsys):
         ("own_algorithms:Undecorated", r"factor of .* is no setting yet: put @dataclass"),
         (
             "own_algorithms:Untyped",
-            "gamma of own_algorithms:Untyped has no type, and so changes no",
+            "gamma of own_algorithms:Untyped has no type, and so chang",
         ),
         ("own_algorithms:Table", "the setting table of own_algorithms:Table has no default"),
         ("own_algorithms:Required", "the setting needed of .* has no default"),
