@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
+from coterie.module_paths import is_code, said_of
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs import forks, warm_start
@@ -27,13 +28,20 @@ from coterie.runs.continuation import (
     note_session,
     place,
 )
-from coterie.runs.environments import Opened, is_code
+from coterie.runs.environments import Opened
 from coterie.runs.evaluation import check_memory
 from coterie.runs.learner import template
 from coterie.runs.loop import Loop, Report, shown_by
-from coterie.runs.networks import Networks, of_the_run, own_networks
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
+from coterie.runs.user_code import (
+    Given,
+    check_same_code,
+    imported_algorithm,
+    of_the_run,
+    own_class,
+    recorded_code,
+)
 from coterie.settings import StepCount, fitted
 from coterie.spec import Reward
 from coterie.storage import checkpoint as checkpoints
@@ -79,7 +87,8 @@ def train(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
-        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name.
+        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name;
+            the name of one of your own is ``module:Class``.
         environment: a name, an environment, or a callable that makes one: a JAX environment, or a
             Python environment of PettingZoo, or of Gymnasium, of a team or a single agent.
         steps: environment steps of each seed.
@@ -122,22 +131,25 @@ def train(
     recorded = None
     if resume and path is not None and RunDirectory(path).holds_a_run():
         recorded = RunDirectory(path).config()
-    plan = make_plan(
-        Chosen(algorithm, preset, settings or {}), environment, steps, seeds, seed, reward, central,
-        options, python_env,
-        {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
-         "final_episodes": final_episodes},
-        recorded,
-    )  # fmt: skip
-    plan.config["command"] = command
-    if init is not None:
-        source = warm_start.read_source(Path(init))
-        plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
-        plan.remarks.extend(warm_start.sentences(plan.config["init"]))
-    told = Told(shown_by(report), Callbacks(callback, stop))
-    if recorded is not None and path is not None:
-        return _take_up(plan, RunDirectory(path), environment, told)
-    return _begin(plan, path, environment, told)
+    if isinstance(algorithm, str) and is_code(algorithm):
+        algorithm = imported_algorithm(algorithm)
+    asked = {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
+             "final_episodes": final_episodes}  # fmt: skip
+    with said_of(algorithm if isinstance(algorithm, type) else type(algorithm), "was trained"):
+        chosen = Chosen(algorithm, preset, settings or {})
+        plan = make_plan(
+            chosen, environment, steps, seeds, seed, reward, central, options, python_env, asked,
+            recorded,
+        )  # fmt: skip
+        plan.config["command"] = command
+        if init is not None:
+            source = warm_start.read_source(Path(init))
+            plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
+            plan.remarks.extend(warm_start.sentences(plan.config["init"]))
+        told = Told(shown_by(report), Callbacks(callback, stop))
+        if recorded is not None and path is not None:
+            return _take_up(plan, RunDirectory(path), environment, told)
+        return _begin(plan, path, environment, told)
 
 
 class Told(NamedTuple):
@@ -186,7 +198,10 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, told: Tol
     algorithm, game, report = plan.algorithm, plan.game, told.report
     with directory.locked():
         config = directory.config()
-        now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        now = ABSENT_ONCE | config
+        if config["algorithm"] == algorithm.name:  # in the words of this version
+            settings = configured_algorithm(config, code=own_class(algorithm)).settings()
+            now["settings"] = settings
         now["steps"] = config.get("asked_steps", config["steps"])
         check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
         check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
@@ -240,6 +255,7 @@ def resume(
     steps: int | None = None,
     *,
     environment: Opened | None = None,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
     workers: int | None = None,
@@ -257,7 +273,7 @@ def resume(
         steps: the run's new length in environment steps, more or fewer than before.
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
-        torso, head: those of the run; needed where they are networks of the user's own.
+        algorithm, torso, head: those of the run; needed where they are the user's own.
         workers: worker processes for Python environments; as many as before unless given.
         settings: other values for the algorithm's settings, for a fork.
         fork: a new run directory, to which the run is copied up to its newest checkpoint, and
@@ -267,21 +283,20 @@ def resume(
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head}
     if settings or fork is not None:
         if not settings or fork is None:
             raise UsageError(
                 "settings are changed in a copy of the run, which goes on: give both what changes "
                 "(--set NAME=VALUE) and a new directory (--fork OUT)"
             )
-        networks = {"torso": torso, "head": head}
-        directory = _fork(directory, Path(fork), settings, steps, environment, networks)
+        directory = _fork(directory, Path(fork), settings, steps, given)
     with directory.locked():
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
         told = Told(shown_by(report), Callbacks(callback, stop))
-        networks = {"torso": torso, "head": head}
-        return _resume(directory, config, steps, environment, networks, told)
+        return _resume(directory, config, steps, given, told)
 
 
 def _fork(
@@ -289,19 +304,18 @@ def _fork(
     out: Path,
     settings: Mapping[str, Any],
     steps: int | None,
-    environment: Opened | None,
-    networks: Networks,
+    given: Given,
 ) -> RunDirectory:
     """A copy of the run at its newest checkpoint, with other settings."""
     with directory.locked():
         config = directory.config()
         check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
-        before, game = restore(config, environment, networks=networks)
+        before, game = restore(config, given)
         if steps is not None:
             config["steps"] = steps
             config.pop("asked_steps", None)
         after = forks.changed(before, settings)
-        wanted = restore(config | {"settings": after.settings()}, environment, networks=networks)
+        wanted = restore(config | {"settings": after.settings()}, given)
         seeds, devices = config["seeds"], config["lanes"]
         states = template(before, game, seeds, devices)
         forks.check_arrays(before, after, states, template(*wanted, seeds, devices))
@@ -322,8 +336,7 @@ def _resume(
     directory: RunDirectory,
     config: dict[str, Any],
     steps: int | None,
-    environment: Opened | None,
-    networks: Networks,
+    given: Given,
     told: Told,
 ) -> Run:
     if directory.learner.is_file():
@@ -333,16 +346,17 @@ def _resume(
         )
     # Damage of the log is told when it is cut back to what the checkpoint knew of it.
     check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
-    name = config["environment"]
-    # What a script made in itself has another name wherever else it is found.
-    known = is_code(name) and not name.startswith("__main__:")
-    if isinstance(environment, str) and known and environment != name:
-        raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment, networks=networks)
+    name, environment = config["environment"], given["environment"]
+    if isinstance(environment, str) and is_code(name):
+        check_same_code("environment", name, environment)
+    algorithm, game = restore(config, given)
     if steps is not None:
         config["steps"] = steps
         config.pop("asked_steps", None)
-    with make_devices(algorithm, game, config, told.report) as devices:
+    with (
+        said_of(type(algorithm), "was trained"),
+        make_devices(algorithm, game, config, told.report) as devices,
+    ):
         return _go_on(devices, config, directory, environment, told, steps is not None)
 
 
@@ -366,7 +380,7 @@ def _go_on(
         directory.write_config(config)
         loop = Loop(devices, config, directory, environment, here, *told)
         return loop.run(lambda: _untrained(devices, config), 0)
-    with of_the_run(own_networks(devices.program.algorithm)):
+    with of_the_run(recorded_code(config)):
         _, states, meta = checkpoints.latest(
             directory.path,
             devices.template(),
@@ -417,12 +431,13 @@ def open_run(
     path: str | Path,
     environment: Opened | None = None,
     *,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
 ) -> Run:
-    """A run from its directory; what is the user's own code, such as ``torso``, is given again."""
+    """A run from its directory; what is the user's own code, such as ``torso``, is passed again."""
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    networks = {"torso": torso, "head": head}
-    algorithm, game = restore(config, environment, networks=networks)
-    return opened(directory, config, algorithm, game)
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head}
+    restored, game = restore(config, given)
+    return opened(directory, config, restored, game)

@@ -10,10 +10,7 @@ import jax
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.learners.contract import Algorithm
 from coterie.python_envs.training import PythonEnvProgram
-from coterie.runs.config import restore
-from coterie.runs.networks import networks_of
 from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory
 from coterie.storage import checkpoint, tree_files
@@ -25,12 +22,6 @@ from coterie.training.finite import without_replay
 from coterie.training.state import read_state
 from coterie.types import PyTree
 from coterie.views.game import Game
-
-
-def algorithm_of(run: Run) -> Algorithm:
-    """The algorithm a run was trained with, its settings included."""
-    networks = networks_of(run.policies["last"])
-    return restore(run.config, run.game.env, networks=networks)[0]
 
 
 def learner(run: Run, seed: int = 0) -> PyTree:
@@ -76,7 +67,7 @@ def _learners(run: Run) -> PyTree:
         assert run.path is not None
         kept = RunDirectory(run.path).learner
         devices = 1 if kept.is_file() else run.config["lanes"]
-        like = template(algorithm_of(run), run.game, run.config["seeds"], devices)
+        like = template(run.algorithm, run.game, run.config["seeds"], devices)
         former = format_of(run.config) in RESUMED_BY
         if kept.is_file():
             read = read_former if former else tree_files.read_tree
@@ -89,7 +80,7 @@ def _learners(run: Run) -> PyTree:
             parts = _newest(run, learners, read_former)
             run.learner = stack([part["learner"] for part in parts])
         else:
-            states = _newest(run, like, read_state(algorithm_of(run)))
+            states = _newest(run, like, read_state(run.algorithm))
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

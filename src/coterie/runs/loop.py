@@ -17,9 +17,9 @@ from coterie.runs.callbacks import Callbacks, Event
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
-from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import describe, save_policies
 from coterie.runs.run import Run, play_finally
+from coterie.runs.user_code import recorded_code
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import identity
 from coterie.storage.evaluations import EvaluationFile
@@ -321,8 +321,8 @@ class Loop:
         policies, steps = self._policies(state, iteration)
         path = self.directory.path if self.directory else None
         return Run(
-            self.config, self.program.game, policies, path, self._steps(iteration),
-            self.program.algorithm.stochastic, steps,
+            self.config, self.program.game, policies, path, self._steps(iteration), steps,
+            algorithm=self.program.algorithm,
         )  # fmt: skip
 
     def _finish(self, state: States, iteration: int) -> Run:
@@ -353,8 +353,7 @@ class Loop:
             self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
-                own = recorded_networks(self.config)
-                again = resume_command(path, self.config["environment"], self.environment, own)
+                again = resume_command(path, recorded_code(self.config), self.environment)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
         self._tell("end", state, iteration)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coterie.cli.parsing import Groups, environment_groups, environment_options, named, parse
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
 from coterie.errors import Interrupted, UsageError
+from coterie.module_paths import importable, is_code, path_of
 from coterie.settings import (
     Episodes,
     Evaluations,
@@ -94,17 +95,33 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
 
     What a flag contradicts is not known yet where a preset has the other settings.
     """
-    from coterie.algorithms import find
     from coterie.python_envs.settings import PythonEnvSettings
 
-    groups: Groups = [("algorithm", find(names[0]))] if names else []
+    groups: Groups = [("algorithm", _algorithm(names[0]))] if names else []
     if _names_a_preset(args):
         groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
-    if len(names) > 1 and ":" in names[1]:
+    if len(names) > 1 and is_code(names[1]):
         groups.append(("hosting", PythonEnvSettings))
     if len(names) > 1:
         groups += environment_groups(names[1])
     return [(title, cls) for title, cls in groups if cls is dict or dataclasses.fields(cls)]
+
+
+def _algorithm(name: str) -> type:
+    """The class of an algorithm, one of the user's own imported."""
+    from coterie.algorithms import find
+
+    if not is_code(name):
+        return find(name)
+    from coterie.runs.user_code import imported_algorithm
+
+    kind = imported_algorithm(name)
+    if not importable(path := path_of(kind)):
+        raise UsageError(
+            f"{name} is {path}, which no command could name again: define the class at the top of "
+            "its module"
+        )
+    return kind
 
 
 def _names_a_preset(args: list[str]) -> bool:
@@ -118,7 +135,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.training.devices import one_core_per_seed
 
     own = parsed.run
-    one_core_per_seed(own.seeds, python_env=":" in names[1])
+    one_core_per_seed(own.seeds, python_env=is_code(names[1]))
     options = environment_options(parsed)
     out = own.out or Path("runs") / file_name("-".join(names))
     given = named(args, parsed.algorithm) if _names_a_preset(args) else None
@@ -164,11 +181,10 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
 
         say(render_returns(run, run.results))
     from coterie.runs.continuation import run_command
-    from coterie.runs.networks import recorded_networks
+    from coterie.runs.user_code import recorded_code
 
     assert run.path is not None
-    own = recorded_networks(run.config)
-    evaluate = run_command("evaluate", run.path, run.config["environment"], own)
+    evaluate = run_command("evaluate", run.path, recorded_code(run.config))
     say("", f"kept in {shlex.quote(str(run.path))}; next:")
     say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
@@ -188,10 +204,6 @@ class ResumeArgs:
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code, which Coterie imports only if you name it."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
     tracker: TrackerNames = ()
@@ -215,8 +227,8 @@ def _assigned(words: Sequence[str], algorithm: type) -> dict[str, Any]:
 
 
 def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
-    from coterie.algorithms import find
     from coterie.runs import api
+    from coterie.runs.user_code import class_of
     from coterie.show.terminal.progress import TrainDisplay
     from coterie.storage.run_directory import RunDirectory
     from coterie.training.devices import one_core_per_seed
@@ -224,12 +236,13 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     config = RunDirectory.open(Path(names[0])).config()
     one_core_per_seed(config["seeds"], python_env=config.get("hosting") is not None)
     own = parsed.run
-    settings = _assigned(own.set, find(config["algorithm"])) if own.set else None
+    settings = None
+    if own.set:
+        settings = _assigned(own.set, class_of(config["algorithm"], parsed.code.algorithm))
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
-            names[0], own.steps, environment=own.environment, torso=own.torso,
-            head=own.head, workers=own.workers, report=display,
-            settings=settings, fork=own.fork,
-            callback=_trackers(own.tracker, Path(names[0])),
+            names[0], own.steps, environment=own.environment, workers=own.workers,
+            settings=settings, fork=own.fork, callback=_trackers(own.tracker, Path(names[0])),
+            report=display, **dataclasses.asdict(parsed.code),
         )  # fmt: skip
         return _conclude(resume, own.json)
