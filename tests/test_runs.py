@@ -694,7 +694,7 @@ def walker() -> PerAgent:
 
 def test_a_team_earns_the_same_here_and_in_the_original():
     policies = {"best": jax.tree.map(lambda x: x[None], walker())}
-    run = Run({}, Game(coterie.make(FORAGING)), policies, None, 0)
+    run = Run({}, Game(coterie.make(FORAGING)), policies, None, 0, algorithm=coterie.VDN())
     ours = run.evaluate(2_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium wonders about several agents
@@ -710,7 +710,8 @@ def test_a_team_earns_the_same_here_and_in_the_original():
 
 def test_what_comes_after_an_end_is_not_counted():
     policy = PerAgent((0, 1), 1, 2, (4,), jax.random.key(0))
-    run = Run({}, Game(Lottery()), {"best": jax.tree.map(lambda x: x[None], policy)}, None, 0)
+    policies = {"best": jax.tree.map(lambda x: x[None], policy)}
+    run = Run({}, Game(Lottery()), policies, None, 0, algorithm=coterie.VDN())
     metrics = run.evaluate(500, which="best")
     mean_length = metrics["eval/length"]["mean"]
     assert metrics["eval/return/agent/left"]["mean"] == pytest.approx(mean_length, rel=1e-12)

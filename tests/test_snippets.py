@@ -27,7 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench
 
 PLACES = {
     "ALGORITHM": "vdn", "ENVIRONMENT": "matrix/climbing", "RUN": "runs/x", "NAME": "climbing",
-    "STEPS": "1e5", "DIR": "runs/x",
+    "STEPS": "1e5", "DIR": "runs/x", "module:Class": "qtran:QTRAN",
 }  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def test_there_are_commands_to_be_read():
 
 
 @pytest.mark.parametrize(("page", "command"), SHOWN, ids=[f"{p}: {c}"[:70] for p, c in SHOWN])
-def test_commands_are_read(page, command):
+def test_commands_are_read(page, command, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
     line = re.sub(r"\[|\]|\bK\b", lambda m: "50" if m[0] == "K" else "", command)
     for place, name in PLACES.items():
         line = re.sub(rf"\b{place}\b", name, line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -12,19 +13,19 @@ from coterie import envs
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.module_paths import is_code, path_of
 from coterie.python_envs.opening import digest
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.environments import (
-    Opened,
     check_fits,
-    is_code,
     open_environment,
     options_again,
     seen_by,
 )
-from coterie.runs.networks import Networks, with_given
+from coterie.runs.user_code import NETWORKS, NOTHING, Given, code_again, named_by
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
+from coterie.text import did_you_mean
 from coterie.views.game import Game
 
 logger = logging.getLogger(__name__)
@@ -58,55 +59,80 @@ def python_env_of(config: dict[str, Any]) -> PythonEnvSettings | None:
 
 
 def configured_algorithm(
-    config: dict[str, Any], note: Callable[[str], None] = logger.warning
+    config: dict[str, Any], note: Callable[[str], None] = logger.warning, code: Given = NOTHING
 ) -> Algorithm:
-    """The algorithm that a configuration names, with its settings; ``note`` as in ``restore``."""
-    cls = find_algorithm(config["algorithm"])
-    settings = present_settings(cls, config["settings"], config, note)
-    with _damaged():
-        return cls(**settings)
+    """The algorithm that a configuration names, with its settings.
+
+    Args:
+        note: as in ``restore``.
+        code: the user's own that it needs, as ``code_again`` returns it.
+    """
+    own = code.get("algorithm")
+    networks = {word: code[word] for word in NETWORKS if word in code}
+    if own is None:
+        kind = find_algorithm(config["algorithm"])
+        settings = present_settings(kind, config["settings"], config, note)
+        with _damaged():
+            return kind(**settings | networks)
+    settings = _own_settings(own, config["settings"], note)
+    try:
+        return own(**settings | networks)
+    except UsageError as error:
+        raise UsageError(f"{path_of(own)} does not take the settings of the run: {error}") from None
+
+
+def _own_settings(
+    kind: type[Algorithm], stored: dict[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """The settings that a run stored, which a class of the user's still must have."""
+    path, fields = path_of(kind), {field.name: field for field in dataclasses.fields(kind)}
+    for name in stored:
+        if name not in fields:
+            hint = did_you_mean(name, fields.keys() - stored.keys())
+            raise UsageError(f"{path} has no setting {name}, which the run was trained with{hint}")
+    for name in fields.keys() - stored.keys():
+        value = fields[name].default
+        note(f"{path} has the setting {name}, which the run does not state: it is {value!r}")
+    return stored
 
 
 def restore(
     config: dict[str, Any],
-    environment: Opened | None = None,
+    given: Given = NOTHING,
     note: Callable[[str], None] = logger.warning,
-    networks: Networks | None = None,
 ) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
-    Code of the user's is never imported because a file names it: it has to be given again.
+    Code of the user's is never imported because a file names it: it has to be passed again.
 
     Args:
-        note: called with a sentence for every stored setting that no longer applies.
-        networks: the user's own, where the algorithm has some.
+        given: the user's code, by what it is; None where there is none.
+        note: called with a sentence for every stored setting that no longer applies, or that is
+            not stored.
     """
-    algorithm = with_given(configured_algorithm(config, note), networks or {})
+    code = code_again(named_by(config), given)
+    algorithm = configured_algorithm(config, note, code)
     name, options = config["environment"], config["environment_options"]
-    if ":" not in name:
-        options = present_settings(envs.family(name).Options, options, config, note)
-    elif environment is None:
-        raise UsageError(
-            f"the run is on {name}, which is imported only if you name it: "
-            f"give --environment {name}"
-        )
+    if is_code(name):
+        opened = code["environment"]
+        options = options_again(opened, config)
     else:
-        options = options_again(environment, config)
+        opened = name
+        options = present_settings(envs.family(name).Options, options, config, note)
     python_env = python_env_of(config)
-    opened, state = environment if is_code(name) else name, config["central"] == "state"
-    env, given = open_environment(
+    env, env_name = open_environment(
         opened,
         options,
         python_env,
-        state,
+        state=config["central"] == "state",
         combined="actions" not in config.get("sizes", {}),
         arrays="observations" in config.get("sizes", {}),
     )
     game = seen_by(algorithm, env, config["central"], config["reward"])
     if is_code(name):
-        check_fits(config["sizes"], env.spec(), given)
+        check_fits(config["sizes"], env.spec(), env_name)
     if python_env:
-        check_same_spec(config, digest(env.spec()), given)
+        check_same_spec(config, digest(env.spec()), env_name)
     return algorithm, game
 
 

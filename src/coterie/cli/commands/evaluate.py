@@ -30,10 +30,6 @@ class EvaluateArgs:
     environment: str | None = None
     """Evaluate in another environment, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3. Required
     if the environment of the run is a Python environment or defined in your own code."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
     seed: Seed = 0
     """Random seed of the episodes."""
     workers: Workers | None = None
@@ -43,16 +39,19 @@ class EvaluateArgs:
 
 
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie.module_paths import is_code
     from coterie.python_envs.settings import PythonEnvSettings
-    from coterie.runs import api, environments
+    from coterie.runs import api
     from coterie.runs import config as configs
     from coterie.show.numbers import plural
     from coterie.show.terminal.returns import asked_metrics, check_metric, render_returns
     from coterie.storage.run_directory import RunDirectory
 
     own = parsed.run
-    again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
-    run = api.open_run(names[0], own.environment if again else None, torso=own.torso, head=own.head)
+    again = is_code(RunDirectory.open(Path(names[0])).config()["environment"])
+    run = api.open_run(
+        names[0], own.environment if again else None, **dataclasses.asdict(parsed.code)
+    )
     elsewhere = None if again else own.environment
     python_env = None
     if own.workers is not None:

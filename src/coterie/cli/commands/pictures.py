@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,25 +36,22 @@ class WatchArgs:
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
-    from coterie.runs import api, environments
+    from coterie.module_paths import is_code
+    from coterie.runs import api
     from coterie.show.film import encode as film
     from coterie.show.film.recording import FPS, record
 
     own = parsed.run
     film.check(own.out, FPS if own.fps is None else own.fps)
-    if own.environment is not None and not environments.is_code(own.environment):
+    if own.environment is not None and not is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in: --environment is for one "
             f"defined in your own code, and {own.environment} is built in"
         )
-    run = api.open_run(names[0], own.environment, torso=own.torso, head=own.head)
+    run = api.open_run(names[0], own.environment, **asdict(parsed.code))
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     answer(visible(film.film(recording, own.out, own.fps)))
@@ -101,5 +98,7 @@ def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own, command = parsed.run, shlex.join(["coterie", *args])
     runs = [Path(n) for n in names]
-    page = report(runs, own.out, command, own.metric, own.greedy, own.environment)
+    page = report(
+        runs, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
+    )
     answer(visible(page))
