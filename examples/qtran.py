@@ -3,7 +3,7 @@
 The team's value Q(z, a) is learned by itself. The sum of utilities Σ_i Q_i is pulled to
 Q(z, a) − V(z) at the utilities' own greedy joint action, and kept above it everywhere else: then
 each agent's greedy action is its part of the best joint action. Q(z, a) and V(z) see z, and no
-histories.
+histories. In this folder, ``coterie train qtran:QTRAN lbf/5x5-2p-1f`` trains it too.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def evaluated(home: Path, tally: Tally) -> None:
     """``Run.evaluate(episodes=, seed=)``."""
     opened_runs.evaluate_game = begin
     game = Game(coterie.make("matrix/climbing"))
-    run = opened_runs.Run({}, game, {"best": None, "last": None}, None, 0)
+    run = opened_runs.Run({}, game, {"best": None, "last": None}, None, 0, algorithm=coterie.VDN())
     for name in ("episodes", "seed"):
         for value in VALUES:
             work = lambda name=name, value=value: run.evaluate(**{name: value})  # noqa: E731

@@ -247,12 +247,19 @@ def test_the_command_that_is_printed_works(tmp_path, monkeypatch, capsys, folder
 
 
 def test_what_no_command_can_name_is_continued_in_python():
-    assert resume_command(Path("x y"), "matrix/climbing", None) == "coterie resume 'x y'"
+    assert resume_command(Path("x y"), {}) == "coterie resume 'x y'"
+    gym = {"environment": "gymnasium:a-v1"}
     named = "coterie resume x --environment gymnasium:a-v1"
-    assert resume_command(Path("x"), "gymnasium:a-v1", "gymnasium:a-v1") == named
+    assert resume_command(Path("x"), gym, "gymnasium:a-v1") == named
     for thing in (object(), lambda: None, Path):
-        said = resume_command(Path("x"), "m:thing", thing)
+        said = resume_command(Path("x"), {"environment": "m:thing"}, thing)
         assert said == "coterie.resume('x', environment=...) in Python, with the same environment"
+    script = {"algorithm": "__main__:A", "torso": "nets:Net"}
+    said = resume_command(Path("x"), script | gym, "gymnasium:a-v1")
+    assert said == (
+        "coterie.resume('x', algorithm=..., torso='nets:Net', environment='gymnasium:a-v1') in "
+        "Python, with the same algorithm"
+    )
 
 
 # Elsewhere -------------------------------------------------------------------------------------

@@ -264,7 +264,7 @@ def test_a_run_is_not_resumed_elsewhere(tmp_path):
     with pytest.raises(UsageError, match="other agents, or another state, than"):
         coterie.resume(cut.path, environment=Renamed)
     # It promises the same.
-    wrong = "the run is on guests:Dice, and cannot go on in guests:Forgetful"
+    wrong = "the environment of the run is guests:Dice, and cannot be guests:Forgetful"
     with pytest.raises(UsageError, match=wrong):
         coterie.resume(cut.path, environment="guests:Forgetful")
     assert coterie.resume(cut.path, environment="guests:Dice", report=no_warning).steps == 120

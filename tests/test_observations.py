@@ -414,8 +414,28 @@ def test_a_team_acts_on_what_its_environment_shows(trained):
     assert right > 0.8 * total
     listed, _ = team.act([seen["a"], seen["b"]], team.initial_hidden_state())
     assert len(listed) == 2
-    with pytest.raises(UsageError, match="must be a dict with hint, picture; got ndarray"):
+    with pytest.raises(UsageError, match="agent a: the observation has no 'hint'"):
         team.act([np.zeros(108)] * 2, team.initial_hidden_state())
+
+
+@pytest.fixture(scope="module")
+def without_spaces(trained, tmp_path_factory):
+    """The run as it was before policy files described the environment's spaces."""
+    out = tmp_path_factory.mktemp("before") / "run"
+    shutil.copytree(trained, out)
+    path = out / "policy" / "policy.json"
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("spaces", "digest")}
+    path.write_text(json.dumps(seal(kept)))
+    return out
+
+
+def test_arrays_are_read_alike_without_the_environments_spaces(trained, without_spaces):
+    now, before = coterie.load(trained), coterie.load(without_spaces)
+    seen, _ = pictures_and_hints().reset(3)
+    rows = [team._input.read(seen, None).observations for team in (now, before)]
+    np.testing.assert_array_equal(*rows)
+    with pytest.raises(UsageError, match="must be a dict with hint, picture; got ndarray"):
+        before.act([np.zeros(108)] * 2, before.initial_hidden_state())
 
 
 def test_an_interrupted_training_in_a_python_environment_goes_on(trained, tmp_path):
@@ -437,7 +457,7 @@ def test_a_run_of_version_0_1_sees_vectors_as_it_did(tmp_path):
     assert coterie.load(out, which="last").observation_sizes == (108, 108)
 
 
-def test_pixels_that_are_no_bytes_are_refused(trained):
+def test_pixels_that_are_no_bytes_are_refused(trained, without_spaces):
     class Scaled(Signs):
         def _of(self, space, side):
             return super()._of(space, side).astype(np.float32) / 255
@@ -452,23 +472,25 @@ def test_pixels_that_are_no_bytes_are_refused(trained):
 
     with pytest.raises(UsageError, match="must be uint8 arrays; got float32"):
         Game(Floats()).trace()
-    team = coterie.load(trained)
     seen, _ = pictures_and_hints().reset(0)
-    for wrong in (0.5, np.nan, -1, 300):
-        seen["b"]["picture"] = np.full((6, 6, 3), wrong)
-        with pytest.raises(UsageError, match="whole numbers from 0 to 255; got"):
-            team.act(seen, team.initial_hidden_state())
+    for run, words in ((trained, "its space is of bytes from 0 to 255"),
+                       (without_spaces, "of whole numbers from 0 to 255; got")):  # fmt: skip
+        team = coterie.load(run)
+        for wrong in (0.5, np.nan, -1, 300):
+            seen["b"]["picture"] = np.full((6, 6, 3), wrong)
+            with pytest.raises(UsageError, match=f"agent b: .*{words}"):
+                team.act(seen, team.initial_hidden_state())
 
 
-def test_arrays_are_found_by_their_names(trained):
+def test_arrays_are_found_by_their_names(without_spaces):
     """In whatever order a dict holds them."""
-    team = coterie.load(trained)
+    team = coterie.load(without_spaces)
     seen, _ = pictures_and_hints().reset(0)
     turned = {a: dict(reversed(own.items())) for a, own in seen.items()}
     assert list(turned["a"]) != list(seen["a"])
-    np.testing.assert_array_equal(team._observed(seen)[0], team._observed(turned)[0])
-    row = PythonEnv(pictures_and_hints()).reset(0).observations
-    np.testing.assert_array_equal(team._observed(seen)[0], row)
+    one, other = (team._input.read(given, None).observations for given in (seen, turned))
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one, PythonEnv(pictures_and_hints()).reset(0).observations)
     del turned["b"]["hint"]
     with pytest.raises(UsageError, match="a dict with hint, picture; got picture"):
         team.act(turned, team.initial_hidden_state())

@@ -362,12 +362,18 @@ def test_no_file_of_a_run_makes_anything_be_imported(run, tmp_path, monkeypatch)
     del sys.modules["evil_net"]
 
 
-def test_a_report_says_why_it_shows_no_episode(run, tmp_path):
-    assert main(["report", str(run.path), "--out", str(tmp_path / "page.html")]) == 0
-    assert (
-        "acts by a network of your own, which a report does not import"
-        in (tmp_path / "page.html").read_text()
-    )
+def test_a_report_shows_an_episode_only_with_it(run, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    line = ["report", str(run.path), "--out", str(page)]
+    assert main(line) == 0
+    asks = "<code>--torso own_nets:Recall</code> shows an episode"
+    assert asks in page.read_text()
+    assert 'class="viewer"' not in page.read_text()
+    assert main([*line, "--torso", "own_nets:Recall"]) == 0
+    assert asks not in page.read_text()
+    assert 'class="viewer"' in page.read_text()
+    assert main([*line, "--torso", "own_nets:Net"]) == 2
+    assert "no run has the torso own_nets:Net; theirs: own_nets:Recall" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("torso", [3, "", "auto:", "nature", ["own_nets:Recall"]])

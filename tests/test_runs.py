@@ -562,14 +562,15 @@ def test_act_knows_who_is_no_longer_there(trained):
 @pytest.mark.parametrize(
     ("observations", "masks", "sentence"),
     [
-        ([[0.5, 1.0]], None, "one vector for each of left, right"),
-        ([[0.5, 1.0], [1.0], [1.0]], None, "one vector for each of left, right"),
-        ([[0.5], [1.0]], None, r"sizes \[2, 1\]; got \[1, 1\]"),
-        ([[[0.5, 1.0]], [1.0]], None, r"must have sizes \[2, 1\]"),
-        ({"left": [0.5, 1.0]}, None, "observations lack right"),
-        (3.0, None, "one vector for each"),
-        ([[0.5, 1.0], [1.0]], [[True, True], [True, True]], r"must have sizes \[3, 2\]"),
-        ([[0.5, 1.0], [1.0]], [[True] * 3], "action_masks must hold one vector"),
+        ([[0.5, 1.0]], None, "must hold one for each of left, right"),
+        ([[0.5, 1.0], [1.0], [1.0]], None, "must hold one for each of left, right"),
+        ([[0.5], [1.0]], None, r"agent left: .* a vector of 2 numbers; got shape \(1,\)"),
+        ([[[0.5, 1.0]], [1.0]], None, r"agent left: .* a vector of 2 numbers; got shape \(1, 2\)"),
+        ([[0.5, 1.0], "door"], None, "agent right: .* a vector of 1 numbers; got str"),
+        ({"lift": [0.5, 1.0]}, None, r"there is no agent 'lift'; did you mean left\?"),
+        (3.0, None, "must hold one for each"),
+        ([[0.5, 1.0], [1.0]], [[True, True], [True, True]], "agent left: .* must hold 3 flags"),
+        ([[0.5, 1.0], [1.0]], [[True] * 3], "action_masks must hold one for each"),
         ([[0.5, 1.0], [1.0]], {"left": [True] * 3}, "action_masks lack right"),
     ],
 )  # fmt: skip
@@ -693,7 +694,7 @@ def walker() -> PerAgent:
 
 def test_a_team_earns_the_same_here_and_in_the_original():
     policies = {"best": jax.tree.map(lambda x: x[None], walker())}
-    run = Run({}, Game(coterie.make(FORAGING)), policies, None, 0)
+    run = Run({}, Game(coterie.make(FORAGING)), policies, None, 0, algorithm=coterie.VDN())
     ours = run.evaluate(2_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium wonders about several agents
@@ -709,7 +710,8 @@ def test_a_team_earns_the_same_here_and_in_the_original():
 
 def test_what_comes_after_an_end_is_not_counted():
     policy = PerAgent((0, 1), 1, 2, (4,), jax.random.key(0))
-    run = Run({}, Game(Lottery()), {"best": jax.tree.map(lambda x: x[None], policy)}, None, 0)
+    policies = {"best": jax.tree.map(lambda x: x[None], policy)}
+    run = Run({}, Game(Lottery()), policies, None, 0, algorithm=coterie.VDN())
     metrics = run.evaluate(500, which="best")
     mean_length = metrics["eval/length"]["mean"]
     assert metrics["eval/return/agent/left"]["mean"] == pytest.approx(mean_length, rel=1e-12)

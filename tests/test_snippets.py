@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_own_loop import Cards
 
 import coterie
 from coterie.cli.parsing import parse
@@ -26,7 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench
 
 PLACES = {
     "ALGORITHM": "vdn", "ENVIRONMENT": "matrix/climbing", "RUN": "runs/x", "NAME": "climbing",
-    "STEPS": "1e5", "DIR": "runs/x",
+    "STEPS": "1e5", "DIR": "runs/x", "module:Class": "qtran:QTRAN",
 }  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def test_there_are_commands_to_be_read():
 
 
 @pytest.mark.parametrize(("page", "command"), SHOWN, ids=[f"{p}: {c}"[:70] for p, c in SHOWN])
-def test_commands_are_read(page, command):
+def test_commands_are_read(page, command, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
     line = re.sub(r"\[|\]|\bK\b", lambda m: "50" if m[0] == "K" else "", command)
     for place, name in PLACES.items():
         line = re.sub(rf"\b{place}\b", name, line)
@@ -123,6 +125,11 @@ def of_a_loop(space):
     space["env"] = doorway()
 
 
+def of_turns(space):
+    tiny("idqn", Cards, out="runs/cards")
+    space |= {"team": coterie.load("runs/cards"), "env": Cards()}
+
+
 OF_SETTINGS = "from typing import Annotated; from coterie.settings import Range"
 
 # What the text around a block takes for granted, by page and number of the block.
@@ -137,6 +144,7 @@ PREPARE = {
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,
     ("docs/your-environment.md", 1): of_a_loop,
+    ("docs/your-environment.md", 3): of_turns,
 }
 QUICK = (
     "docs/environments-matrix.md",

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from coterie.python_envs.check.check import check_env
     from coterie.python_envs.settings import PythonEnvSettings
     from coterie.runs.api import open_run, resume, train
+    from coterie.runs.callbacks import Event
     from coterie.runs.run import Run
     from coterie.runs.team import Team, load
+    from coterie.show.film.encode import watch
     from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
+    from coterie.trackers import MLflow, TensorBoard, WandB
     from coterie.types import TimeStep
 
 # Imported on first use: `coterie --help` should not wait for the compiler's import.
@@ -55,11 +58,15 @@ _HOME = {
     "ObservationSpace": "spec",
     "EnvSpec": "spec",
     "EnvironmentFault": "errors",
+    "Event": "runs.callbacks",
     "PythonEnvSettings": "python_envs.settings",
     "Interrupted": "errors",
+    "MLflow": "trackers",
     "MatrixGame": "envs.matrix",
     "Run": "runs.run",
     "Team": "runs.team",
+    "TensorBoard": "trackers",
+    "WandB": "trackers",
     "TimeStep": "types",
     "UsageError": "errors",
     "check_env": "python_envs.check.check",
@@ -68,16 +75,18 @@ _HOME = {
     "open_run": "runs.api",
     "resume": "runs.api",
     "train": "runs.api",
+    "watch": "show.film.encode",
 }
 
 _FORMER = {"Hosting": "PythonEnvSettings"}
 """Former names, by which version 0.1 knew them."""
 
 __all__ = [  # noqa: RUF022
-    "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment", "EnvironmentFault",
-    "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO", "MatrixGame", "ObservationSpace",
-    "PAC", "PythonEnvSettings", "QMIX", "REINFORCE", "Run", "Team", "TimeStep", "UsageError", "VDN",
-    "check_env", "load", "make", "open_run", "resume", "train",
+    "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment",
+    "EnvironmentFault", "Event", "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO",
+    "MLflow", "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE",
+    "Run", "Team", "TensorBoard", "TimeStep", "UsageError", "VDN", "WandB", "check_env", "load",
+    "make", "open_run", "resume", "train", "watch",
 ]  # fmt: skip
 
 
@@ -93,7 +102,28 @@ def __getattr__(name: str) -> Any:
 
     value = getattr(importlib.import_module(f"coterie.{_HOME[name]}"), name)
     globals()[name] = value
+    if _HOME[name].startswith("runs."):
+        _show_in_notebooks()
     return value
+
+
+def _show_in_notebooks() -> None:
+    """Lets a notebook show runs, and the progress of a training in its cell."""
+    import sys
+
+    from coterie.runs.run import Run
+
+    def html(run: Run) -> str:
+        from coterie.show.notebook import render_run
+
+        return render_run(run)
+
+    Run.html = staticmethod(html)
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        from coterie.show.notebook import enable
+
+        enable()
 
 
 def __dir__() -> list[str]:

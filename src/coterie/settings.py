@@ -235,6 +235,21 @@ def _usual(kind: Any) -> Range:
     return Range(0, LONGEST) if sized else Range()
 
 
+def is_kind(hint: Any) -> bool:
+    """Whether values of a declared kind can be told on a command line and kept in a file."""
+    if own_kind(hint):
+        return True
+    hint, _ = parts_of(hint)
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return all(option is type(None) or is_kind(option) for option in options)
+    if typing.get_origin(hint) is Literal:
+        return all(isinstance(option, str) for option in options)
+    if typing.get_origin(hint) is tuple:
+        return options[1:] == (...,) and is_kind(options[0])
+    return hint in (bool, int, float, str)
+
+
 # In words -----------------------------------------------------------------------------------------
 
 

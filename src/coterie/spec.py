@@ -390,6 +390,7 @@ class PythonEnvFactory:
         make_rendering: makes one that renders; None where that is not known.
         other_python: where it runs, if that is another Python
             (``python_envs.other_python.OtherPython``); what is made here is called from here.
+        spaces: its agents' observation and action spaces as data; None where that is not known.
     """
 
     name: str
@@ -397,6 +398,7 @@ class PythonEnvFactory:
     promise: EnvSpec
     make_rendering: Callable[[], Any] | None = None
     other_python: Any = None
+    spaces: dict[str, Any] | None = None
 
     def spec(self) -> EnvSpec:
         """Sizes, time limit, default reward."""

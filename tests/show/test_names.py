@@ -117,7 +117,10 @@ def test_terminal_tables_and_lines_show_names(name, capsys):
     m = {"mean": 1.25, "iqm": 1.0, "ci95": [0.5, 1.5], "per_seed": [0.5, 1.5], "seeds": 2}
     metric = f"eval/return/agent/{name}"
     printing.say(
-        name, render_returns(Run({}, Game(game), {}, None, 0), {"last": {metric: m}}, metric)
+        name,
+        render_returns(
+            Run({}, Game(game), {}, None, 0, algorithm=coterie.VDN()), {"last": {metric: m}}, metric
+        ),
     )
     out, _ = capsys.readouterr()
     assert harmless(out)

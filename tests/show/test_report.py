@@ -517,7 +517,7 @@ def test_code_of_the_users_is_not_opened(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     rewrite(run, environment="mine:Env")
     text = report([run], tmp_path / "x.html").read_text()
-    assert "plays in an environment that is imported only if you name it" in text
+    assert "needs code that is imported only if you name it" in text
     assert 'class="viewer"' not in text
 
 

@@ -82,7 +82,8 @@ def a_run(env, name="clock:Clock", seeds=2, joint=False, stochastic=True, recurr
     policies = eqx.filter_vmap(one)(jax.random.split(jax.random.key(7), seeds))
     scaled = jax.tree.map(lambda x: 5 * x if eqx.is_inexact_array(x) else x, policies)
     config = {"algorithm": "mappo", "environment": name, "seeds": seeds}
-    return Run(config, game, {"best": policies, "last": scaled}, None, 0, stochastic)
+    algorithm = coterie.MAPPO() if stochastic else coterie.IDQN()
+    return Run(config, game, {"best": policies, "last": scaled}, None, 0, algorithm=algorithm)
 
 
 def test_frames_follow_the_episode_to_its_final_state():

@@ -117,7 +117,7 @@ def a_run(environment):
     )
     assert isinstance(policies, PerAgent)
     config = {"algorithm": "ippo", "environment": name, "seeds": 2}
-    return Run(config, game, {"best": policies, "last": policies}, None, 0, stochastic=True)
+    return Run(config, game, {"best": policies, "last": policies}, None, 0, algorithm=algorithm)
 
 
 def pixels(frame):
@@ -226,6 +226,6 @@ def test_commands_show_what_the_named_environment_renders(tmp_path, capsys, monk
     assert main(["report", "run"]) == 0
     assert 'class="viewer"' not in (tmp_path / "report.html").read_text()
     assert main(["report", "run", "--environment", "guests:Relay"]) == 2
-    assert f"no run is on guests:Relay; they are on {name}" in capsys.readouterr().err
+    assert f"no run has the environment guests:Relay; theirs: {name}" in capsys.readouterr().err
     assert main(["report", "run", "--environment", name]) == 0
     assert 'class="viewer"' in (tmp_path / "report.html").read_text()

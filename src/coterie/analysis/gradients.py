@@ -38,7 +38,7 @@ from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, policy_gradient
 from coterie.ops.returns import n_step_return, reward_to_go
-from coterie.runs.learner import algorithm_of, learner
+from coterie.runs.learner import learner
 from coterie.runs.run import Run
 from coterie.types import PRNGKey
 from coterie.views.game import Game
@@ -340,7 +340,7 @@ def _normalised(learned: Learner, game: Game, observations: Array, z: Array) -> 
 
 def _with_critics(run: Run) -> tuple[ActorCritic, MatrixGame]:
     """Algorithm and game, where the critics' tables can be read."""
-    algorithm, env = algorithm_of(run), run.game.env
+    algorithm, env = run.algorithm, run.game.env
     if not isinstance(env, MatrixGame):
         raise UsageError(f"gradients are exact in matrix games; {type(env).__name__} is none")
     if not isinstance(algorithm, ActorCritic) or algorithm.joint_view or algorithm.recurrent:

@@ -22,7 +22,7 @@ from coterie.games.solution_concepts import Joint, plain
 from coterie.learners.normalisation import normalised_central
 from coterie.learners.value_based import Learner, ValueBased
 from coterie.networks.per_agent import PerAgent
-from coterie.runs.learner import algorithm_of, check_seed, learner
+from coterie.runs.learner import check_seed, learner
 from coterie.runs.run import Run
 from coterie.types import PRNGKey
 from coterie.views.game import Game
@@ -235,16 +235,30 @@ def learned_verdict(run: Run, seed: int = 0, which: str = "last", tol: float = 1
 
 
 def _value_based(run: Run) -> ValueBased:
-    algorithm = algorithm_of(run)
+    algorithm = run.algorithm
     if not isinstance(algorithm, ValueBased) or algorithm.joint_view:
         raise UsageError(f"{algorithm.name} learns no utilities; idqn, vdn and qmix do")
     return algorithm
 
 
+def has_joint_value(run: Run) -> bool:
+    """Whether the run learned a joint value of its agents' utilities, as VDN and QMIX do.
+
+    One with a loss of its own, such as QTRAN's, need not learn what ``joint`` returns.
+    """
+    algorithm = run.algorithm
+    return (
+        isinstance(algorithm, ValueBased)
+        and not algorithm.joint_view
+        and not algorithm.own_minibatch
+        and type(algorithm).loss is ValueBased.loss
+    )
+
+
 def _joint_valued(run: Run) -> ValueBased:
     algorithm = _value_based(run)
-    if algorithm.own_minibatch:
-        raise UsageError(f"{algorithm.name} learns no joint value; vdn and qmix do")
+    if not has_joint_value(run):
+        raise UsageError(f"{algorithm.name} learns no joint value of utilities; vdn and qmix do")
     return algorithm
 
 

@@ -22,6 +22,7 @@ from coterie.cli.parsing import flags_of, leading_names, parse
 from coterie.cli.printing import INTERRUPTED, answer, answers, keep_standard_output, say
 from coterie.cli.table import COMMANDS, Command, groups_of
 from coterie.errors import DamagedFile, EnvironmentFault, UsageError
+from coterie.module_paths import is_code
 from coterie.text import did_you_mean, visible, visible_lines
 
 HELP = """\
@@ -127,6 +128,8 @@ def _one_line(error: BaseException) -> str:
 
 
 def _dispatch(args: list[str]) -> int:
+    if any(map(is_code, args)):  # the user's, perhaps a file of this folder
+        sys.path.append(os.getcwd())
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="", file=answers() if args else sys.stderr)
         return 0 if args else 2
@@ -147,8 +150,6 @@ def _dispatch(args: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         _print_help(command, names, rest)
         return 0
-    if any(":" in arg for arg in rest):  # code of the user's, perhaps a file of this folder
-        sys.path.append(os.getcwd())
     fewest, most = command.names
     if not fewest <= len(names) <= most:
         problem = f"unexpected {names[most]!r}; " if len(names) > most else ""
@@ -163,7 +164,9 @@ def _print_help(command: Command, names: list[str], args: list[str]) -> None:
 
     found = groups_of(command, names, args)
     groups = [(title, flags_of(title, cls)) for title, cls in found]
-    titles = {"run": "flags"} if len(groups) == 1 else {"hosting": "Python environment"}
+    titles = {"hosting": "Python environment", "code": "your own code, imported if you name it"}
+    if {title for title, _ in groups} <= {"run", "code"}:
+        titles["run"] = "flags"
     titles |= dict(zip(("algorithm", "env"), (n.partition("/")[0] for n in names), strict=False))
     shown = [(titles.get(title, title), group) for title, group in groups]
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.options) or "")

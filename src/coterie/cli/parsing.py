@@ -10,13 +10,14 @@ import re
 import shlex
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.flags import Flag, flags
-from coterie.settings import check, fitted, hints, options_of, parts_of
+from coterie.settings import Interpreter, check, fitted, hints, options_of, parts_of
 from coterie.settings import words as what
 from coterie.storage.formats import refuse_former
 from coterie.text import did_you_mean
@@ -24,6 +25,20 @@ from coterie.text import did_you_mean
 Groups = list[tuple[str, type]]
 """Settings dataclasses by title; those titled ``env`` carry that prefix. A ``dict`` in place of a
 dataclass takes flags of any name, with values read as Python's literals."""
+
+
+@dataclass(frozen=True)
+class CodeArgs:
+    """Code of the user's that a run needs, which is imported only if the command names it."""
+
+    algorithm: str | None = None
+    """Algorithm of the run, module:Class; required if it is a class of your own."""
+    torso: str | None = None
+    """Torso of the run, module:Name; required if it is a network of your own."""
+    head: str | None = None
+    """Head of the run, module:Name; required if it is a network of your own."""
+    python: Interpreter | None = None
+    """Another Python to run Python environments in; required if the run had one."""
 
 
 PREFIX = "--env."
@@ -113,6 +128,11 @@ def _options(groups: Groups) -> dict[str, Option]:
         declared = hints(cls)
         for flag, field in zip(flags_of(title, cls), dataclasses.fields(cls), strict=True):
             option = Option(flag, title, field.name, declared[field.name])
+            if flag.name in found:
+                raise UsageError(
+                    f"{flag.name} of {cls.__name__} is a flag of the command itself: give the "
+                    f"setting {field.name} another name"
+                )
             found[flag.name] = option
             if option.hint is bool:
                 found[_opposite(flag.name)] = option

@@ -27,7 +27,7 @@ from coterie.cli.commands.train import (
     command_train,
     train_groups,
 )
-from coterie.cli.parsing import Groups, environment_groups
+from coterie.cli.parsing import CodeArgs, Groups, environment_groups
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Command:
         usage: how it is called.
         names: the fewest and the most names before the flags.
         more: the end of its help.
+        opens: whether it opens a run, which may need code of the user's (``CodeArgs``).
     """
 
     run: Callable[[list[str], Any, list[str]], int | None]
@@ -47,6 +48,7 @@ class Command:
     usage: str
     names: tuple[int, int] = (1, 1)
     more: str = ""
+    opens: bool = False
 
 
 def groups_of(command: Command, names: list[str], args: list[str]) -> Groups:
@@ -54,6 +56,8 @@ def groups_of(command: Command, names: list[str], args: list[str]) -> Groups:
     extra = train_groups(names, args) if command.run is command_train else []
     if command.run is command_check and names:
         extra = environment_groups(names[0])
+    if command.opens:
+        extra = [("code", CodeArgs)]
     return [("run", command.options), *extra]
 
 
@@ -68,14 +72,21 @@ COMMANDS = {
         "With the names of an algorithm and an environment, --help explains their settings:\n"
         "  coterie train vdn lbf/8x8-2p-3f --help\ncoterie list shows what there is.",
     ),
-    "resume": Command(command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]"),
-    "evaluate": Command(command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]"),
-    "watch": Command(command_watch, WatchArgs, "coterie watch RUN [--out FILE] [FLAG ...]"),
+    "resume": Command(
+        command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]", opens=True
+    ),
+    "evaluate": Command(
+        command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]", opens=True
+    ),
+    "watch": Command(
+        command_watch, WatchArgs, "coterie watch RUN [--out FILE] [FLAG ...]", opens=True
+    ),
     "plot": Command(command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--out FILE]", (1, 10**6)),
     "report": Command(
-        command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6)
+        command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6),
+        opens=True,
     ),
-    "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]"),
+    "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]", opens=True),
     "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),
     "completion": Command(command_completion, CompletionArgs, "coterie completion bash|zsh|fish"),
 }  # fmt: skip

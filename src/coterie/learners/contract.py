@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.errors import UsageError
 from coterie.former import under_former_name, warn_former
+from coterie.module_paths import path_of, said_of
 from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
@@ -91,12 +92,16 @@ class Algorithm(abc.ABC):
 
     def __post_init__(self) -> None:
         check(self)
-        for sentence in self.contradictions():
+        with said_of(type(self), "was made"):
+            contradictions = self.contradictions()
+        for sentence in contradictions:
             raise UsageError(sentence)
 
     @property
     def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+        """``vdn``, the file's, or ``module:Class`` of one outside the package."""
+        package, _, file = type(self).__module__.rpartition(".")
+        return file if package == "coterie.algorithms" else path_of(type(self))
 
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, JSON-able; a network of the user's own as its path."""

@@ -19,12 +19,8 @@ network are alike whatever else the module holds, and files hold arrays only.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
@@ -34,12 +30,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Num
 
 from coterie.errors import UsageError
+from coterie.module_paths import importable, in_a_sentence, needed, path_of
 from coterie.ops.observations import split
 from coterie.settings import LONGEST, Kind, fitted
 from coterie.spec import ObservationSpace
 from coterie.types import PRNGKey, PyTree
-
-MAIN = "__main__"
 
 
 class OwnNetwork(Kind):
@@ -73,14 +68,12 @@ class OwnNetwork(Kind):
                 f"a network is built by Coterie, one for each agent and seed: give the class {name}"
                 f", or a function that returns one, and not a {name}"
             )
-        return cls(_path_of(value), value) if callable(value) else None
+        return cls(path_of(value), value) if callable(value) else None
 
     @property
     def importable(self) -> bool:
         """Whether another process finds it under its path."""
-        module, _, name = self.path.partition(":")
-        parts = [*module.split("."), *name.split(".")]
-        return module != MAIN and all(part.isidentifier() for part in parts)
+        return importable(self.path)
 
     def __call__(self, *arguments: Any) -> Any:
         """Builds the network.
@@ -89,7 +82,7 @@ class OwnNetwork(Kind):
             UsageError: only its path is known.
         """
         if self.build is None:
-            raise UsageError(needed(self))
+            raise UsageError(needed({"torso": self.path}))
         return self.build(*arguments)
 
     def __eq__(self, other: object) -> bool:
@@ -109,17 +102,6 @@ NetworkSetting = Annotated[str | Callable[..., Any], OwnNetwork]
 """A setting that holds an ``OwnNetwork``, given as what builds it or as its path."""
 HeadSetting = Literal["linear"] | NetworkSetting
 """The last layer of a network: weights and biases, or a network of the user's own."""
-
-
-def _path_of(build: Callable[..., Any]) -> str:
-    """``module:name``, with brackets behind it where it is more than what has this name."""
-    own: Any = getattr(build, "func", build)
-    own = own if hasattr(own, "__qualname__") else type(own)
-    path = f"{own.__module__}:{own.__qualname__}"
-    found: Any = sys.modules.get(own.__module__)
-    for part in own.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return path if found is build or "<" in path else f"{path}(...)"
 
 
 # What a network is made of -----------------------------------------------------------------------
@@ -182,7 +164,7 @@ def blueprint(
             what it must not.
     """
     path = network.path
-    with _own_code(path, "was built"):
+    with in_a_sentence(path, "was built"):
         module = eqx.filter_eval_shape(network, *arguments, jax.random.key(0))
     if not isinstance(module, eqx.Module) or not callable(module):
         raise UsageError(
@@ -221,10 +203,10 @@ def _called(path: str, module: Any, inputs: int, sees: str) -> tuple[int, int]:
     article = "an" if sees == "observation" else "a"
     what = f"was called with {article} {sees}, float32 ({inputs},)"
     if not hasattr(module, "initial_hidden_state"):
-        with _own_code(path, what):
+        with in_a_sentence(path, what):
             returned = eqx.filter_eval_shape(lambda m, x: m(x), module, x)
         return _length(path, returned, sees), 0
-    with _own_code(path, "was asked for its initial hidden state"):
+    with in_a_sentence(path, "was asked for its initial hidden state"):
         initial = eqx.filter_eval_shape(lambda m: m.initial_hidden_state(), module)
     leaves = jax.tree.leaves(initial)
     if not leaves or not all(getattr(x, "dtype", None) == jnp.float32 for x in leaves):
@@ -232,7 +214,7 @@ def _called(path: str, module: Any, inputs: int, sees: str) -> tuple[int, int]:
             f"{path} must return arrays of float32 from initial_hidden_state; it returned "
             f"{_in_words(initial)}"
         )
-    with _own_code(path, f"{what} and its hidden state"):
+    with in_a_sentence(path, f"{what} and its hidden state"):
         returned = eqx.filter_eval_shape(lambda m, x, h: m(x, h), module, x, initial)
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise UsageError(
@@ -269,43 +251,6 @@ def _in_words(returned: Any) -> str:
     if leaves := jax.tree.leaves(returned):
         return f"a {type(returned).__name__} with {', '.join(map(_in_words, leaves))}"
     return repr(returned)[:60]
-
-
-@contextlib.contextmanager
-def _own_code(path: str, when: str) -> Iterator[None]:
-    """Says what code of the user's raises in one sentence, with the line of theirs it came from."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        kind = type(error).__name__
-        message = f"{kind}: {said}" if said else kind
-        if len(message) > 300:
-            message = f"{message[:297]}..."
-        raise UsageError(f"{path} raised as it {when}: {message}{_line_of(error)}") from error
-
-
-def _line_of(error: Exception) -> str:
-    """`` (file, line n)``: the last line outside of installed packages and of this one."""
-    here = str(Path(__file__).parents[1])
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((here, "<frozen "))
-        and "site-packages" not in frame.filename
-    ]
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-
-
-def needed(network: OwnNetwork, word: str = "torso") -> str:
-    """A sentence where a network has to be given explicitly, and was not."""
-    if network.importable:
-        how = f"which is imported only if you name it: give --{word} {network.path}"
-    else:
-        how = f"which cannot be imported by a path: give it in Python ({word}=...)"
-    return f"the {word} of the run is {network.path}, {how}"
 
 
 # In use ------------------------------------------------------------------------------------------

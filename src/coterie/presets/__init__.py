@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from coterie.algorithms import algorithms, known_settings, make
+from coterie.algorithms import algorithms, check_class, known_settings, make
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
@@ -137,11 +136,13 @@ class Chosen:
             raise UsageError(f"settings must be values by name; got {shown(self.given)}")
         if isinstance(self.algorithm, type):
             object.__setattr__(self, "algorithm", self._of_class(self.algorithm))
-        elif isinstance(self.algorithm, Algorithm) and (self.preset is not None or self.given):
-            raise UsageError(
-                "a preset and settings are for the name or the class of an algorithm, such as "
-                f"'ia2c': {type(self.algorithm).__name__}(...) has its settings already"
-            )
+        elif isinstance(self.algorithm, Algorithm):
+            check_class(type(self.algorithm))
+            if self.preset is not None or self.given:
+                raise UsageError(
+                    "a preset and settings are for the name or the class of an algorithm, such as "
+                    f"'ia2c': {type(self.algorithm).__name__}(...) has its settings already"
+                )
 
     def _of_class(self, kind: type[Algorithm]) -> Algorithm | str:
         """The name of a class of this package; another class with the settings that are given."""
@@ -150,8 +151,7 @@ class Chosen:
             return name
         if self.preset is not None:
             raise UsageError(f"a preset has settings of Coterie's algorithms; got {kind.__name__}")
-        if inspect.isabstract(kind):
-            raise UsageError(f"{kind.__name__} is a base of algorithms, and no algorithm itself")
+        check_class(kind)
         made = kind(**known_settings(kind, self.given))
         object.__setattr__(self, "given", {})
         return made

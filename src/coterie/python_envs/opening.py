@@ -52,7 +52,11 @@ def open_python_env(
         env = adapt(made)
         env.close()
     return PythonEnvFactory(
-        name, adapted(make, adapt), env.spec, adapted(make, adapt, rendering=True)
+        name,
+        adapted(make, adapt),
+        env.spec,
+        adapted(make, adapt, rendering=True),
+        spaces=env.spaces.data(),
     )
 
 
@@ -84,7 +88,7 @@ def open_in_other_python(
     env = other.open()
     env.close()
     rendering = functools.partial(other.open, rendering=True)
-    return PythonEnvFactory(name, other.open, env.spec, rendering, other)
+    return PythonEnvFactory(name, other.open, env.spec, rendering, other, env.spaces_data)
 
 
 def find_factory(

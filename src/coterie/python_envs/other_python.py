@@ -255,7 +255,8 @@ class RemoteEnv:
             with interrupts_held_back():
                 self._worker = start(other.python, single.__name__, job)
                 stack.callback(self._end)
-            self.spec = spec_of(self._answer(self._seconds + OPENING)[0])
+            spec, self.spaces_data = self._answer(self._seconds + OPENING)[0]
+            self.spec = spec_of(spec)
             stack.pop_all()
 
     def reset(self, seed: int | None = None) -> TimeStep:

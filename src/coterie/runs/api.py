@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
+from coterie.module_paths import is_code, said_of
 from coterie.presets import Chosen
 from coterie.python_envs.settings import PythonEnvSettings
+from coterie.runs import forks, warm_start
+from coterie.runs.callbacks import Callback, Callbacks, Predicate
 from coterie.runs.config import (
     as_json,
     check_same_spec,
@@ -26,19 +29,27 @@ from coterie.runs.continuation import (
     note_session,
     place,
 )
-from coterie.runs.environments import Opened, is_code
+from coterie.runs.environments import Opened
 from coterie.runs.evaluation import check_memory
-from coterie.runs.loop import Loop, Report
-from coterie.runs.networks import Networks, of_the_run, own_networks
+from coterie.runs.learner import template
+from coterie.runs.loop import Loop, Report, shown_by
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
+from coterie.runs.user_code import (
+    Given,
+    check_same_code,
+    imported_algorithm,
+    of_the_run,
+    own_class,
+    recorded_code,
+)
 from coterie.settings import StepCount, fitted
 from coterie.spec import Reward
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import ABSENT_ONCE, identity, readable
 from coterie.storage.formats import FORMAT, check_resumable
 from coterie.storage.run_directory import RunDirectory
-from coterie.training.devices import Devices
+from coterie.training.devices import Devices, States
 from coterie.training.loop import Paced
 from coterie.training.state import read_state
 from coterie.views.game import Game
@@ -65,7 +76,10 @@ def train(
     evaluations: int | None = None,
     evaluation_episodes: int | None = None,
     final_episodes: int | None = None,
+    init: str | Path | None = None,
     resume: bool = False,
+    callback: Callback | Sequence[Callback] | None = None,
+    stop: Predicate | None = None,
     report: Report | None = None,
     command: str | None = None,
 ) -> Run:
@@ -74,7 +88,8 @@ def train(
     Ctrl-C and SIGTERM save what was learned and then raise ``Interrupted``, a KeyboardInterrupt.
 
     Args:
-        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name.
+        algorithm: one with its settings, such as ``coterie.VDN(gamma=0.99)``, or its class or name;
+            the name of one of your own is ``module:Class``.
         environment: a name, an environment, or a callable that makes one: a JAX environment, or a
             Python environment of PettingZoo, or of Gymnasium, of a team or a single agent.
         steps: environment steps of each seed.
@@ -95,14 +110,21 @@ def train(
         final_episodes: episodes that evaluate the best and last policies at the end; 320. All
             three are fewer by default where playing so much in a Python environment would take
             more steps than training.
+        init: a run directory whose networks the new run begins with, as far as their shapes agree;
+            ``config.json`` records what was taken and what was not. All else starts anew.
         resume: goes on with the run in ``out`` if there is one, which must have these settings;
             one that is complete is returned as it is, with its result in ``metrics``.
-        report: called with the name of an event and a dict of facts, for a progress display.
+        callback: called with each ``coterie.Event``: the lines of the log as they are written, the
+            start and the end; one that returns True ends the run here. Several are a list.
+        stop: called with the event of each evaluation; the run ends where it returns true, as in
+            ``stop=lambda event: event.score > 0.95``.
+        report: called with what the progress display shows; ``callback`` is for the numbers.
         command: what ``config.json`` records as the command line of this run.
 
     Raises:
         UsageError: anything asked for that cannot be done, in one sentence.
         Interrupted: Ctrl-C or SIGTERM ended the training.
+        Exception: what a callback raised, once all is saved.
     """
     if resume and out is None:
         raise UsageError("resume continues a run directory: name it (out)")
@@ -110,23 +132,37 @@ def train(
     recorded = None
     if resume and path is not None and RunDirectory(path).holds_a_run():
         recorded = RunDirectory(path).config()
-    plan = make_plan(
-        Chosen(algorithm, preset, settings or {}), environment, steps, seeds, seed, reward, central,
-        options, python_env,
-        {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
-         "final_episodes": final_episodes},
-        recorded,
-    )  # fmt: skip
-    plan.config["command"] = command
-    report = report or (lambda event, facts: None)
-    if recorded is not None and path is not None:
-        return _take_up(plan, RunDirectory(path), environment, report)
-    return _begin(plan, path, environment, report)
+    if isinstance(algorithm, str) and is_code(algorithm):
+        algorithm = imported_algorithm(algorithm)
+    asked = {"evaluations": evaluations, "evaluation_episodes": evaluation_episodes,
+             "final_episodes": final_episodes}  # fmt: skip
+    with said_of(algorithm if isinstance(algorithm, type) else type(algorithm), "was trained"):
+        chosen = Chosen(algorithm, preset, settings or {})
+        plan = make_plan(
+            chosen, environment, steps, seeds, seed, reward, central, options, python_env, asked,
+            recorded,
+        )  # fmt: skip
+        plan.config["command"] = command
+        if init is not None:
+            source = warm_start.read_source(Path(init))
+            plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
+            plan.remarks.extend(warm_start.sentences(plan.config["init"]))
+        told = Told(shown_by(report), Callbacks(callback, stop))
+        if recorded is not None and path is not None:
+            return _take_up(plan, RunDirectory(path), environment, told)
+        return _begin(plan, path, environment, told)
 
 
-def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -> Run:
+class Told(NamedTuple):
+    """Who is told of a training: the progress display, and the user's callbacks."""
+
+    report: Report
+    callbacks: Callbacks
+
+
+def _begin(plan: Plan, path: Path | None, environment: Opened, told: Told) -> Run:
     """Trains from the start, in a new run directory if there is to be one."""
-    algorithm, game = plan.algorithm, plan.game
+    algorithm, game, report = plan.algorithm, plan.game, told.report
     with make_devices(algorithm, game, plan.config, report) as devices:
         note_session(plan.config, 0, here := place())
         config = readable(plan.config | {"lanes": devices.count})
@@ -141,20 +177,33 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, report: Report) -
             report("start", config | {"game": game, "mode": algorithm.mode, "bytes": needed})
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
-            loop = Loop(devices, config, directory, environment, here, report)
-            return loop.run(lambda: devices.init(config["seed"]), 0)
+            loop = Loop(devices, config, directory, environment, here, *told)
+            return loop.run(lambda: _untrained(devices, config), 0)
 
 
-def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: Report) -> Run:
+def _untrained(devices: Devices | HostDevice, config: dict[str, Any]) -> States:
+    """The states before the first step, with another run's networks where they were asked for."""
+    states = devices.init(config["seed"])
+    if "init" not in config:
+        return states
+    program = devices.program
+    return warm_start.begin(states, config["init"], program.algorithm, program.game)
+
+
+def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, told: Told) -> Run:
     """Goes on with a run that has the settings of the plan; returns it if it is complete.
 
     Raises:
         UsageError: it has other settings.
     """
-    algorithm, game = plan.algorithm, plan.game
+    algorithm, game, report = plan.algorithm, plan.game, told.report
     with directory.locked():
         config = directory.config()
-        now = ABSENT_ONCE | config | {"settings": configured_algorithm(config).settings()}
+        now = ABSENT_ONCE | config
+        if config["algorithm"] == algorithm.name:  # in the words of this version
+            settings = configured_algorithm(config, code=own_class(algorithm)).settings()
+            now["settings"] = settings
+        now["steps"] = config.get("asked_steps", config["steps"])
         check_same(directory.path, as_json(now), as_json(plan.config), plan.depends)
         check_same_spec(config, plan.config.get("spec_digest"), config["environment"])
         if directory.is_finished(config):
@@ -163,7 +212,7 @@ def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, report: R
         if "hosting" in plan.config:
             config["hosting"] |= {k: plan.config["hosting"][k] for k in ("workers", "python")}
         with make_devices(algorithm, game, config, report) as devices:
-            return _go_on(devices, config, directory, environment, report, extended=False)
+            return _go_on(devices, config, directory, environment, told, extended=False)
 
 
 def _finished(
@@ -207,10 +256,15 @@ def resume(
     steps: int | None = None,
     *,
     environment: Opened | None = None,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
     python: str | None = None,
     workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    fork: str | Path | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
+    stop: Predicate | None = None,
     report: Report | None = None,
 ) -> Run:
     """Continues an interrupted run from its newest checkpoint, or from its start if it has none.
@@ -221,30 +275,74 @@ def resume(
         steps: the run's new length in environment steps, more or fewer than before.
         environment: that of the run; needed for a Python environment and for one defined in the
             user's own code.
-        torso, head: those of the run; needed where they are networks of the user's own.
+        algorithm, torso, head: those of the run; needed where they are the user's own.
         python: another Python in which Python environments run (``PythonEnvSettings.python``);
             needed where the run had one.
         workers: worker processes for Python environments; as many as before unless given.
+        settings: other values for the algorithm's settings, for a fork.
+        fork: a new run directory, to which the run is copied up to its newest checkpoint, and
+            which goes on with ``settings``; ``config.json`` records its parent and what changed.
+            The run itself stays as it is.
+        callback, stop: as in ``train``.
     """
     steps = fitted("steps", steps, StepCount | None)
     directory = RunDirectory.open(Path(path))
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head,
+             "python": python}  # fmt: skip
+    if settings or fork is not None:
+        if not settings or fork is None:
+            raise UsageError(
+                "settings are changed in a copy of the run, which goes on: give both what changes "
+                "(--set NAME=VALUE) and a new directory (--fork OUT)"
+            )
+        directory = _fork(directory, Path(fork), settings, steps, given)
     with directory.locked():
         config = directory.config()
         if workers is not None and python_env_of(config):
             config["hosting"]["workers"] = PythonEnvSettings(workers=workers).workers
-        report = report or (lambda event, facts: None)
-        networks = {"torso": torso, "head": head}
-        return _resume(directory, config, steps, environment, networks, python, report)
+        told = Told(shown_by(report), Callbacks(callback, stop))
+        return _resume(directory, config, steps, given, told)
+
+
+def _fork(
+    directory: RunDirectory,
+    out: Path,
+    settings: Mapping[str, Any],
+    steps: int | None,
+    given: Given,
+) -> RunDirectory:
+    """A copy of the run at its newest checkpoint, with other settings."""
+    with directory.locked():
+        config = directory.config()
+        check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
+        before, game = restore(config, given)
+        if steps is not None:
+            config["steps"] = steps
+            config.pop("asked_steps", None)
+        after = forks.changed(before, settings)
+        wanted = restore(config | {"settings": after.settings()}, given)
+        seeds, devices = config["seeds"], config["lanes"]
+        states = template(before, game, seeds, devices)
+        forks.check_arrays(before, after, states, template(*wanted, seeds, devices))
+        name = identity(config)
+        restored = checkpoints.latest(
+            directory.path, states, read=read_state(before),
+            object_to=lambda step, meta: None if meta.get("run") == name else "is of another run",
+        )  # fmt: skip
+        if config["steps"] <= restored.step:
+            raise UsageError(
+                f"{directory.path} has its {restored.step:,} steps: a fork needs more --steps"
+            )
+        made = forks.config_of(config, directory.path, after, restored.step)
+        return forks.write(directory, out, made, restored)
 
 
 def _resume(
     directory: RunDirectory,
     config: dict[str, Any],
     steps: int | None,
-    environment: Opened | None,
-    networks: Networks,
-    python: str | None,
-    report: Report,
+    given: Given,
+    told: Told,
 ) -> Run:
     if directory.learner.is_file():
         raise UsageError(
@@ -253,17 +351,19 @@ def _resume(
         )
     # Damage of the log is told when it is cut back to what the checkpoint knew of it.
     check_resumable(directory.path, config, directory.steps_done(lambda sentence: None))
-    name = config["environment"]
-    # What a script made in itself has another name wherever else it is found.
-    known = is_code(name) and not name.startswith("__main__:")
-    if isinstance(environment, str) and known and environment != name:
-        raise UsageError(f"the run is on {name}, and cannot go on in {environment}")
-    algorithm, game = restore(config, environment, networks=networks, python=python)
+    name, environment = config["environment"], given["environment"]
+    if isinstance(environment, str) and is_code(name):
+        check_same_code("environment", name, environment)
+    algorithm, game = restore(config, given)
     note_python(config, game)
     if steps is not None:
         config["steps"] = steps
-    with make_devices(algorithm, game, config, report) as devices:
-        return _go_on(devices, config, directory, environment, report, steps is not None)
+        config.pop("asked_steps", None)
+    with (
+        said_of(type(algorithm), "was trained"),
+        make_devices(algorithm, game, config, told.report) as devices,
+    ):
+        return _go_on(devices, config, directory, environment, told, steps is not None)
 
 
 def _go_on(
@@ -271,11 +371,11 @@ def _go_on(
     config: dict[str, Any],
     directory: RunDirectory,
     environment: Opened | None,
-    report: Report,
+    told: Told,
     extended: bool,
 ) -> Run:
     """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
-    game, mode = devices.program.game, devices.program.algorithm.mode
+    game, mode, report = devices.program.game, devices.program.algorithm.mode, told.report
     config["format"] = FORMAT  # of all that is written from now on
     check_memory(needed := devices.bytes(), "free some, or resume on a larger machine")
     warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
@@ -284,9 +384,9 @@ def _go_on(
         report("start", start)
         note_session(config, 0, here)
         directory.write_config(config)
-        loop = Loop(devices, config, directory, environment, here, report)
-        return loop.run(lambda: devices.init(config["seed"]), 0)
-    with of_the_run(own_networks(devices.program.algorithm)):
+        loop = Loop(devices, config, directory, environment, here, *told)
+        return loop.run(lambda: _untrained(devices, config), 0)
+    with of_the_run(recorded_code(config)):
         _, states, meta = checkpoints.latest(
             directory.path,
             devices.template(),
@@ -309,7 +409,7 @@ def _go_on(
     directory.write_config(config)
     if problem := directory.cut_log(meta["log_bytes"], meta["log_digest"], meta["log_lines"]):
         warn(problem)
-    loop = Loop(devices, config, directory, environment, here, report, meta)
+    loop = Loop(devices, config, directory, environment, here, *told, meta=meta)
     # Read and placed states together would be twice the replay.
     placed = devices.place(states)
     del states
@@ -337,17 +437,19 @@ def open_run(
     path: str | Path,
     environment: Opened | None = None,
     *,
+    algorithm: Any = None,
     torso: Any = None,
     head: Any = None,
     python: str | None = None,
 ) -> Run:
-    """A run from its directory; what is the user's own code, such as ``torso``, is given again.
+    """A run from its directory; what is the user's own code, such as ``torso``, is passed again.
 
     Args:
         python: another Python in which its Python environments run; needed where the run had one.
     """
     directory = RunDirectory.open(Path(path))
     config = directory.config()
-    networks = {"torso": torso, "head": head}
-    algorithm, game = restore(config, environment, networks=networks, python=python)
-    return opened(directory, config, algorithm, game)
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head,
+             "python": python}  # fmt: skip
+    restored, game = restore(config, given)
+    return opened(directory, config, restored, game)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,20 +13,28 @@ from coterie import envs
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
+from coterie.module_paths import is_code, options, path_of
 from coterie.python_envs.opening import digest
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.environments import (
     Opened,
     check_fits,
-    is_code,
     is_made,
     open_environment,
     options_again,
     seen_by,
 )
-from coterie.runs.networks import Networks, with_given
+from coterie.runs.user_code import (
+    NETWORKS,
+    NOTHING,
+    Given,
+    code_again,
+    named_by,
+    recorded_python,
+)
 from coterie.settings import shown
 from coterie.storage.formats import present_settings
+from coterie.text import did_you_mean
 from coterie.views.game import Game
 
 logger = logging.getLogger(__name__)
@@ -61,65 +68,81 @@ def python_env_of(config: dict[str, Any]) -> PythonEnvSettings | None:
         return dataclasses.replace(PythonEnvSettings(**given), python=None)
 
 
-def recorded_python(config: dict[str, Any]) -> str | None:
-    """The other Python that a configuration names; nothing is started."""
-    given = config.get("hosting")
-    python = given.get("python") if isinstance(given, dict) else None
-    return python if isinstance(python, str) else None
-
-
 def configured_algorithm(
-    config: dict[str, Any], note: Callable[[str], None] = logger.warning
+    config: dict[str, Any], note: Callable[[str], None] = logger.warning, code: Given = NOTHING
 ) -> Algorithm:
-    """The algorithm that a configuration names, with its settings; ``note`` as in ``restore``."""
-    cls = find_algorithm(config["algorithm"])
-    settings = present_settings(cls, config["settings"], config, note)
-    with _damaged():
-        return cls(**settings)
+    """The algorithm that a configuration names, with its settings.
+
+    Args:
+        note: as in ``restore``.
+        code: the user's own that it needs, as ``code_again`` returns it.
+    """
+    own = code.get("algorithm")
+    networks = {word: code[word] for word in NETWORKS if word in code}
+    if own is None:
+        kind = find_algorithm(config["algorithm"])
+        settings = present_settings(kind, config["settings"], config, note)
+        with _damaged():
+            return kind(**settings | networks)
+    settings = _own_settings(own, config["settings"], note)
+    try:
+        return own(**settings | networks)
+    except UsageError as error:
+        raise UsageError(f"{path_of(own)} does not take the settings of the run: {error}") from None
+
+
+def _own_settings(
+    kind: type[Algorithm], stored: dict[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """The settings that a run stored, which a class of the user's still must have."""
+    path, fields = path_of(kind), {field.name: field for field in dataclasses.fields(kind)}
+    for name in stored:
+        if name not in fields:
+            hint = did_you_mean(name, fields.keys() - stored.keys())
+            raise UsageError(f"{path} has no setting {name}, which the run was trained with{hint}")
+    for name in fields.keys() - stored.keys():
+        value = fields[name].default
+        note(f"{path} has the setting {name}, which the run does not state: it is {value!r}")
+    return stored
 
 
 def restore(
     config: dict[str, Any],
-    environment: Opened | None = None,
+    given: Given = NOTHING,
     note: Callable[[str], None] = logger.warning,
-    networks: Networks | None = None,
-    python: str | None = None,
 ) -> tuple[Algorithm, Game]:
     """The algorithm and the game a configuration describes.
 
-    Code of the user's is never imported because a file names it: it has to be given again.
+    Code of the user's is never imported because a file names it: it has to be passed again.
 
     Args:
-        note: called with a sentence for every stored setting that no longer applies.
-        networks: the user's own, where the algorithm has some.
-        python: another Python in which its Python environments run.
+        given: the user's code, by what it is; None where there is none.
+        note: called with a sentence for every stored setting that no longer applies, or that is
+            not stored.
     """
-    algorithm = with_given(configured_algorithm(config, note), networks or {})
-    name, options = config["environment"], config["environment_options"]
-    if ":" not in name:
-        options = present_settings(envs.family(name).Options, options, config, note)
-    elif environment is None:
-        flags = f"--environment {name}{python_flag(config)}"
-        raise UsageError(
-            f"the run is on {name}, which is imported only if you name it: give {flags}"
-        )
+    code = code_again(named_by(config), given)
+    algorithm = configured_algorithm(config, note, code)
+    name, chosen = config["environment"], config["environment_options"]
+    if is_code(name):
+        opened = code["environment"]
+        chosen = options_again(opened, config)
     else:
-        options = options_again(environment, config)
-    python_env = _with_python(config, environment, python)
-    opened, state = environment if is_code(name) else name, config["central"] == "state"
-    env, given = open_environment(
+        opened = name
+        chosen = present_settings(envs.family(name).Options, chosen, config, note)
+    python_env = _with_python(config, code.get("environment"), code.get("python"))
+    env, env_name = open_environment(
         opened,
-        options,
+        chosen,
         python_env,
-        state,
+        state=config["central"] == "state",
         combined="actions" not in config.get("sizes", {}),
         arrays="observations" in config.get("sizes", {}),
     )
     game = seen_by(algorithm, env, config["central"], config["reward"])
     if is_code(name):
-        check_fits(config["sizes"], env.spec(), given)
+        check_fits(config["sizes"], env.spec(), env_name)
     if python_env:
-        check_same_spec(config, digest(env.spec()), given)
+        check_same_spec(config, digest(env.spec()), env_name)
     return algorithm, game
 
 
@@ -131,12 +154,6 @@ def note_python(config: dict[str, Any], game: Game) -> None:
         config["hosting"]["workers"] = (
             config["hosting"]["workers"] or PythonEnvSettings().processes()
         )
-
-
-def python_flag(config: dict[str, Any]) -> str:
-    """The flag that gives the other Python of a run again, if it has one."""
-    recorded = recorded_python(config)
-    return f" --python {shlex.quote(recorded)}" if recorded else ""
 
 
 def _with_python(
@@ -153,10 +170,11 @@ def _with_python(
             name = config["environment"]
             raise UsageError(f"the run is on {name}, a JAX environment: give no --python")
         return dataclasses.replace(python_env, python=python, workers=python_env.workers or None)
-    if recorded_python(config) and not is_made(environment):
+    recorded = recorded_python(config)
+    if recorded and not is_made(environment):
         raise UsageError(
             "the environments of the run are in another Python, which is started only if you name "
-            f"it: give{python_flag(config)}"
+            f"it: give {options({'python': recorded})}"
         )
     return python_env
 

@@ -13,55 +13,38 @@ import jax
 
 from coterie import envs
 from coterie.errors import UsageError
-from coterie.networks.own import OwnNetwork
+from coterie.module_paths import importable, is_code, options
 from coterie.storage.config_file import versions
 
-NONE: Mapping[str, OwnNetwork] = MappingProxyType({})
+NONE: Mapping[str, str] = MappingProxyType({})
 SESSIONS = 1000
 """So many entries of ``sessions`` are kept: the first, and the last ones."""
 
 
-def resume_command(
-    path: Path,
-    name: str,
-    environment: Any,
-    networks: Mapping[str, OwnNetwork] = NONE,
-    python: str | None = None,
-) -> str:
+def resume_command(path: Path, code: Mapping[str, str], environment: Any = None) -> str:
     """What continues a run, so that it works as it is printed.
 
     Args:
-        name: the environment's, as the run records it.
+        code: paths of the user's code that the run records, by what it is.
         environment: what the user gave: a name, a module, or what no command line can name.
-        networks: those of the user's own, by the setting that holds them.
-        python: another Python in which its environments run.
     """
-    unnamed = ":" in name and not isinstance(environment, str | ModuleType)
-    in_python = unnamed or not all(network.importable for network in networks.values())
-    words = ["environment"] * unnamed + [*networks]
-    if in_python:
-        given = ", ".join(f"{word}=..." for word in words)
-        given += f", python={python!r}" if python else ""
-        same = " and ".join(words)
-        return f"coterie.resume({str(path)!r}, {given}) in Python, with the same {same}"
-    name = environment if isinstance(environment, str) else name
-    return run_command("resume", path, name, networks, python)
+    code = dict(code)
+    unnamed = [word for word, name in code.items() if not importable(name)]
+    if isinstance(environment, str) and "environment" in code:
+        code["environment"] = environment
+    elif "environment" in code and not isinstance(environment, ModuleType):
+        unnamed = list(dict.fromkeys(["environment", *unnamed]))
+    if not unnamed:
+        return run_command("resume", path, code)
+    given = [f"{word}=..." if word in unnamed else f"{word}={code[word]!r}" for word in code]
+    call = f"coterie.resume({', '.join([repr(str(path)), *given])})"
+    return f"{call} in Python, with the same {' and '.join(unnamed)}"
 
 
-def run_command(
-    command: str,
-    path: Path,
-    name: str = "",
-    networks: Mapping[str, OwnNetwork] = NONE,
-    python: str | None = None,
-) -> str:
-    """A command on a run as it is typed; one on code of the user's has to name it."""
+def run_command(command: str, path: Path, code: Mapping[str, str] = NONE) -> str:
+    """A command on a run as it is typed; one that needs code of the user's has to name it."""
     place = str(path) if not str(path).startswith("-") else f"./{path}"
-    more = ["--environment", name] if ":" in name else []
-    more += ["--python", python] if python else []
-    for word, network in networks.items():
-        more += [f"--{word}", network.path]
-    return shlex.join(["coterie", command, place, *more])
+    return " ".join(filter(None, [shlex.join(["coterie", command, place]), options(code)]))
 
 
 # The same run? -----------------------------------------------------------------------------------
@@ -99,17 +82,18 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
     own = ("algorithm", "environment", "steps", "seeds", "seed", "reward", "central",
            "evaluations", "evaluation_episodes", "final_episodes")  # fmt: skip
     names = ("time_limit", "step_timeout", "restarts")
-    options = config["environment_options"]
-    if ":" not in config["environment"]:  # what is not given has its default
-        made = envs.family(config["environment"]).Options(**options)
-        options = {field: getattr(made, field) for field in made.__dataclass_fields__}
+    env = config["environment_options"]
+    if not is_code(config["environment"]):  # what is not given has its default
+        made = envs.family(config["environment"]).Options(**env)
+        env = {field: getattr(made, field) for field in made.__dataclass_fields__}
     python_env = config.get("hosting") or {}
     return (
         {name: config[name] for name in own}
         | config["settings"]
-        | {f"env.{name}": value for name, value in options.items()}
+        | {f"env.{name}": value for name, value in env.items()}
         | {name: python_env[name] for name in names if name in python_env}
         | {"sizes of observations and actions": config["sizes"]}
+        | ({"init": config["init"]["of"]} if "init" in config else {})
     )
 
 

@@ -12,6 +12,7 @@ from coterie.envs.base import Environment
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.learners.parts import LearnerSettings, VectorSettings
+from coterie.module_paths import is_code
 from coterie.networks import torsos
 from coterie.python_envs.adapters.lookup import with_options
 from coterie.python_envs.adapters.refusals import reason
@@ -31,11 +32,6 @@ from coterie.views.preprocessing import UNCHANGED, Preprocessing
 Opened = Any
 """An environment as a user gives it: a name, the thing itself, or what makes it; a JAX environment
 or a Python environment."""
-
-
-def is_code(name: str) -> bool:
-    """Whether a name means code outside this package, which a run is told again."""
-    return ":" in name
 
 
 def is_python_env(name: str) -> bool:

@@ -12,8 +12,6 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.python_envs.training import PythonEnvProgram
-from coterie.runs.config import restore
-from coterie.runs.networks import networks_of
 from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory
 from coterie.storage import checkpoint, tree_files
@@ -24,12 +22,7 @@ from coterie.training.devices import Devices, stack
 from coterie.training.finite import without_replay
 from coterie.training.state import read_state
 from coterie.types import PyTree
-
-
-def algorithm_of(run: Run) -> Algorithm:
-    """The algorithm a run was trained with, its settings included."""
-    networks = networks_of(run.policies["last"])
-    return restore(run.config, run.game.env, networks=networks)[0]
+from coterie.views.game import Game
 
 
 def learner(run: Run, seed: int = 0) -> PyTree:
@@ -62,12 +55,11 @@ def finalise(run: Run) -> None:
     checkpoint.drop(run.path)
 
 
-def _template(run: Run, devices: int) -> tuple[PyTree, ...]:
-    """Shapes and types of the run's states, one for each device."""
-    algorithm, seeds = algorithm_of(run), run.config["seeds"]
-    if isinstance(run.game.env, PythonEnvFactory):
-        return (PythonEnvProgram(algorithm, run.game, seeds).template(),)
-    return Devices(algorithm, run.game, seeds, count=devices).template()
+def template(algorithm: Algorithm, game: Game, seeds: int, devices: int) -> tuple[PyTree, ...]:
+    """Shapes and types of a run's states, one for each device."""
+    if isinstance(game.env, PythonEnvFactory):
+        return (PythonEnvProgram(algorithm, game, seeds).template(),)
+    return Devices(algorithm, game, seeds, count=devices).template()
 
 
 def _learners(run: Run) -> PyTree:
@@ -76,7 +68,7 @@ def _learners(run: Run) -> PyTree:
         assert run.path is not None
         kept = RunDirectory(run.path).learner
         devices = 1 if kept.is_file() else run.config["lanes"]
-        like = _template(run, devices)
+        like = template(run.algorithm, run.game, run.config["seeds"], devices)
         former = format_of(run.config) in RESUMED_BY
         if kept.is_file():
             read = read_former if former else tree_files.read_tree
@@ -89,7 +81,7 @@ def _learners(run: Run) -> PyTree:
             parts = _newest(run, learners, read_former)
             run.learner = stack([part["learner"] for part in parts])
         else:
-            states = _newest(run, like, read_state(algorithm_of(run)))
+            states = _newest(run, like, read_state(run.algorithm))
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

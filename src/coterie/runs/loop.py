@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
 from coterie.errors import Interrupted, NotFinite
-from coterie.runs.config import recorded_python
+from coterie.runs.callbacks import Callbacks, Event
 from coterie.runs.continuation import resume_command
 from coterie.runs.environments import Opened
 from coterie.runs.evaluation import interests_conflict, team_return
-from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import describe, save_policies
 from coterie.runs.run import Run, play_finally
+from coterie.runs.user_code import recorded_code
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import identity
 from coterie.storage.evaluations import EvaluationFile
@@ -42,6 +43,15 @@ CALL_SECONDS = 2.0
 """A call of the compiled program that takes longer is followed by one of half as many iterations:
 whoever asks a run to stop does not wait for long."""
 Report = Callable[[str, dict[str, Any]], None]
+DISPLAYS: list[Callable[[], Report]] = []
+"""What shows the progress of a training that is given no report: nothing, but in a notebook."""
+
+
+def shown_by(report: Report | None) -> Report:
+    """Who is told of the progress of a training."""
+    if report is None and DISPLAYS:
+        return DISPLAYS[0]()
+    return report or (lambda event, facts: None)
 
 
 class Loop:
@@ -55,9 +65,10 @@ class Loop:
         environment: Opened | None,
         here: dict[str, Any],
         report: Report,
+        callbacks: Callbacks,
         meta: dict[str, Any] | None = None,
     ):
-        self.environment, self.here = environment, here
+        self.environment, self.here, self.callbacks = environment, here, callbacks
         self.devices, self.program = devices, devices.program
         self.config, self.directory, self.report = config, directory, report
         meta = meta or {}
@@ -67,6 +78,7 @@ class Loop:
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
         self.total = devices.program.iterations(config["steps"])
+        self.reached = 0
         self.stop = False
         self.patience = 1
         self.saved_at = self.seconds_before
@@ -79,6 +91,14 @@ class Loop:
 
     def run(self, begin: Callable[[], States], iteration: int) -> Run:
         """Goes on from the states that ``begin`` makes, which are those of ``iteration``."""
+        try:
+            state, iteration = self._train(begin, iteration)
+        except BaseException:
+            self._tell("end", None, self.reached)
+            raise
+        return self._finish(state, iteration)
+
+    def _train(self, begin: Callable[[], States], iteration: int) -> tuple[States, int]:
         points = self._marks(self.config["evaluations"])
         log = self._marks(LOG_POINTS) | points
         saves = self._marks(CHECKPOINTS)
@@ -87,20 +107,51 @@ class Loop:
             state, saved = begin(), iteration
             if not iteration:
                 self._save(state, iteration)  # from here on a killed run can be resumed
+            self._tell("start", state, iteration)
             if not self.evaluations.content:
                 state = self._evaluate(state, 0)
-            while iteration < self.total and not self.stop:
+            while self._goes_on(iteration):
                 until = min(m for m in log if m > iteration)
                 state, iteration = self._advance(state, iteration, until)
                 if iteration == until:
                     state = self._log(state, iteration)
-                if iteration in points:
+                if iteration in points or (self.callbacks.stop and iteration == until):
                     state = self._evaluate(state, iteration)
                 if self._is_due(state, iteration, saves):
                     self._save(state, saved := iteration)
-            if self.stop and saved != iteration:
+            if saved != iteration:
                 self._save(state, iteration)
-        return self._finish(state, iteration)
+            if self.callbacks.error is None and not self.stop and iteration < self.total:
+                self._end_early(iteration)
+        return state, iteration
+
+    def _goes_on(self, iteration: int) -> bool:
+        asked = self.stop or self.callbacks.error or (self.callbacks.stop and iteration)
+        return iteration < self.total and not asked
+
+    def _end_early(self, iteration: int) -> None:
+        """Makes the steps so far the run's length: a callback asked to end it."""
+        self.config["asked_steps"] = self.config["steps"]
+        self.config["steps"], self.total = self._steps(iteration), iteration
+        if self.directory:
+            self.directory.write_config(self.config)
+
+    def _tell(
+        self,
+        kind: Literal["start", "train", "evaluation", "end"],
+        state: States | None,
+        iteration: int,
+        lines: Sequence[dict[str, Any]] = (),
+        results: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        if self.callbacks:
+            path = self.directory.path if self.directory else None
+            made: list[Callable[[], Run]] = []
+            if state is not None:
+                made.append(functools.cache(functools.partial(self._run, state, iteration)))
+            steps = self._steps(iteration)
+            event = Event(kind, steps, lines, self.config, path, results or {}, made)
+            self.callbacks.tell(event)
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
         while iteration < until and not self.stop:
@@ -110,7 +161,7 @@ class Loop:
                 state = self.devices.advance(state, iteration, count)
             except NotFinite as bad:
                 raise NotFinite(bad.what, self.config["seed"] + bad.seed, bad.step) from None
-            iteration += count
+            self.reached = iteration = iteration + count
             self._wait_longer(time.perf_counter() - begun, count)
             self.report(
                 "progress",
@@ -167,7 +218,9 @@ class Loop:
         if self.directory:
             self.directory.log(lines)
         self._note("train", lines)
-        return self.devices.clear_totals(state)
+        state = self.devices.clear_totals(state)
+        self._tell("train", state, iteration, lines)
+        return state
 
     def _evaluate(self, state: States, iteration: int) -> States:
         agents = self.program.game.players.agents
@@ -191,6 +244,7 @@ class Loop:
             self.directory.write_evaluations(self.evaluations.content)
             self._save_policies(state, iteration)
         self.report("evaluation", {"env_steps": steps, **self.last})
+        self._tell("evaluation", state, iteration, lines)
         return state
 
     @property
@@ -262,17 +316,24 @@ class Loop:
         pause = size / SAVING_RATE / SAVING_SHARE if size > LARGE else 0.0
         return iteration == self.total or since >= (pause if iteration in marks else SAVING_SECONDS)
 
+    def _run(self, state: States, iteration: int) -> Run:
+        """The run as it stands."""
+        policies, steps = self._policies(state, iteration)
+        path = self.directory.path if self.directory else None
+        return Run(
+            self.config, self.program.game, policies, path, self._steps(iteration), steps,
+            algorithm=self.program.algorithm,
+        )  # fmt: skip
+
     def _finish(self, state: States, iteration: int) -> Run:
         if self.stop:
             raise self._interrupted(state, iteration)
-        algorithm = self.program.algorithm
-        policies, steps = self._policies(state, iteration)
-        learner = self.devices.gather(state, lambda s: without_replay(s.learner))
-        path = self.directory.path if self.directory else None
-        run = Run(
-            self.config, self.program.game, policies, path, self._steps(iteration),
-            algorithm.stochastic, steps, learner=learner, complete=True,
-        )  # fmt: skip
+        if error := self.callbacks.error:
+            error.add_note(str(self._interrupted(state, iteration)))
+            raise error
+        run = self._run(state, iteration)
+        run.learner = self.devices.gather(state, lambda s: without_replay(s.learner))
+        run.complete = True
         if self.config["final_episodes"]:
             try:
                 self._absolute(run)
@@ -280,6 +341,9 @@ class Loop:
                 raise self._interrupted(state, iteration) from None
         facts = {"stopped": False, "seconds": self._seconds(), "env_steps": run.steps}
         self.report("end", facts)
+        self._tell("end", state, iteration, results=run.results)
+        if self.callbacks.error:
+            raise self.callbacks.error
         return run
 
     def _interrupted(self, state: States, iteration: int) -> Interrupted:
@@ -289,11 +353,10 @@ class Loop:
             self._save_policies(state, iteration)
             path = self.directory.path
             if iteration < self.total or self.config["final_episodes"]:
-                own, python = recorded_networks(self.config), recorded_python(self.config)
-                name = self.config["environment"]
-                again = resume_command(path, name, self.environment, own, python)
+                again = resume_command(path, recorded_code(self.config), self.environment)
         facts = {"stopped": True, "seconds": self._seconds(), "env_steps": steps}
         self.report("end", facts | {"resume": again})
+        self._tell("end", state, iteration)
         return Interrupted(path, steps, self.config["steps"], again)
 
     def _absolute(self, run: Run) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from coterie.algorithms import algorithms
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
 from coterie.presets import Chosen
@@ -18,8 +17,8 @@ from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import as_json, configured_algorithm
 from coterie.runs.environments import Opened, make_game, open_environment, sizes
 from coterie.runs.evaluation import check_memory, headline, playing_bytes, sum_bounds
-from coterie.runs.networks import with_imported
 from coterie.runs.run import FINAL_EPISODES
+from coterie.runs.user_code import imported_network, own_class, own_networks
 from coterie.settings import RUN, Seed, Seeds, StepCount, fitted
 from coterie.spec import PythonEnvFactory, Reward
 from coterie.storage.config_file import ABSENT_ONCE, check_seeds, versions
@@ -80,7 +79,7 @@ def make_plan(
         environment, options, python_env, state, not chosen.kind.action_vectors
     )
     resolved, remarks = resolve_settings(python_env, env, name)
-    unresolved = with_imported(chosen.made(name, steps, limit := env.spec().time_limit))
+    unresolved = _with_networks(chosen.made(name, steps, limit := env.spec().time_limit))
     algorithm = unresolved.resolve(steps, limit)
     if recorded and resolved:  # what random play said of how many are worth while, said once
         known = ABSENT_ONCE | recorded
@@ -121,6 +120,12 @@ def make_plan(
     settings = unresolved.settings()
     depends = {name for name, value in algorithm.settings().items() if settings[name] != value}
     return Plan(algorithm, game, config, remarks, depends | chosen.depends())
+
+
+def _with_networks(algorithm: Algorithm) -> Algorithm:
+    """The algorithm of a caller who named its networks, with these imported."""
+    own = {word: imported_network(network) for word, network in own_networks(algorithm).items()}
+    return dataclasses.replace(algorithm, **own) if own else algorithm
 
 
 def _evaluations_of(
@@ -180,10 +185,5 @@ def check_episodes(game: Game, config: dict[str, Any], stochastic: bool) -> None
 
 def check_restorable(config: dict[str, Any], algorithm: Algorithm) -> None:
     """UsageError unless the algorithm can be made again from the configuration."""
-    if type(algorithm) not in algorithms().values():
-        raise UsageError(
-            f"{type(algorithm).__qualname__} is not a file of coterie.algorithms, so a run "
-            "directory of it could not be opened again: train it without out"
-        )
-    if configured_algorithm(config) != algorithm:
+    if configured_algorithm(config, code=own_class(algorithm)) != algorithm:
         raise UsageError(f"settings of {algorithm.name} do not come back from a file as they are")

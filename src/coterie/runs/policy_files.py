@@ -23,9 +23,11 @@ from coterie.networks.own import OwnNetwork
 from coterie.networks.per_agent import PerAgent
 from coterie.networks.torsos import TorsoName, observed, refusal
 from coterie.ops.action_vectors import ActionVectors
-from coterie.runs.networks import Networks, given_again, networks_of, of_the_run
+from coterie.python_envs.adapters.agent_spaces import AgentSpaces
+from coterie.python_envs.adapters.space_data import NotData
+from coterie.runs.user_code import NOTHING, Given, code_again, of_the_run
 from coterie.settings import fitted, hints
-from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
+from coterie.spec import ActionSpace, EnvSpec, ObservationSpace, PythonEnvFactory
 from coterie.storage.files import make_directory, read_sealed
 from coterie.storage.tree_files import CheckpointError, read_arrays, read_tree, write_tree
 from coterie.types import PyTree
@@ -48,7 +50,7 @@ _GREATEST, _DEEPEST = 2**24, 1000
 def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, Any]:
     """All that is needed beside the arrays to act with them (``policy/policy.json``)."""
     spec = game.players
-    return (
+    described = (
         {
             "format": FORMAT,
             "version": 1,
@@ -66,6 +68,32 @@ def describe(policy: PerAgent, game: Game, algorithm: Algorithm) -> dict[str, An
         | _described(policy, spec)
         | _preprocessed(game.preprocessing)
     )
+    spaces = game.env.spaces if isinstance(game.env, PythonEnvFactory) else None
+    return described | ({} if spaces is None else _readable(described, spaces))
+
+
+def _readable(described: dict[str, Any], spaces: dict[str, Any]) -> dict[str, Any]:
+    """The environment's spaces, where they can be read back; without them a team takes vectors."""
+    try:
+        AgentSpaces.of_data(spaces, environment_of(described))
+    except NotData:
+        return {}
+    return {"spaces": spaces}
+
+
+def spaces_of(run: Path, d: dict[str, Any]) -> AgentSpaces | None:
+    """The spaces of a policy's environment; None if that was compiled, or not described.
+
+    Raises:
+        UsageError: they do not fit the rest; or Gymnasium, whose spaces they are, is missing.
+    """
+    if "spaces" not in d:
+        return None
+    try:
+        return AgentSpaces.of_data(d["spaces"], environment_of(d))
+    except NotData as wrong:
+        about = run / "policy" / "policy.json"
+        raise UsageError(f"{about} is damaged: of its agents' spaces, {wrong}") from wrong
 
 
 def _described(policy: PerAgent, spec: EnvSpec) -> dict[str, Any]:
@@ -175,12 +203,12 @@ def _label(which: str, seed: int, run: str) -> dict[str, Any]:
 
 
 def load_policy(
-    run: Path, seed: int, which: str, networks: Networks | None = None
+    run: Path, seed: int, which: str, given: Given = NOTHING
 ) -> tuple[PerAgent, dict[str, Any]]:
     """The policy of one seed and its description; ``env_steps`` is None in older files.
 
     Args:
-        networks: the user's own, where the policy has some; others are known from the file.
+        given: networks of the user's, where the policy has some; others are known from the file.
 
     Raises:
         UsageError: no run there, no such seed, no such policy; another network is needed.
@@ -190,8 +218,10 @@ def load_policy(
         raise UsageError(f"which must be one of {', '.join(WHICH)}; got {which!r}")
     d = _description(run)
     path = _file_of(run, seed, which)
-    template = eqx.filter_eval_shape(_blank, d, given_again(_networks_of(d), networks or {}))
-    with of_the_run(networks_of(template)):
+    names = {"torso": d.get("torso", "auto"), "head": d.get("head", "linear")}
+    own = code_again(names, given)
+    template = eqx.filter_eval_shape(_blank, d, names | own)
+    with of_the_run({word: names[word] for word in own}):
         policy, label = read_tree(path, template)
     return policy, d | {"env_steps": _checked_steps(path, label, seed, which, d["run"])}
 
@@ -205,14 +235,7 @@ def _file_of(run: Path, seed: int, which: str) -> Path:
     return path
 
 
-def _networks_of(d: dict[str, Any]) -> Networks:
-    """The torso and the head that a description names; nothing is imported."""
-    named = {"torso": d.get("torso", "auto"), "head": d.get("head", "linear")}
-    known = (*typing.get_args(TorsoName), "linear")
-    return {word: x if x in known else OwnNetwork.read(x) for word, x in named.items()}
-
-
-def _blank(d: dict[str, Any], networks: Networks) -> PerAgent:
+def _blank(d: dict[str, Any], networks: Given) -> PerAgent:
     """A policy as it is described, with parameters of no meaning."""
     spec = preprocessing_of(d).spec(environment_of(d))
     spec = JointView(spec).spec if d["joint"] else spec

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -30,8 +30,8 @@ from coterie.runs.evaluation import (
     return_bounds,
     summary,
 )
-from coterie.runs.networks import own_networks
 from coterie.runs.policy_files import WHICH, default_policy, load_policy
+from coterie.runs.user_code import own_networks
 from coterie.settings import Episodes, Seed, fitted
 from coterie.spec import PythonEnvFactory
 from coterie.storage.run_directory import RunDirectory
@@ -52,7 +52,7 @@ class Run:
         policies: ``best`` and ``last``, each with a leading axis of seeds.
         path: the run directory, if there is one.
         steps: environment steps done, per seed.
-        stochastic: policies are distributions; they are played greedily and by sampling.
+        algorithm: what it was trained with, with its settings.
         policy_steps: by the same names, environment steps that each seed's policy was trained for;
             None where an older run does not say.
         results: by the same names, the final evaluation's summary over seeds.
@@ -67,12 +67,14 @@ class Run:
     policies: dict[str, PyTree]
     path: Path | None
     steps: int
-    stochastic: bool = False
     policy_steps: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     learner: PyTree = None
     complete: bool = False
     default: str | None = None
+    algorithm: Algorithm = field(kw_only=True)
+    html: ClassVar[Callable[[Run], str] | None] = None
+    """How a notebook shows a run."""
 
     def __repr__(self) -> str:
         config = self.config
@@ -80,6 +82,14 @@ class Run:
         size = f"{config.get('seeds')} seeds, {self.steps:,} of {config.get('steps', 0):,} steps"
         where = f"in {self.path}" if self.path else "not in a directory"
         return f"Run({what}; {size}; {where})"
+
+    def _repr_html_(self) -> str | None:
+        return None if Run.html is None else Run.html(self)
+
+    @property
+    def stochastic(self) -> bool:
+        """Policies are distributions; they are played greedily and by sampling."""
+        return self.algorithm.stochastic
 
     @property
     def which(self) -> str:
@@ -194,7 +204,7 @@ def opened(
     steps = {which: [about["env_steps"] for _, about in each] for which, each in loaded.items()}
     complete = directory.is_finished(config)
     return Run(
-        config, game, policies, directory.path, directory.steps_done(), algorithm.stochastic, steps,
+        config, game, policies, directory.path, directory.steps_done(), steps,
         (directory.result(config) if complete else None) or {}, complete=complete,
-        default=default_policy(directory.path),
+        default=default_policy(directory.path), algorithm=algorithm,
     )  # fmt: skip

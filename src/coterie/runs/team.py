@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +17,15 @@ from coterie.former import former_arguments, former_attribute
 from coterie.networks.per_agent import PerAgent
 from coterie.ops.action_vectors import ActionVectors
 from coterie.policies.acting import act, noise
+from coterie.python_envs.adapters.agent_spaces import AgentSpaces
 from coterie.runs.policy_files import (
     default_policy,
     environment_of,
     load_policy,
     preprocessing_of,
+    spaces_of,
 )
+from coterie.runs.team_input import TeamInput
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
 from coterie.types import PRNGKey
 from coterie.views.game import usable
@@ -43,6 +45,8 @@ class Team:
         actions: the agents' action spaces, where not all of them are single choices.
         seen: the agents' observation spaces, where they are no vectors.
         preprocessing: what becomes of observations before the policy sees them.
+        spaces: the Python environment that the team was trained in, as far as its agents' spaces
+            go; None where that is not known, or was a JAX environment.
         which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
             they were trained for; None where that is not known.
     """
@@ -58,6 +62,7 @@ class Team:
     actions: tuple[ActionSpace, ...] = ()
     seen: tuple[ObservationSpace, ...] = ()
     preprocessing: Preprocessing = UNCHANGED
+    spaces: AgentSpaces | None = None
 
     def __repr__(self) -> str:
         steps = "" if self.env_steps is None else f" of step {self.env_steps:,}"
@@ -71,20 +76,39 @@ class Team:
             actions=self.actions,
             observations=self.seen,
         )
+        self._input = TeamInput(self._spec, self.spaces)
         self._act = jax.jit(self._choose)
+        self._initial = self._initial_hidden_state()
+
+    def __getitem__(self, agent: str) -> TeamMember:
+        """One agent, to act by itself: ``team["archer_0"].act(observation, hidden_state)``.
+
+        Raises:
+            UsageError: there is no such agent, or one policy acts for all of them.
+        """
+        name = self.agents[self._input.place(agent)]
+        if self.joint:
+            raise UsageError(
+                f"{name} cannot act by itself: this team was trained by central learning, and its "
+                "one policy sees all agents' observations; use act of the team"
+            )
+        return TeamMember(self, name)
 
     def initial_hidden_state(self) -> Any:
         """Hidden state before the first observation; give it anew at every episode's start.
 
         An array [N, H]; where agents see several observations at once, ``Remembered``.
         """
+        return self._initial
+
+    initial_memory = former_attribute("initial_memory", "initial_hidden_state")
+
+    def _initial_hidden_state(self) -> Any:
         hidden_state = self.policy.initial_hidden_state()
         frames = self.preprocessing.no_frames(self._spec)
         if frames is None:
             return hidden_state
-        return Remembered(hidden_state, frames, jnp.zeros((), bool))
-
-    initial_memory = former_attribute("initial_memory", "initial_hidden_state")
+        return Remembered(hidden_state, _by_agent(frames), jnp.zeros(len(self.agents), bool))
 
     @former_arguments(memory="hidden_state")
     def act(
@@ -100,123 +124,54 @@ class Team:
         sampled play by which they are evaluated first: an arg max can walk in circles.
 
         Args:
-            observations: one vector per agent, as a list or as a dict by agent name; where agents
-                observe an image, the image; where several arrays, a tuple or dict of them. None
-                for an agent that is no longer in the episode.
+            observations: what the environment shows, as a dict by agent name or as a list with one
+                for each agent, or the observation of a single-agent environment itself. An element
+                of the agent's space, or it flattened to a vector; a dict with an ``action_mask`` if
+                the space has one. Of a team without ``spaces``: a vector, an image, or a tuple or
+                dict of arrays. None for an agent that is not in the episode. Agents that a dict
+                leaves out do not act, and their hidden state stays as it is.
             hidden_state: what the last call returned, or ``initial_hidden_state()``.
-            action_masks: legal actions per agent in the same form; all are legal without it. Of an
-                agent that decides several choices a flag for every alternative of each, one choice
-                after the other; of one that decides numbers alone, or is not in the episode, None
-                or no entry of the dict.
+            action_masks: legal actions in the same form, in the place of those that came with the
+                observations; all are legal without any. A flag for each action; of an agent that
+                decides several choices a flag for every alternative of each, one choice after the
+                other, or a tuple of one mask for each choice. None where all is legal. Where
+                nothing is, the agent takes its first action.
             key: sample the actions of stochastic policies with this key of ``jax.random``.
 
         Returns:
-            the actions in the form of the observations (list, or dict), and the hidden state after
-            them. An action is an int; where agents decide several things it is a float32 vector of
-            choices, counted from 0, and then of numbers within their bounds. That of an agent that
-            is not in the episode is None.
+            the actions in the form of the observations, and the hidden state after them. An action
+            is what the environment takes: of a ``Discrete`` an int, of other spaces an array. Of a
+            team without ``spaces`` it is an int, or, where agents decide several things, a float32
+            vector of choices, counted from 0, and then of numbers within their bounds. That of an
+            agent whose observation is None is None.
+
+        Raises:
+            UsageError: an observation, a mask or the hidden state does not fit, an agent is
+                unknown, or there is nothing to sample.
         """
-        if self.preprocessing.frame_stack > 1 and not isinstance(hidden_state, Remembered):
-            raise UsageError(
-                "this team remembers its last observations: give the hidden state that the last "
-                "call returned, or initial_hidden_state()"
-            )
-        named = isinstance(observations, Mapping)
-        padded, alive = self._observed(observations)
-        masks = self._masks(action_masks, alive)
+        _check_like(hidden_state, self._initial)
         if key is not None and not self.stochastic:
             raise UsageError(
                 "this team acts by Q-values, so there is nothing to sample: give no key"
             )
-        actions, hidden_state = self._act(hidden_state, padded, masks, alive, key)
-        if self.actions:
-            sizes = [space.size for space in self.actions]
-            chosen = [row[:k] for row, k in zip(np.asarray(actions), sizes, strict=True)]
-        else:
-            chosen = np.asarray(actions).tolist()
-        chosen = [action if there else None for action, there in zip(chosen, alive, strict=True)]
-        return (dict(zip(self.agents, chosen, strict=True)) if named else chosen), hidden_state
-
-    def _observed(self, observations: Any) -> tuple[np.ndarray, np.ndarray]:
-        """[N, O] what the environment showed, flat, and [N] to whom: zeros to the others."""
-        each = self._each(observations, "observations")
-        alive = np.array([row is not None for row in each])
-        padded = np.zeros(
-            (len(self.agents), self._spec.observation_size), self._spec.observation_dtype
-        )
-        if self.seen:
-            for row, own, space in zip(padded, each, self.seen, strict=True):
-                if own is not None:
-                    row[:] = _flat(own, space)
-            return padded, alive
-        rows = [
-            np.zeros(k, np.float32) if row is None else np.asarray(row, np.float32)
-            for row, k in zip(each, self.observation_sizes, strict=True)
-        ]
-        sizes = [row.shape[-1] if row.ndim == 1 else row.shape for row in rows]
-        if tuple(sizes) != self.observation_sizes:
+        given = self._input.read(observations, action_masks)
+        turns = self.spaces is not None and self.spaces.convention == "aec"
+        if self.joint and turns and not given.named.all():
             raise UsageError(
-                f"observations must have sizes {list(self.observation_sizes)}; got {sizes}"
+                "this team was trained by central learning, so its policy sees what all agents "
+                "observe: give the observations of all, and None for agents that have left"
             )
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = row
-        return padded, alive
-
-    def _masks(self, given: Any, alive: np.ndarray) -> np.ndarray:
-        """bool [N, A]: what is legal of what the agents have."""
-        masks = self._spec.available_actions
-        if given is None:
-            return masks
-        alternatives = [sum(space.choices) for space in self.actions] or self.action_counts
-        none = [a for a, k in zip(self.agents, alternatives, strict=True) if not k]
-        optional = [*none, *(a for a, there in zip(self.agents, alive, strict=True) if not there)]
-        each = zip(self.agents, self._each(given, "action_masks", optional), strict=True)
-        rows = [
-            None if row is None and agent in optional else np.asarray(row, np.float32)
-            for agent, row in each
-        ]
-        for agent, row in zip(self.agents, rows, strict=True):
-            if agent in none and row is not None:
-                raise UsageError(
-                    f"agent {agent} has no choices, so there is nothing to mask: give None for it "
-                    "in action_masks"
-                )
-        if any(
-            row is not None and row.shape != (k,) for row, k in zip(rows, alternatives, strict=True)
-        ):
-            sizes = [k or None for k in alternatives]
-            raise UsageError(f"action_masks must have sizes {sizes}")
-        for row, own in zip(rows, masks, strict=True):
-            if row is not None:
-                own[: len(row)] = row
-        return masks
-
-    def _each(self, given: Any, word: str, optional: Sequence[str] = ()) -> Any:
-        """What is given for each agent, in their order; None for optional ones left out."""
-        if isinstance(given, Mapping):
-            missing = [a for a in self.agents if a not in given and a not in optional]
-            if missing:
-                raise UsageError(f"{word} lack {', '.join(missing)}")
-            given = [given.get(a) for a in self.agents]
-        if not isinstance(given, Sequence | np.ndarray | jax.Array) or len(given) != len(
-            self.agents
-        ):
-            what = "observation" if self.seen and word == "observations" else "vector"
-            raise UsageError(f"{word} must hold one {what} for each of {', '.join(self.agents)}")
-        return given
+        actions, hidden_state = self._act(hidden_state, *given[:4], key)
+        chosen = self._input.spaces.actions(np.asarray(actions))
+        each = zip(chosen, given.alive, strict=True)
+        return given.answer([action if there else None for action, there in each]), hidden_state
 
     def _choose(
-        self, hidden_state: Any, observations: Any, mask: Any, alive: Any, key: Any
+        self, before: Any, observations: Any, mask: Any, alive: Any, named: Any, key: Any
     ) -> tuple[Array, Any]:
-        n = len(self.policy.index)
-        frames = start = None
-        stacked = isinstance(hidden_state, Remembered)
-        if stacked:
-            hidden_state, frames, begun = hidden_state
-            start = ~begun
-        observations, frames = self.preprocessing.look(
-            self._spec, observations, alive, frames, start
-        )
+        n, stacked = len(self.policy.index), isinstance(before, Remembered)
+        hidden_state = before.hidden_state if stacked else before
+        observations, frames = self._look(before if stacked else None, observations, alive)
         observations = jnp.where(alive[:, None], observations, 0)
         mask = usable(mask, alive, bool(self._spec.actions))
         team = JointView(self.preprocessing.spec(self._spec)) if self.joint else None
@@ -228,9 +183,72 @@ class Team:
         own = team.split(actions) if team else actions
         if vectors is not None:
             own = ActionVectors(self.actions, vectors.bounds).to_env(own)
+        after = hidden_state
         if stacked:
-            return own, Remembered(hidden_state, frames, jnp.ones((), bool))
-        return own, hidden_state
+            after = Remembered(hidden_state, frames, jnp.ones(len(self.agents), bool))
+        return own, after if team else jax.tree.map(partial(_of, named), after, before)
+
+    def _look(self, before: Remembered | None, observations: Any, alive: Any) -> tuple[Any, Any]:
+        """What agents see, [N, O], and each agent's frames to remember, [N, K - 1, P]."""
+        look = partial(self.preprocessing.look, self._spec, observations, alive)
+        first, fresh = look()
+        if before is None:
+            return first, None
+        later, kept = look(jnp.moveaxis(before.frames, 0, -2))
+        frames = _of(before.begun, _by_agent(kept), _by_agent(fresh))
+        return _of(before.begun, later, first), frames
+
+
+class TeamMember:
+    """One agent of a team, acting by itself with a hidden state of its own."""
+
+    def __init__(self, team: Team, agent: str) -> None:
+        self._team, self.agent = team, agent
+        self._place = team.agents.index(agent)
+
+    def __repr__(self) -> str:
+        return f"{self._team!r}[{self.agent!r}]"
+
+    def initial_hidden_state(self) -> Any:
+        """Hidden state before the agent's first observation, [H] or ``Remembered``."""
+        return jax.tree.map(lambda x: np.asarray(x)[self._place], self._team.initial_hidden_state())
+
+    def act(
+        self,
+        observation: Any,
+        hidden_state: Any,
+        action_mask: Any = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[Any, Any]:
+        """The agent's action and its hidden state after it, as ``Team.act`` gives them.
+
+        With the same key it is the same action.
+        """
+        if observation is None:
+            raise UsageError(f"there is no observation of {self.agent} to act on; give one")
+        _check_like(hidden_state, self.initial_hidden_state())
+        team, i = self._team, self._place
+        every = jax.tree.map(partial(_placed, i), team.initial_hidden_state(), hidden_state)
+        masks = None if action_mask is None else {self.agent: action_mask}
+        actions, every = team.act({self.agent: observation}, every, masks, key)
+        return actions[self.agent], jax.tree.map(lambda x: np.asarray(x)[i], every)
+
+
+def _placed(i: int, every: Any, own: Any) -> np.ndarray:
+    """[N, ...] of all agents, with that of agent i in its place."""
+    changed = np.array(every)  # on the host: indexing on a device takes longer than acting
+    changed[i] = own
+    return changed
+
+
+def _of(which: Any, one: Any, other: Any) -> Array:
+    """[N, ...] of ``one`` for these agents, of ``other`` for the rest."""
+    return jnp.where(which.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+
+def _by_agent(frames: Any) -> Array:
+    """[K - 1, N, P] frames of each agent, [N, K - 1, P]."""
+    return jnp.moveaxis(frames, -2, 0)
 
 
 class Remembered(NamedTuple):
@@ -238,8 +256,8 @@ class Remembered(NamedTuple):
 
     Attributes:
         hidden_state: of the networks, [N, H].
-        frames: the last ones, as ``views.preprocessing.Preprocessing.look`` gives them.
-        begun: whether the episode has begun.
+        frames: each agent's last K - 1, [N, K - 1, P]; see ``views.preprocessing``.
+        begun: [N], whose episode has begun.
     """
 
     hidden_state: Any
@@ -247,37 +265,15 @@ class Remembered(NamedTuple):
     begun: Any
 
 
-def _flat(own: Any, space: ObservationSpace) -> np.ndarray:
-    """One agent's observation, an array or several, laid out flat."""
-    if space.names:
-        if not isinstance(own, Mapping) or not {*space.names} <= {*own}:
-            found = ", ".join(map(str, own)) if isinstance(own, Mapping) else type(own).__name__
-            raise UsageError(
-                f"an agent's observation must be a dict with {', '.join(space.names)}; got {found}"
-            )
-        own = tuple(own[name] for name in space.names)
-    elif isinstance(own, Mapping):
+def _check_like(hidden_state: Any, expected: Any) -> None:
+    """UsageError unless a hidden state has the parts and shapes of what is expected."""
+    parts = [jax.tree.flatten(x) for x in (hidden_state, expected)]
+    shapes = [[np.shape(leaf) for leaf in leaves] for leaves, _ in parts]
+    if parts[0][1] != parts[1][1] or shapes[0] != shapes[1]:
         raise UsageError(
-            f"an agent's observation must be {space}, and its mask, if it has one, be given in "
-            f"action_masks; got a dict with {', '.join(map(str, own))}"
+            "the hidden state does not fit: give the one that the last call returned, or, at the "
+            "start of an episode, initial_hidden_state()"
         )
-    given = [_numbers(x) for x in (own if isinstance(own, tuple) else (own,))]
-    if tuple(x.shape for x in given) != space.shapes:
-        shapes = ", ".join(str(x.shape) for x in given)
-        raise UsageError(f"an agent's observation must be {space}; got shape {shapes}")
-    for x, dtype in zip(given, space.dtypes, strict=True):
-        if dtype == "uint8" and (x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255):
-            raise UsageError(f"images must be of whole numbers from 0 to 255; got {x.dtype}")
-    parts = [x.astype(dtype) for x, dtype in zip(given, space.dtypes, strict=True)]
-    return np.concatenate([np.ascontiguousarray(x).view(space.dtype).ravel() for x in parts])
-
-
-def _numbers(given: Any) -> np.ndarray:
-    with contextlib.suppress(ValueError, TypeError):
-        found = np.asarray(given)
-        if found.dtype.kind in "biuf":
-            return found
-    raise UsageError(f"an agent's observation must be arrays of numbers; got {given!r:.40}")
 
 
 def load(
@@ -305,6 +301,7 @@ def load(
         actions=spec.actions,
         seen=spec.observations,
         preprocessing=preprocessing_of(d),
+        spaces=spaces_of(Path(run), d),
         policy=policy,
         joint=d["joint"],
         stochastic=d["stochastic"],

@@ -32,7 +32,9 @@ CONFIG: dict[str, Any] = {
 """What must stand in a ``config.json`` to go on from it."""
 ABSENT_ONCE = {"evaluation_episodes": 32, "metric": "eval/return/team_sum"}
 """What did not stand in older ones, and was this."""
-_PASSING = ("format", "coterie", "command", "steps", "versions", "sessions", "hosting")
+_PASSING = (
+    "format", "coterie", "command", "steps", "asked_steps", "versions", "sessions", "hosting",
+)  # fmt: skip
 """What may differ between two configurations of one run."""
 
 

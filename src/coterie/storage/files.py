@@ -101,9 +101,16 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+WANDB = Path("trackers", "wandb")
+"""In a run directory: where Weights & Biases writes, and nobody else."""
+
+
 def refuse_links(directory: Path) -> None:
     """UsageError if anything in a directory is a link: writing through it would leave the place."""
     for folder, directories, files in os.walk(directory):
+        if Path(folder) == directory / WANDB:
+            directories.clear()  # W&B's own writing, with links of its own
+            continue
         for name in (*directories, *files):
             if (path := Path(folder, name)).is_symlink():
                 raise UsageError(f"{path} is a link, and nothing is written through links")

@@ -164,8 +164,13 @@ def _under_present_names(layout: _Layout, wanted: Iterable[str]) -> _Layout:
     )
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All tensors by name, as NumPy arrays (PRNG keys as their words), and the metadata.
+
+    Args:
+        wanted: says of each name whether it is read.
 
     Raises:
         CheckpointError: no such file, or a damaged one.
@@ -175,6 +180,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {
             name: _read_tensor(path, file, start, name, tensor)
             for name, tensor in layout.tensors.items()
+            if wanted(name)
         }
     return arrays, layout.meta
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coterie.cli.printing import answer_json, by_policy, say
-from coterie.settings import Episodes, Interpreter, Seed, Workers
+from coterie.settings import Episodes, Seed, Workers
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,6 @@ class EvaluateArgs:
     environment: str | None = None
     """Evaluate in another environment, such as gymnasium:lbforaging:Foraging-8x8-2p-3f-v3. Required
     if the environment of the run is a Python environment or defined in your own code."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
-    python: Interpreter | None = None
-    """Another Python to run Python environments in; required if the run had one."""
     seed: Seed = 0
     """Random seed of the episodes."""
     workers: Workers | None = None
@@ -45,25 +39,24 @@ class EvaluateArgs:
 
 
 def command_evaluate(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie.module_paths import is_code
     from coterie.python_envs.settings import PythonEnvSettings
-    from coterie.runs import api, environments
+    from coterie.runs import api
     from coterie.runs import config as configs
     from coterie.show.numbers import plural
     from coterie.show.terminal.returns import asked_metrics, check_metric, render_returns
     from coterie.storage.run_directory import RunDirectory
 
     own = parsed.run
-    again = environments.is_code(RunDirectory.open(Path(names[0])).config()["environment"])
-    run = api.open_run(
-        names[0], own.environment if again else None, torso=own.torso, head=own.head,
-        python=own.python if again else None,
-    )  # fmt: skip
+    again = is_code(RunDirectory.open(Path(names[0])).config()["environment"])
+    code = dataclasses.asdict(parsed.code)
+    python = None if again else code.pop("python")
+    run = api.open_run(names[0], own.environment if again else None, **code)
     elsewhere = None if again else own.environment
     python_env = None
-    if own.workers is not None or (own.python and not again):
+    if own.workers is not None or python:
         trained = configs.python_env_of(run.config) or PythonEnvSettings()
         workers = trained.workers if own.workers is None else own.workers
-        python = None if again else own.python
         python_env = dataclasses.replace(trained, workers=workers, python=python)
     asked = [own.which] if own.which else run.both()
     check_metric(run, own.metric, own.greedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,6 @@ class GameArgs:
     """Shows payoffs, equilibria and optima of a matrix game; for a run, also what its teams
     learned."""
 
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
     json: bool = False
     """Print one JSON document."""
 
@@ -32,7 +28,7 @@ def command_game(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.storage.run_directory import RunDirectory
 
     if RunDirectory(Path(names[0])).holds_a_run():
-        return _game_of_run(names[0], parsed.run)
+        return _game_of_run(names[0], parsed)
     env = envs.make(names[0] if names[0].startswith("matrix/") else f"matrix/{names[0]}")
     assert isinstance(env, MatrixGame)
     if parsed.run.json:
@@ -46,15 +42,15 @@ def _described(env: MatrixGame) -> dict[str, Any]:
     return games.describe(env.payoffs, env.agents, env.action_labels).to_dict()
 
 
-def _game_of_run(name: str, own: GameArgs) -> None:
+def _game_of_run(name: str, parsed: Any) -> None:
     """The game a run was trained on, and what its teams learned of it."""
     from coterie.analysis.learned import single_shot
     from coterie.runs.api import open_run
     from coterie.show.terminal.games import render_game
     from coterie.show.terminal.learned import render_learned, to_dict
 
-    run = open_run(name, torso=own.torso, head=own.head)
+    run = open_run(name, **asdict(parsed.code))
     env = single_shot(run)
-    if own.json:
+    if parsed.run.json:
         return answer_json({"game": _described(env), **to_dict(run)})
     return say(render_game(env), render_learned(run), width=120)

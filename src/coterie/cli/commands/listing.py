@@ -61,6 +61,9 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     where = ("(a JAX or a Python environment; docs/your-environment.md)", "dim")
     homes.add_row(bold("yours"), line("package.module:callable ", where))
     homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
+    table.add_row(
+        bold("yours"), "", "", line("module:Class (docs/add-an-algorithm.md)", style="dim")
+    )
     legend = "CTDE: centralised training, decentralised execution. Common: one reward for all."
     lessons = Table.grid(padding=(0, 2, 0, 0))
     for name, item in experiments().items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from coterie.cli.printing import answer
 from coterie.errors import UsageError
-from coterie.settings import Count, Interpreter, Seed
+from coterie.settings import Count, Seed
 from coterie.text import visible
 
 
@@ -36,27 +36,22 @@ class WatchArgs:
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
-    python: Interpreter | None = None
-    """Another Python to run Python environments in; required if the run had one."""
 
 
 def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
-    from coterie.runs import api, environments
+    from coterie.module_paths import is_code
+    from coterie.runs import api
     from coterie.show.film import encode as film
     from coterie.show.film.recording import FPS, record
 
     own = parsed.run
     film.check(own.out, FPS if own.fps is None else own.fps)
-    if own.environment is not None and not environments.is_code(own.environment):
+    if own.environment is not None and not is_code(own.environment):
         raise UsageError(
             "a team is watched in the environment it was trained in: --environment is for one "
             f"defined in your own code, and {own.environment} is built in"
         )
-    run = api.open_run(names[0], own.environment, torso=own.torso, head=own.head, python=own.python)
+    run = api.open_run(names[0], own.environment, **asdict(parsed.code))
     greedy = own.greedy or None
     recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
     answer(visible(film.film(recording, own.out, own.fps)))
@@ -96,8 +91,6 @@ class ReportArgs:
     """Show returns of greedy actions, also of stochastic policies."""
     environment: str | None = None
     """Python environment, or one defined in your own code: runs on it show an episode."""
-    python: Interpreter | None = None
-    """Another Python to run that environment in; required if the runs had one."""
 
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
@@ -105,5 +98,7 @@ def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own, command = parsed.run, shlex.join(["coterie", *args])
     runs = [Path(n) for n in names]
-    page = report(runs, own.out, command, own.metric, own.greedy, own.environment, own.python)
+    page = report(
+        runs, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
+    )
     answer(visible(page))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from coterie.cli.parsing import Groups, environment_groups, environment_options, named
+from coterie.cli.parsing import Groups, environment_groups, environment_options, named, parse
 from coterie.cli.printing import INTERRUPTED, answer_json, by_policy, say
-from coterie.errors import Interrupted
+from coterie.errors import Interrupted, UsageError
+from coterie.module_paths import importable, is_code, path_of
 from coterie.settings import (
     Episodes,
     Evaluations,
-    Interpreter,
     NoOrMoreEpisodes,
     Seed,
     Seeds,
@@ -27,6 +27,9 @@ from coterie.text import file_name
 
 if TYPE_CHECKING:
     from coterie.runs.run import Run
+
+
+TrackerNames = tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
 
 
 def _stopped(stop: Interrupted) -> dict[str, Any]:
@@ -74,6 +77,12 @@ class TrainArgs:
     final_episodes: NoOrMoreEpisodes | None = None
     """Episodes that evaluate the best and the last policies after training, 0 for none; by default
     320, and fewer where episodes of a Python environment take long."""
+    init: Path | None = None
+    """Run whose networks to begin with, as far as their shapes agree; what is taken and what is not
+    is printed."""
+    tracker: TrackerNames = ()
+    """Send every line of the log, the final table and a film to these programs as well, several one
+    after the other; their files are kept in the run directory (docs/after-training.md)."""
     resume: bool = False
     """Continue the run in --out, which must have the same settings, or begin it if there is none;
     if it is complete, show its result."""
@@ -86,17 +95,33 @@ def train_groups(names: list[str], args: list[str]) -> Groups:
 
     What a flag contradicts is not known yet where a preset has the other settings.
     """
-    from coterie.algorithms import find
     from coterie.python_envs.settings import PythonEnvSettings
 
-    groups: Groups = [("algorithm", find(names[0]))] if names else []
+    groups: Groups = [("algorithm", _algorithm(names[0]))] if names else []
     if _names_a_preset(args):
         groups = [(t, type(cls.__name__, (cls,), {"__post_init__": check})) for t, cls in groups]
-    if len(names) > 1 and ":" in names[1]:
+    if len(names) > 1 and is_code(names[1]):
         groups.append(("hosting", PythonEnvSettings))
     if len(names) > 1:
         groups += environment_groups(names[1])
     return [(title, cls) for title, cls in groups if cls is dict or dataclasses.fields(cls)]
+
+
+def _algorithm(name: str) -> type:
+    """The class of an algorithm, one of the user's own imported."""
+    from coterie.algorithms import find
+
+    if not is_code(name):
+        return find(name)
+    from coterie.runs.user_code import imported_algorithm
+
+    kind = imported_algorithm(name)
+    if not importable(path := path_of(kind)):
+        raise UsageError(
+            f"{name} is {path}, which no command could name again: define the class at the top of "
+            "its module"
+        )
+    return kind
 
 
 def _names_a_preset(args: list[str]) -> bool:
@@ -110,7 +135,7 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.training.devices import one_core_per_seed
 
     own = parsed.run
-    one_core_per_seed(own.seeds, python_env=":" in names[1])
+    one_core_per_seed(own.seeds, python_env=is_code(names[1]))
     options = environment_options(parsed)
     out = own.out or Path("runs") / file_name("-".join(names))
     given = named(args, parsed.algorithm) if _names_a_preset(args) else None
@@ -122,9 +147,20 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
             reward=own.reward, central=own.central, options=options,
             python_env=getattr(parsed, "hosting", None), evaluations=own.evaluations,
             evaluation_episodes=own.evaluation_episodes, final_episodes=own.final_episodes,
-            resume=own.resume, report=display, command=shlex.join(["coterie", *args]),
+            init=own.init, resume=own.resume, report=display,
+            callback=_trackers(own.tracker, out if own.resume else None),
+            command=shlex.join(["coterie", *args]),
         )  # fmt: skip
         return _conclude(train, own.json)
+
+
+def _trackers(named: Sequence[str], former: Path | None) -> list[Any]:
+    """Those that are named, and those that a run which goes on was sent to."""
+    if not named and former is None:
+        return []
+    from coterie import trackers
+
+    return trackers.make([*named, *(trackers.used(former) if former else ())])
 
 
 def _conclude(train: Callable[[], Run], as_json: bool) -> int:
@@ -144,14 +180,11 @@ def _conclude(train: Callable[[], Run], as_json: bool) -> int:
         from coterie.show.terminal.returns import render_returns
 
         say(render_returns(run, run.results))
-    from coterie.runs.config import recorded_python
     from coterie.runs.continuation import run_command
-    from coterie.runs.networks import recorded_networks
+    from coterie.runs.user_code import recorded_code
 
     assert run.path is not None
-    own = recorded_networks(run.config)
-    name, python = run.config["environment"], recorded_python(run.config)
-    evaluate = run_command("evaluate", run.path, name, own, python)
+    evaluate = run_command("evaluate", run.path, recorded_code(run.config))
     say("", f"kept in {shlex.quote(str(run.path))}; next:")
     say(f"  {evaluate}", f"  {run_command('plot', run.path)}")
     return 0
@@ -163,23 +196,39 @@ class ResumeArgs:
 
     steps: StepCount | None = None
     """New length of the run in environment steps: more to extend it, fewer to end it earlier."""
+    set: tuple[str, ...] = ()
+    """Other settings, as NAME=VALUE, several one after the other; needs --fork."""
+    fork: Path | None = None
+    """New directory for a copy of the run, which goes on with the settings of --set; the run itself
+    stays as it is."""
     environment: str | None = None
     """Environment of the run; required if it is a Python environment or defined in your own
     code, which Coterie imports only if you name it."""
-    torso: str | None = None
-    """Torso of the run; required if it is a network of your own."""
-    head: str | None = None
-    """Head of the run; required if it is a network of your own."""
-    python: Interpreter | None = None
-    """Another Python to run Python environments in; required if the run had one."""
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
+    tracker: TrackerNames = ()
+    """Send the log to these programs as well; those that the run was sent to go on in any case."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
 
+def _assigned(words: Sequence[str], algorithm: type) -> dict[str, Any]:
+    """Settings from NAME=VALUE, read as the flags of ``train`` are."""
+    flags: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set takes NAME=VALUE, such as lr=1e-4; got {word!r:.60}")
+        flag = name.replace("_", "-")
+        switch = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}.get(value.lower())
+        flags += switch or [f"--{flag}", *value.replace(",", " ").split()]
+    settings = type(algorithm.__name__, (algorithm,), {"__post_init__": check})
+    return named(flags, parse([("algorithm", settings)], flags, "coterie train").algorithm)
+
+
 def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.runs import api
+    from coterie.runs.user_code import class_of
     from coterie.show.terminal.progress import TrainDisplay
     from coterie.storage.run_directory import RunDirectory
     from coterie.training.devices import one_core_per_seed
@@ -187,9 +236,13 @@ def command_resume(names: list[str], parsed: Any, args: list[str]) -> int:
     config = RunDirectory.open(Path(names[0])).config()
     one_core_per_seed(config["seeds"], python_env=config.get("hosting") is not None)
     own = parsed.run
+    settings = None
+    if own.set:
+        settings = _assigned(own.set, class_of(config["algorithm"], parsed.code.algorithm))
     with TrainDisplay() as display:
         resume = lambda: api.resume(  # noqa: E731
-            names[0], own.steps, environment=own.environment, torso=own.torso,
-            head=own.head, python=own.python, workers=own.workers, report=display,
+            names[0], own.steps, environment=own.environment, workers=own.workers,
+            settings=settings, fork=own.fork, callback=_trackers(own.tracker, Path(names[0])),
+            report=display, **dataclasses.asdict(parsed.code),
         )  # fmt: skip
         return _conclude(resume, own.json)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coterie.errors import UsageError
+from coterie.python_envs.adapters.agent_spaces import Convention
 from coterie.python_envs.adapters.refusals import reason
 from coterie.python_envs.adapters.spaces import Nonsense, brief, gymnasium
 from coterie.shapes import Bool, Float32
@@ -48,6 +49,8 @@ class TupleHost:
 
     def __init__(self, environment: Any, time_limit: int | None = None) -> None:
         self._environment, self.time_limit = environment, time_limit
+        single = isinstance(environment, TeamOfOne)
+        self.convention: Convention = "single" if single else "tuple"
         self.observation_spaces = _per_agent("observation", environment.observation_space)
         self.action_spaces = _per_agent("action", environment.action_space)
         n, m = len(self.observation_spaces), len(self.action_spaces)
@@ -132,14 +135,15 @@ class ParallelHost:
     """PettingZoo's ParallelEnv: dictionaries by agent, of those that take part.
 
     Args:
-        turn: names the agent whose turn it is; ``None`` where all move at once.
+        convention: ``aec`` where it was made of one in which agents move one after the other.
     """
 
     time_limit: int | None = None
 
-    def __init__(self, environment: Any, turn: Callable[[], Any] | None = None) -> None:
+    def __init__(self, environment: Any, convention: Convention) -> None:
         self._environment = environment
-        self._turn = turn
+        self.convention: Convention = convention
+        self._turn = _turn(environment)
         self._names = list(environment.possible_agents)
         self.agents = tuple(str(name) for name in self._names)
         self.observation_spaces = [environment.observation_space(a) for a in self._names]
@@ -246,9 +250,9 @@ def _adapted(environment: Any) -> TupleHost | ParallelHost:
     if sentence := reason(environment):
         raise UsageError(sentence)
     if hasattr(environment, "agent_iter"):
-        environment = _in_parallel(environment)
+        return ParallelHost(_in_parallel(environment), "aec")
     if hasattr(environment, "possible_agents"):
-        return ParallelHost(environment, _turn(environment))
+        return ParallelHost(environment, "parallel")
     if is_single_agent(environment):
         return TupleHost(TeamOfOne(environment), _own_limit(environment))
     return TupleHost(environment)
@@ -380,6 +384,7 @@ def _in_parallel(environment: Any) -> Any:
 
 
 def _turn(environment: Any) -> Callable[[], Any] | None:
+    """What names the agent whose turn it is; None where all move at once."""
     conversions = sys.modules.get("pettingzoo.utils.conversions")
     if conversions and isinstance(environment, conversions.turn_based_aec_to_parallel_wrapper):
         return lambda: environment.aec_env.agent_selection

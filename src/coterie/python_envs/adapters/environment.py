@@ -8,6 +8,7 @@ imported.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +17,19 @@ import numpy as np
 
 from coterie.errors import EnvironmentFault, described
 from coterie.python_envs.adapters import rendering
+from coterie.python_envs.adapters.agent_spaces import AgentSpaces, forbids_all
 from coterie.python_envs.adapters.conventions import RawStep, adapt, constant_flags, state_of
 from coterie.python_envs.adapters.infos import Reported, reported
 from coterie.python_envs.adapters.lookup import open_factory, title
 from coterie.python_envs.adapters.spaces import (
     Nonsense,
     Write,
-    choice,
-    flattener,
     gymnasium,
     not_finite,
     vector,
 )
 from coterie.shapes import Bool, Float32, Integer, UInt8
-from coterie.spec import EnvSpec, TimeStep
+from coterie.spec import TimeStep
 
 
 class PythonEnv:
@@ -55,16 +55,12 @@ class PythonEnv:
             at that very step is not told apart. Unless given it is the ``max_episode_steps`` of a
             single-agent environment's ``spec``; its own flags then hold at that step, too.
         name: what messages call it.
-        combined: the combinations of an agent's choices (MultiDiscrete, MultiBinary) are one
-            numbered action; else the agent decides each by itself, and actions are vectors.
-        arrays: where all agents observe images, or images and vectors, of the same shapes, these
-            keep their shapes and dtypes; else every observation is a vector of floats.
+        combined, arrays: see ``AgentSpaces``.
         central: whether to show its ``state()``, if it has one. Where it names no
             ``state_space`` it is reset once, to see how long its state is.
 
     Attributes:
-        flatteners: how each agent's observations become vectors.
-        choices: how each agent's actions become what the environment takes.
+        spaces: how agents' observations become rows of arrays, and rows their actions.
         shown: what the environment itself showed last; ``None`` before the first reset.
         stated: what its ``state()`` gave last; empty where it is not asked.
         reported: once an episode is over, the numbers in the infos of its end: each agent's of the
@@ -87,11 +83,14 @@ class PythonEnv:
         self._environment = environment
         self._host = host = adapt(environment)
         agents = host.agents
-        self.flatteners = [flattener(*each) for each in zip(agents, host.observation_spaces)]
-        self.choices = [choice(*each, combined) for each in zip(agents, host.action_spaces)]
-        kinds = {one.arrays for one in self.flatteners}
-        as_arrays = arrays and len(kinds) == 1 and None not in kinds
-        self._write = [one.write_arrays if as_arrays else one.write for one in self.flatteners]
+        self.spaces = AgentSpaces(
+            agents,
+            host.observation_spaces,
+            host.action_spaces,
+            host.convention,
+            combined,
+            arrays,
+        )
         self._steps = 0
         self._limit_given = time_limit is not None
         self._over = True
@@ -102,11 +101,8 @@ class PythonEnv:
         self.reported: Reported = {}
         self._infos: list[Any] = []
         self._state, central_size, self._write_state = self._find_state(environment, central)
-        self.spec = EnvSpec(
-            agents=agents,
-            observation_sizes=() if as_arrays else tuple(one.size for one in self.flatteners),
-            observations=tuple(one.arrays for one in self.flatteners if one.arrays and as_arrays),
-            actions=tuple(one.space for one in self.choices),
+        self.spec = dataclasses.replace(
+            self.spaces.spec,
             central_size=central_size,
             time_limit=host.time_limit if time_limit is None else time_limit,
         )
@@ -130,14 +126,7 @@ class PythonEnv:
         ignored."""
         if self._over:
             raise RuntimeError(f"{self.name}: the episode is over; reset starts the next one")
-        each: Any = actions
-        if self.spec.actions:
-            sizes = [space.size for space in self.spec.actions]
-            each = [
-                a[:size] if size > 1 or one.space.low else a[0]
-                for a, size, one in zip(actions, sizes, self.choices)
-            ]
-        own = [one.action(a) for a, one in zip(each, self.choices)]
+        own = self.spaces.actions(actions)
         before = self._alive
         self._steps += 1
         try:
@@ -178,8 +167,7 @@ class PythonEnv:
         if self.spec.actions:
             rows = zip(self.spec.actions, np.asarray(actions).tolist())
             return tuple(space.in_words(row) for space, row in rows)
-        own = (one.action(a) for a, one in zip(actions, self.choices))
-        return tuple(" ".join(map(str, np.ravel(a).tolist())) for a in own)
+        return tuple(" ".join(map(str, np.ravel(a).tolist())) for a in self.spaces.actions(actions))
 
     def frame(self) -> UInt8[np.ndarray, "H W 3"]:
         """What the environment renders, where it was made to; NoPictures if it does not."""
@@ -262,8 +250,8 @@ class PythonEnv:
             raise Nonsense(
                 "no observation was given; every agent that goes on, or is truncated, needs one"
             )
-        own, mask = self.flatteners[i].split(seen)
-        self._write[i](own, out[: self.spec.observation_sizes[i]])
+        own, mask = self.spaces.split(i, seen)
+        self.spaces.write(i, own, out)
         return mask
 
     def _finite(self, observations: np.ndarray) -> Bool[np.ndarray, " N"]:
@@ -281,10 +269,9 @@ class PythonEnv:
         return found
 
     def _allow(self, i: int, mask: Any, out: np.ndarray) -> None:
-        legal = self.choices[i].legal(mask)
+        legal = self.spaces.legal(i, mask)
         # Nothing is chosen after the end, and many games then forbid everything.
-        ends = np.cumsum(self.choices[i].space.choices)[:-1]
-        if all(np.count_nonzero(part) for part in np.split(legal, ends)):
+        if not forbids_all(legal, self.spaces.choices[i].space.choices):
             out[: len(legal)] = legal
         elif not self._over and not self._cut[i]:
             raise Nonsense("the action mask forbids every action; one must be legal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import warnings
@@ -282,8 +283,8 @@ def _not_importable(name: str, module: str, error: Exception) -> UsageError:
 
 
 def _beside(missing: str) -> str:
-    """Suggests a module of the same package, such as another version of it."""
-    package, _, last = missing.rpartition(".")
-    places = getattr(sys.modules.get(package), "__path__", ())
+    """Suggests a module of the same package, such as another version of it, or of this folder."""
+    package, dot, last = missing.rpartition(".")
+    places = getattr(sys.modules.get(package), "__path__", ()) if package else [os.getcwd()]
     beside = [found.name for found in pkgutil.iter_modules(places)]
-    return did_you_mean(last, beside, prefix=f"{package}.")
+    return did_you_mean(last, beside, prefix=package + dot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -36,9 +37,10 @@ def make_rendering(make: Callable[..., Any]) -> Any:
     except Exception as error:
         what = f'it cannot be made with render_mode="{MODE}" ({described(error)})'
         raise NoPictures(f"{what}; {_ADVICE}") from error
-    base = getattr(env, "unwrapped", env)
-    if getattr(env, "render_mode", None) != MODE and hasattr(base, "render_mode"):
-        base.render_mode = MODE
+    for each in (getattr(env, "unwrapped", env), env):
+        if getattr(env, "render_mode", None) != MODE and hasattr(each, "render_mode"):
+            with contextlib.suppress(AttributeError):  # a wrapper that shows what it wraps
+                each.render_mode = MODE
     if getattr(env, "render_mode", None) != MODE or not callable(getattr(env, "render", None)):
         raise NoPictures(f"it has no pictures; {_ADVICE}")
     return env
@@ -51,7 +53,7 @@ def frame(environment: Any) -> UInt8[np.ndarray, "H W 3"]:
         NoPictures: it raises, or returns something else than a picture.
     """
     try:
-        shown = np.asarray(environment.render())
+        shown = np.asarray(_rendered(environment))
     except Exception as error:
         raise NoPictures(f"its render() raised {described(error)}; {_ADVICE}") from error
     if shown.ndim != 3 or shown.shape[2] not in (3, 4) or 0 in shown.shape:
@@ -60,6 +62,15 @@ def frame(environment: Any) -> UInt8[np.ndarray, "H W 3"]:
     if shown.dtype.kind not in "iu":
         raise NoPictures(f"its render() returned an array of {shown.dtype}; {_ADVICE}")
     return np.array(shown[:, :, :3], np.uint8)  # a copy: the next frame may be drawn over it
+
+
+def _rendered(environment: Any) -> Any:
+    """What ``render`` returns; of one that takes a mode, as Gym's once did, with it."""
+    shown = environment.render()
+    render = getattr(environment, "unwrapped", environment).render
+    if np.ndim(shown) != 3 and "mode" in inspect.signature(render).parameters:
+        return render(mode=MODE)
+    return shown
 
 
 def frames_a_second(environment: Any) -> float | None:

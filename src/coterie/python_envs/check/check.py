@@ -322,11 +322,11 @@ class _Session:
             )  # fmt: skip
         for i in np.flatnonzero(shown.alive).tolist():
             if raw.observations[i] is not None:
-                inner, mask = env.flatteners[i].split(raw.observations[i])
+                inner, mask = env.spaces.split(i, raw.observations[i])
                 mask = raw.masks[i] if mask is None else mask
                 if self._apart and mask is not None and not raw.idle[i]:
                     self._look_at_mask(self._apart, i, mask, step)
-                for outside in outside_space(env.flatteners[i].space, inner):
+                for outside in outside_space(env.spaces.flatteners[i].space, inner):
                     self._add_outside(outside, step, env.spec.agents[i])
         for outside in rounded(np.asarray(env.stated), "the state"):
             self._add_outside(outside, step)
@@ -334,7 +334,7 @@ class _Session:
     def _look_at_mask(self, apart: PythonEnv, i: int, mask: Any, step: int) -> None:
         """As algorithms see it that decide each choice by itself; the others have accepted it."""
         try:
-            apart.choices[i].legal(mask)
+            apart.spaces.legal(i, mask)
         except Nonsense as error:
             self._able.vectors = self._able.vectors or f"agent {apart.spec.agents[i]}: {error}"
             self.add(

@@ -24,8 +24,8 @@ ARRAYS = ("observations", "rewards", "action_mask", "alive", "central", "truncat
 
 
 def serve(connection: Any, job: dict[str, Any], buffer: Any) -> None:
-    """Answers what the environment promises; then calls in, and what they return, until an empty
-    message."""
+    """Answers what the environment promises, and its spaces as data; then calls in, and what they
+    return, until an empty message."""
     del buffer
     seconds, name = job.pop("seconds"), job["name"]
     try:
@@ -33,7 +33,7 @@ def serve(connection: Any, job: dict[str, Any], buffer: Any) -> None:
     except (UsageError, EnvironmentFault) as error:
         connection.send_bytes(pack({"raised": error_content(error)}))
         return
-    connection.send_bytes(pack({"value": spec_content(env.spec)}))
+    connection.send_bytes(pack({"value": [spec_content(env.spec), env.spaces.data()]}))
     while message := connection.recv_bytes():
         (call, given), arrays = unpack(message)
         assert call in CALLS

@@ -26,7 +26,8 @@ from coterie.envs.scene import (
     Shape,
 )
 from coterie.errors import UsageError
-from coterie.show.film.recording import FPS, MOST_FPS, Frame, Recording
+from coterie.runs.run import Run
+from coterie.show.film.recording import FPS, MOST_FPS, Frame, Recording, record
 from coterie.show.lettering import film_font, lettered
 from coterie.show.numbers import two_decimals
 from coterie.text import clipped
@@ -45,6 +46,35 @@ _AGENT, _ACTION = 158, 190
 """The width of what is written about an agent."""
 _FINE = 2
 """Pictures are drawn so many times larger and then reduced, which smooths edges."""
+
+
+def watch(
+    run: Run,
+    out: str | Path = "episode.gif",
+    *,
+    seed: int = 0,
+    which: str | None = None,
+    episodes: int = 1,
+    greedy: bool | None = None,
+    episode_seed: int = 0,
+    fps: Number | None = None,
+) -> Path:
+    """Records episodes of a trained team, as ``coterie watch`` does; replaces ``out``.
+
+    Args:
+        out: a file that ends in .gif, .html or .mp4 (extra ``video``).
+        seed: number of the team, counted from 0.
+        which: ``best`` or ``last`` policies; those that stand for the run unless given.
+        greedy: whether stochastic policies take their most probable actions.
+        episode_seed: random seed of the episodes.
+        fps: environment steps shown in a second.
+
+    Raises:
+        UsageError: another ending, no such extra, or frames a second out of range.
+        NoPictures: the environment cannot be drawn.
+    """
+    check(Path(out), FPS if fps is None else fps)
+    return film(record(run, seed, which, episodes, greedy, episode_seed), out, fps)
 
 
 def film(recording: Recording, out: str | Path, fps: Number | None = None) -> Path:

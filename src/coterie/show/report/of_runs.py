@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from coterie.errors import UsageError
+from coterie.module_paths import options, path_of
 from coterie.runs.api import open_run
-from coterie.runs.config import python_flag, recorded_python
-from coterie.runs.environments import is_code
-from coterie.runs.networks import recorded_networks
 from coterie.runs.policy_files import default_policy, saved_steps
+from coterie.runs.user_code import Given, named_by, recorded_code
 from coterie.show import curves
 from coterie.show.film.recording import NoPictures, record
 from coterie.show.metrics import bounds, check_asked, in_words, own_metric, shared_metrics
@@ -113,10 +112,6 @@ class Source:
         return best - self.config["seed"]
 
 
-_Allowed = tuple[str | None, str | None]
-"""The environment that may be opened, and the other Python in which it runs."""
-
-
 def report(
     runs: Sequence[str | Path],
     out: str | Path,
@@ -124,6 +119,10 @@ def report(
     metric: str | None = None,
     greedy: bool = False,
     environment: str | None = None,
+    *,
+    algorithm: Any = None,
+    torso: Any = None,
+    head: Any = None,
     python: str | None = None,
 ) -> Path:
     """Writes the page of some runs, a section an environment; replaces ``out``.
@@ -135,11 +134,13 @@ def report(
         greedy: of a run's own metric, greedy play, also of stochastic policies.
         environment: name of a Python environment, or of one in the user's own code, that may be
             opened to show an episode of the runs on it.
-        python: another Python in which that environment runs.
+        algorithm, torso, head: the user's own, that may be opened to show an episode of the runs
+            with them.
+        python: another Python in which the environment of those runs that had one may be opened.
 
     Raises:
-        UsageError: no runs, a missing or damaged one, none on ``environment``, or ``out`` does not
-            end in ``.html``.
+        UsageError: no runs, a missing or damaged one, none with the code that was passed, or
+            ``out`` does not end in ``.html``.
     """
     out = Path(out)
     check(out)
@@ -151,13 +152,13 @@ def report(
     sources = [Source.read(Path(run), name) for run, name in zip(runs, shown, strict=True)]
     labels = _labels(sources)
     environments = list(dict.fromkeys(s.config["environment"] for s in sources))
-    if environment is not None and environment not in environments:
-        raise UsageError(
-            f"no run is on {environment}; they are on {', '.join(quoted(e) for e in environments)}"
-        )
+    given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head}
+    given = {word: code for word, code in given.items() if code is not None}
+    _check_used(given, configs)
+    given |= {"python": python} if python else {}
     sections = [
         _section(name, [(s, labels[k]) for k, s in enumerate(sources)
-                        if s.config["environment"] == name], greedy, (environment, python))
+                        if s.config["environment"] == name], greedy, given)
         for name in environments
     ]  # fmt: skip
     if command:
@@ -172,6 +173,20 @@ def report(
     return write_report(out, title, sections, facts=facts)
 
 
+def _check_used(given: Given, configs: Sequence[dict[str, Any]]) -> None:
+    """UsageError if code was passed that is no run's."""
+    names = [named_by(config) for config in configs]
+    for word, code in given.items():
+        known = dict.fromkeys(each[word] for each in names if word in each)
+        if _path(code) not in known:
+            theirs = ", ".join(quoted(name) for name in known) or "none"
+            raise UsageError(f"no run has the {word} {_path(code)}; theirs: {theirs}")
+
+
+def _path(code: Any) -> str:
+    return code if isinstance(code, str) else path_of(code)
+
+
 def _labels(sources: Sequence[Source]) -> list[str]:
     """As in plots: the algorithm, and the directory's name where that is not enough."""
     names = curves.labels(
@@ -181,19 +196,20 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _section(
-    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, allowed: _Allowed
+    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, given: Given
 ) -> Section:
     lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in sources]
     y_title = in_words(s.metric for s, _ in sources)
     blocks: list[Block] = [
         Curves({"Learning curves": lines}, y_title),
         _table(sources),
-        Grid([_episode(s, label, greedy, allowed) for s, label in sources], columns=2),
+        Grid([_episode(s, label, greedy, given) for s, label in sources], columns=2),
     ]
     for source, label in sources:
         asked = source.config.get("command")
         if asked:
             blocks.append(Command(asked, f"Trained **{quoted(label)}**"))
+        blocks += [Text(sentence) for sentence in _origin(source.config)]
         blocks.append(Settings(_settings(source), f"Settings of {label}"))
     blocks += [Text(quoted(sentence)) for s, _ in sources for sentence in s.damage]
     late = [label for s, label in sources if not s.finished]
@@ -256,29 +272,50 @@ def _interval(s: dict[str, Any]) -> str | None:
     return " to ".join(written(x, places) for x in ends) + over
 
 
-def _episode(source: Source, label: str, greedy: bool, allowed: _Allowed) -> Block:
+def _episode(source: Source, label: str, greedy: bool, given: Given) -> Block:
     """An episode of the run's best team, or why there is none to be seen."""
-    if recorded_networks(source.config):
+    code = recorded_code(source.config)
+    again = {word: given[word] for word in code if word in given}
+    missing = {
+        word: path
+        for word, path in code.items()
+        if (word not in again if word == "python" else _path(again.get(word, "")) != path)
+    }
+    if missing:
         return Text(
-            f"**{quoted(label)}** acts by a network of your own, which a report does not import, "
-            "so there is no episode to show."
-        )
-    name = source.config["environment"]
-    given, python = allowed if is_code(name) and name == allowed[0] else (None, None)
-    if is_code(name) and (not given or (recorded_python(source.config) and not python)):
-        flags = f"--environment {name}{python_flag(source.config)}"
-        return Text(
-            f"**{quoted(label)}** plays in an environment that is imported only if you name it: "
-            f"`{quoted(flags)}` shows an episode."
+            f"**{quoted(label)}** needs code that is imported only if you name it: "
+            f"`{quoted(options(missing))}` shows an episode."
         )
     try:
-        run = open_run(source.path, given, python=python)
-        recording = record(run, seed=source.best_seed, greedy=greedy or None)
+        recording = record(
+            open_run(source.path, **again), seed=source.best_seed, greedy=greedy or None
+        )
     except NoPictures as error:
         return Text(quoted(error))
     seeds = len(source.per_seed)
     caption = f"**{quoted(label)}**, its best team of {seeds}: {quoted(recording.title)}."
     return Viewer(recording, caption, recording.fps)
+
+
+def _origin(config: dict[str, Any]) -> list[str]:
+    """Which run a fork or a warm start goes back to, and what it took or changed."""
+    said = []
+    if fork := config.get("fork"):
+        changes = ", ".join(
+            f"{quoted(name)} from {quoted(str(before))} to {quoted(str(now))}"
+            for name, (before, now) in fork["changed"].items()
+        )
+        said.append(
+            f"A fork of **{quoted(fork['of'])}** after {fork['env_steps']:,} steps, with other "
+            f"settings: {changes}."
+        )
+    if source := config.get("init"):
+        count = len(source["taken"]) + len(source["not_taken"])
+        said.append(
+            f"Began with the networks of **{quoted(source['of'])}** after {source['env_steps']:,} "
+            f"steps: {len(source['taken'])} of {count} arrays were taken."
+        )
+    return said
 
 
 def _settings(source: Source) -> dict[str, Any]:

@@ -12,10 +12,15 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from coterie.analysis.igm import Decomposition, Verdict, learned_decomposition, learned_verdict
+from coterie.analysis.igm import (
+    Decomposition,
+    Verdict,
+    has_joint_value,
+    learned_decomposition,
+    learned_verdict,
+)
 from coterie.analysis.learned import Play, learned_play, single_shot
 from coterie.errors import UsageError
-from coterie.runs.learner import algorithm_of
 from coterie.runs.run import Run
 from coterie.show.numbers import number
 from coterie.show.terminal.console import line
@@ -24,13 +29,13 @@ Tables = list[tuple[Decomposition, Verdict]]
 
 
 def learned(run: Run) -> tuple[list[Play], Tables]:
-    """Each seed's play, and for VDN and QMIX its decomposition with the verdict on it.
+    """Each seed's play, and of a joint value (VDN, QMIX) its decomposition with the verdict on it.
 
     Raises:
         UsageError: the run is not on a single-shot matrix game.
     """
     plays = learned_play(run)
-    if algorithm_of(run).name not in ("vdn", "qmix"):
+    if not has_joint_value(run):
         return plays, []
     seeds = range(run.config["seeds"])
     try:
