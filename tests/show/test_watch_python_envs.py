@@ -92,6 +92,31 @@ class Fussy(Lamp):
         assert not kwargs, "no render modes"
 
 
+class OldLamp(Lamp):
+    """Made for Gym 0.21: the mode is an argument of render, and nothing else is heard."""
+
+    def render(self, mode="human"):
+        return self.shown if mode == "rgb_array" else True
+
+
+class Wrapper(gymnasium.Env):
+    """Not of Gymnasium's own: the mode is an attribute of the wrapper, unknown to what it wraps."""
+
+    observation_space, action_space = Lamp.observation_space, Lamp.action_space
+
+    def __init__(self):
+        self.inner, self.render_mode = object(), "human"
+
+    @property
+    def unwrapped(self):
+        return self.inner
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    step, shown, render = Lamp.step, Lamp.shown, Lamp.render
+
+
 class Broken(Lamp):
     def render(self):
         raise ValueError("no\nscreen")
@@ -165,7 +190,7 @@ def test_whatever_can_be_made_to_render_is():
     made = Lamp()
     for source in ("gymnasium:Lamp-v0", Lamp, made, lambda render_mode=None: Lamp(), Lamps,
                    functools.partial(Lamps, render_mode=None), lambda **more: Lamps(**more),
-                   lambda: Lamps(render_mode="rgb_array")):  # fmt: skip
+                   lambda: Lamps(render_mode="rgb_array"), OldLamp, Wrapper):  # fmt: skip
         ((*_, last),) = record(a_run(source)).episodes
         assert pixels(last).ndim == 3, source
     assert made.render_mode is None  # it was copied
