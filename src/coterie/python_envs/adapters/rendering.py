@@ -67,10 +67,10 @@ def frame(environment: Any) -> UInt8[np.ndarray, "H W 3"]:
 def _rendered(environment: Any) -> Any:
     """What ``render`` returns; of one that takes a mode, as Gym's once did, with it."""
     shown = environment.render()
-    render = getattr(environment, "unwrapped", environment).render
-    if np.ndim(shown) != 3 and "mode" in inspect.signature(render).parameters:
-        return render(mode=MODE)
-    return shown
+    if np.ndim(shown) == 3:
+        return shown
+    render = getattr(getattr(environment, "unwrapped", None), "render", environment.render)
+    return render(mode=MODE) if "mode" in inspect.signature(render).parameters else shown
 
 
 def frames_a_second(environment: Any) -> float | None:
