@@ -33,6 +33,23 @@ class Raises(Half):
         return {}["no such loss"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Narrow(Half):
+    """Takes fewer arguments than it is given."""
+
+    def joint(self, utilities):
+        return utilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(Half):
+    """Returns an array of another shape than it should."""
+
+    def joint(self, mixer, utilities, central):
+        del mixer, central
+        return utilities.sum()
+
+
 class Breaks(Half):
     def contradictions(self):
         return {}["no such setting"]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import coterie
@@ -154,6 +155,56 @@ def test_an_event_holds_a_run_while_it_is_told(tmp_path):
     assert metrics["eval/return/team_sum"]["seeds"] == 2
     with pytest.raises(UsageError, match="while the callback is called"):
         _ = kept[0].run
+
+
+def test_callables_of_every_kind_are_called():
+    class Full(list):
+        def __call__(self, event):
+            self.append(event.kind)
+
+    class Falsy:
+        called = 0
+
+        def __call__(self, event):
+            self.called += 1
+
+        def __len__(self):
+            return 0
+
+    full, falsy = Full(), Falsy()
+    trained(callback=full)
+    trained(callback=falsy)
+    assert full[0] == "start"
+    assert falsy.called == len(full)
+    assert trained(callback=lambda e: np.mean([e.env_steps]) >= 200).steps == 200
+
+
+def test_every_end_is_told_once(monkeypatch):
+    kinds = []
+
+    def fail(run):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("coterie.runs.loop.play_finally", fail)
+    with pytest.raises(OSError, match="full"):
+        trained(callback=lambda event: kinds.append((event.kind, event.complete)))
+    assert kinds.count(("end", False)) == 1
+
+
+def test_an_event_keeps_its_own_config():
+    seen = []
+
+    def change(event):
+        event.config["steps"] = 1
+        seen.append(event)
+
+    assert trained(callback=change).config["steps"] == 400
+
+
+def test_nothing_ends_before_it_goes_on(tmp_path):
+    trained(tmp_path / "run")
+    run = coterie.resume(tmp_path / "run", steps=800, callback=lambda event: event.kind == "start")
+    assert run.steps == 800
 
 
 def test_several_callbacks_in_their_order():

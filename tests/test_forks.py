@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from coterie.errors import Interrupted, UsageError
 from coterie.runs import warm_start
 from coterie.runs.learner import learner
 from coterie.show.report.of_runs import report
-from coterie.storage.config_file import identity
+from coterie.storage.config_file import check_config, identity
 from coterie.storage.run_directory import RunDirectory
 from coterie.storage.tree_files import leaf_name
 from coterie.training.devices import Devices
@@ -111,6 +112,44 @@ def test_value_based_runs_are_forked_with_their_replay(tmp_path):
     assert fork.config["fork"]["changed"] == {"double_q": [True, False]}
 
 
+def test_what_follows_from_the_steps_is_resolved_anew(parent, tmp_path):
+    fork = coterie.resume(parent, steps=800, settings={"lr_end": 1e-5}, fork=tmp_path / "fork")
+    assert fork.config["settings"]["lr_steps"] == 800
+
+
+def test_a_fork_touches_nothing_beside_it_and_takes_an_empty_directory(parent, tmp_path):
+    (tmp_path / "fork.fork").mkdir()
+    (tmp_path / "fork.fork" / "thesis").touch()
+    (tmp_path / "fork").mkdir()
+    coterie.resume(parent, steps=600, fork=tmp_path / "fork")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fork", "fork.fork"]
+    assert (tmp_path / "fork.fork" / "thesis").exists()
+    trained(ia2c(), out=tmp_path / "calm")
+    coterie.resume(tmp_path / "calm", steps=600)
+    assert log(tmp_path / "fork") == log(tmp_path / "calm")
+
+
+def test_a_fork_has_the_log_that_its_checkpoint_knew(tmp_path):
+    """Killed in its first evaluation, a run has lines that its checkpoint does not know."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event):
+        if event.kind == "start":
+            shutil.copytree(tmp_path / "run", tmp_path / "copy")
+        if event.kind == "evaluation":
+            shutil.copy(tmp_path / "run/metrics.jsonl", tmp_path / "copy/metrics.jsonl")
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(ia2c(), out=tmp_path / "run", callback=kill)
+    assert len(log(tmp_path / "copy")) == 2
+    coterie.resume(tmp_path / "copy", fork=tmp_path / "fork")
+    trained(ia2c(), out=tmp_path / "calm")
+    assert log(tmp_path / "fork") == log(tmp_path / "calm")
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -131,12 +170,10 @@ def test_what_cannot_be_forked_is_said_and_nothing_is_written(parent, tmp_path, 
 def test_a_fork_needs_a_new_directory_settings_and_steps(parent, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already; choose another --fork"):
         coterie.resume(parent, steps=600, settings={"lr": 0.01}, fork=tmp_path / "full")
-    with pytest.raises(UsageError, match="both what changes"):
+    with pytest.raises(UsageError, match="settings never change"):
         coterie.resume(parent, steps=600, settings={"lr": 0.01})
-    with pytest.raises(UsageError, match="both what changes"):
-        coterie.resume(parent, steps=600, fork=tmp_path / "fork")
     with pytest.raises(UsageError, match="more --steps"):
         coterie.resume(parent, settings={"lr": 0.01}, fork=tmp_path / "fork")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
@@ -214,7 +251,7 @@ def test_targets_begin_with_the_networks_and_all_else_anew(tmp_path):
     untrained = devices.init(7)
     anew = leaves(untrained[0].learner)
     recorded = warm_start.compare(source, algorithm.resolve(400), run.game)
-    begun = warm_start.begin(untrained, recorded, algorithm.resolve(400), run.game)
+    begun = warm_start.begin(untrained, source, recorded, algorithm.resolve(400), run.game)
     for name, array in leaves(begun[0].learner).items():
         if name in found:
             assert np.array_equal(array[0], learned[name.replace("target/", "values/")]), name
@@ -268,6 +305,24 @@ def test_the_same_command_goes_on_with_a_warm_run_and_another_one_is_refused(par
     assert trained(ia2c(lr=0.01), out=tmp_path / "run", init=parent, resume=True).complete
     with pytest.raises(UsageError, match=r"init is .+, not not given"):
         trained(ia2c(lr=0.01), out=tmp_path / "run", resume=True)
+
+
+def test_a_warm_run_goes_on_without_its_source(tmp_path):
+    trained(ia2c(), out=tmp_path / "source")
+    trained(ia2c(), out=tmp_path / "run", init=tmp_path / "source")
+    shutil.rmtree(tmp_path / "source")
+    assert trained(ia2c(), out=tmp_path / "run", init=tmp_path / "source", resume=True).complete
+    assert coterie.resume(tmp_path / "run", steps=500).steps == 500
+
+
+@pytest.mark.parametrize("damage", [
+    {"init": "x"}, {"init": {"of": "x"}}, {"fork": 3}, {"asked_steps": "many"},
+    {"fork": {"of": "x", "run": "y", "env_steps": 4, "changed": {"lr": 3}}},
+])  # fmt: skip
+def test_origins_that_are_none_are_refused_in_a_sentence(parent, damage):
+    config = RunDirectory(parent).config() | damage
+    with pytest.raises(UsageError, match=next(iter(damage))):
+        check_config(config)
 
 
 def test_a_warm_start_needs_a_run(tmp_path):

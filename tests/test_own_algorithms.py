@@ -312,6 +312,7 @@ def test_tables_of_a_joint_value_of_utilities(half, folder, capsys):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        ("own_algorithms.Half", "one of your own is named module:Class, own_algorithms:Half"),
         ("own_algorithms:Hallf", "own_algorithms has no Hallf; did you mean Half"),
         ("nowhere.to:Half", "there is no module nowhere"),
         ("own_algorithmz:Half", "there is no module own_algorithmz; did you mean own_algorithms"),
@@ -373,6 +374,31 @@ def test_what_it_raises_is_said_with_its_line(tmp_path):
     ) as raised:
         train(own_algorithms.Raises, tmp_path / "run")
     assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (
+            own_algorithms.Narrow,
+            r"TypeError: Narrow.joint\(\) takes 2 positional .* \(.*, line \d+",
+        ),
+        (own_algorithms.Flat, r"(TypeCheck|Type|Value)Error: .*\(.*, line \d+\)$"),
+    ],
+)
+def test_what_does_not_fit_is_said_of_the_class(kind, says):
+    name = f"own_algorithms:{kind.__name__}"
+    with pytest.raises(UsageError, match=f"^{name} has a method that does not fit .*{says}"):
+        train(kind)
+
+
+def test_errors_of_callbacks_stay_what_they_are():
+    def broken(event):
+        raise ValueError("mine")
+
+    algorithm = Half(**TINY)
+    with pytest.raises(ValueError, match="mine"):
+        coterie.train(algorithm, "matrix/climbing", 100, reward="mean", callback=broken)
 
 
 def changed(monkeypatch, **fields):

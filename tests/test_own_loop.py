@@ -444,6 +444,7 @@ def test_vectors_by_hand_are_taken_as_they_were(hikers, cards):
         ({"west": np.ones(4)}, [[1] * 4], "action_masks must hold one for each of west, east"),
         ({"west": np.ones(5)}, None, r"agent west: the observation has shape \(5,\)"),
         ({"west": {"action_mask": [1] * 4}}, None, r"agent west: .* no 'observation'"),
+        ({"west": [np.nan] * 4}, None, "agent west: the observation has a number that is not fin"),
         ({"west": "wall"}, None, "agent west: the observation is 'wall', not an array"),
         (np.ones(4), None, "observations must hold one for each of west, east"),
         (None, None, "observations must hold one for each"),

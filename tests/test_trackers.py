@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def test_a_run_that_is_killed_and_continued_is_tracked_like_its_log(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     for name in NAMES:
-        check_same(out, name, clock=name != "mlflow")  # what the database held stays
+        check_same(out, name)
 
 
 def test_a_tracker_that_fails_is_said_once_and_stops_nothing(tmp_path):
@@ -176,6 +177,42 @@ def test_unknown_and_missing_trackers_are_named(monkeypatch):
         trackers.make(["wandb"])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_curve_that_holds_more_than_the_log_is_begun_anew(tmp_path, name):
+    """A process that was killed has sent what its last checkpoint does not know."""
+
+    class Killed(BaseException):
+        pass
+
+    copy = tmp_path / "copy"
+
+    def kill(event):
+        if event.kind == "train" and event.env_steps == 140:
+            shutil.copytree(tmp_path / "run/checkpoints", copy / "checkpoints")
+            for file in ("config.json", "metrics.jsonl", "evaluations.json"):
+                shutil.copy(tmp_path / "run" / file, copy / file)
+        if event.kind == "train" and event.env_steps == 240:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(tmp_path / "run", [*trackers.make([name]), kill])
+    shutil.copytree(tmp_path / "run/trackers", copy / "trackers", symlinks=True)
+    # Another length has other marks: the lines are at other steps than those that were sent.
+    coterie.resume(copy, steps=700, callback=trackers.make([name]))
+    check_same(copy, name)
+
+
+def test_a_film_that_fails_is_said_and_nothing_else_is_lost(tmp_path, monkeypatch):
+    def broken(event, seed):
+        raise RuntimeError("no light")
+
+    monkeypatch.setattr("coterie.trackers.base.film_of", broken)
+    with pytest.warns(TrackerWarning, match="mlflow gets no film of an episode: .*no light"):
+        trained(tmp_path / "run", trackers.make(["mlflow"]))
+    check_same(tmp_path / "run", "mlflow")
+    assert list((tmp_path / "run").glob("trackers/mlflow/artifacts/*/artifacts/final.json"))
+
+
 def test_links_elsewhere_are_refused_where_trackers_write(tmp_path):
     trained(tmp_path / "run")
     (tmp_path / "run/trackers").mkdir()
@@ -185,5 +222,10 @@ def test_links_elsewhere_are_refused_where_trackers_write(tmp_path):
         coterie.resume(tmp_path / "run", steps=500)
     (tmp_path / "run/trackers/tensorboard").unlink()
     (tmp_path / "run/trackers/wandb").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link"):
+        coterie.resume(tmp_path / "run", steps=500)
+    (tmp_path / "run/trackers/wandb").unlink()
+    (tmp_path / "run/trackers/wandb").mkdir()
+    (tmp_path / "run/trackers/wandb/wandb").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="is a link"):
         coterie.resume(tmp_path / "run", steps=500)

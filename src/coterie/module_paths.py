@@ -81,37 +81,65 @@ def in_a_sentence(path: str, when: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def said_of(kind: type, when: str) -> Iterator[None]:
-    """Says what methods of a user's class raise in one sentence; other errors stay as they are."""
+    """Says what methods of a user's class raise in one sentence, and what they return that does not
+    fit; other errors stay as they are."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        if not _raised_in(kind, error):
-            raise
-        with in_a_sentence(path_of(kind), when):
-            raise
+        if _raised_in(kind, error):
+            with in_a_sentence(path_of(kind), when):
+                raise
+        if _does_not_fit(kind, error):
+            raise UsageError(
+                f"{path_of(kind)} has a method that does not fit what calls it, or returns what "
+                f"does not: {_in_short(error, anywhere=True)}"
+            ) from error
+        raise
+
+
+def _own_bases(kind: type) -> list[type]:
+    """A class and its bases, as far as they are the user's."""
+    builtin = ("builtins", "abc", "typing")
+    own = [base for base in kind.__mro__ if base.__module__ not in builtin]
+    return [base for base in own if not f"{base.__module__}.".startswith("coterie.")]
+
+
+def _does_not_fit(kind: type, error: BaseException) -> bool:
+    """Whether learning with a user's class met a wrong number, type or shape of something."""
+    if not isinstance(error, TypeError | ValueError | AttributeError | IndexError):
+        return False
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    learning = (
+        f"{os.sep}coterie{os.sep}learners{os.sep}",
+        f"{os.sep}coterie{os.sep}training{os.sep}",
+    )
+    met = any(part in name for name in frames for part in learning)
+    told = any(name.endswith(f"runs{os.sep}callbacks.py") for name in frames)
+    return bool(_own_bases(kind)) and met and not told
 
 
 def _raised_in(kind: type, error: BaseException) -> bool:
     """Whether an error comes out of a method of a class, or of a base of it, of the user's."""
-    own = [base for base in kind.__mro__ if not f"{base.__module__}.".startswith("coterie.")]
+    own = _own_bases(kind)
     files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in own}
     methods = tuple(f"{base.__qualname__}." for base in own)
     codes = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(c.co_filename in files and c.co_qualname.startswith(methods) for c in codes)
 
 
-def _in_short(error: BaseException) -> str:
+def _in_short(error: BaseException, anywhere: bool = False) -> str:
     said = " ".join(str(error).split())
     kind = type(error).__name__
     message = f"{kind}: {said}" if said else kind
     if len(message) > 300:
         message = f"{message[:297]}..."
-    return message + _line_of(error)
+    return message + _line_of(error, anywhere)
 
 
-def _line_of(error: BaseException) -> str:
-    """`` (file, line n)``: the last line outside of installed packages and of this one."""
-    here = f"{Path(__file__).parent}{os.sep}"
+def _line_of(error: BaseException, anywhere: bool) -> str:
+    """`` (file, line n)``: the last line outside of installed packages, and of this one unless it
+    may be anywhere."""
+    here = "\0" if anywhere else f"{Path(__file__).parent}{os.sep}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

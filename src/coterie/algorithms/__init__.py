@@ -33,6 +33,9 @@ def find(name: str) -> type[Algorithm]:
     known = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     if name not in known:
         hint = did_you_mean(name.lower(), known, cutoff=0.3)
+        if "." in name:
+            module, _, kind = name.rpartition(".")
+            hint = f"; one of your own is named module:Class, {module}:{kind}"
         raise UsageError(
             f"there is no algorithm {name!r}{hint} (known: {', '.join(sorted(known))}; one of your "
             "own is module:Class)"

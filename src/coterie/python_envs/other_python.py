@@ -42,6 +42,8 @@ _PATIENCE = 60.0
 _MARK = "coterie:"
 _ASK = f"""
 import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
 print("{_MARK}%d.%d" % tuple(sys.version_info[:2]))
 try:
     import numpy

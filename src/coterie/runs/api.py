@@ -143,14 +143,19 @@ def train(
             recorded,
         )  # fmt: skip
         plan.config["command"] = command
+        source = None
         if init is not None:
-            source = warm_start.read_source(Path(init))
-            plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
-            plan.remarks.extend(warm_start.sentences(plan.config["init"]))
+            path_there, known = Path(init).absolute(), (recorded or {}).get("init", {})
+            if known.get("of") == str(path_there):  # taken up as it was begun
+                plan.config["init"] = known
+            else:
+                source = warm_start.read_source(path_there)
+                plan.config["init"] = warm_start.compare(source, plan.algorithm, plan.game)
+                plan.remarks.extend(warm_start.sentences(plan.config["init"]))
         told = Told(shown_by(report), Callbacks(callback, stop))
         if recorded is not None and path is not None:
             return _take_up(plan, RunDirectory(path), environment, told)
-        return _begin(plan, path, environment, told)
+        return _begin(plan, path, environment, told, source)
 
 
 class Told(NamedTuple):
@@ -160,7 +165,13 @@ class Told(NamedTuple):
     callbacks: Callbacks
 
 
-def _begin(plan: Plan, path: Path | None, environment: Opened, told: Told) -> Run:
+def _begin(
+    plan: Plan,
+    path: Path | None,
+    environment: Opened,
+    told: Told,
+    source: warm_start.Source | None,
+) -> Run:
     """Trains from the start, in a new run directory if there is to be one."""
     algorithm, game, report = plan.algorithm, plan.game, told.report
     with make_devices(algorithm, game, plan.config, report) as devices:
@@ -178,16 +189,19 @@ def _begin(plan: Plan, path: Path | None, environment: Opened, told: Told) -> Ru
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
             loop = Loop(devices, config, directory, environment, here, *told)
-            return loop.run(lambda: _untrained(devices, config), 0)
+            return loop.run(lambda: _untrained(devices, config, source), 0)
 
 
-def _untrained(devices: Devices | HostDevice, config: dict[str, Any]) -> States:
+def _untrained(
+    devices: Devices | HostDevice, config: dict[str, Any], source: warm_start.Source | None = None
+) -> States:
     """The states before the first step, with another run's networks where they were asked for."""
     states = devices.init(config["seed"])
     if "init" not in config:
         return states
     program = devices.program
-    return warm_start.begin(states, config["init"], program.algorithm, program.game)
+    source = source or warm_start.read_again(config["init"])
+    return warm_start.begin(states, source, config["init"], program.algorithm, program.game)
 
 
 def _take_up(plan: Plan, directory: RunDirectory, environment: Opened, told: Told) -> Run:
@@ -279,7 +293,7 @@ def resume(
         python: another Python in which Python environments run (``PythonEnvSettings.python``);
             needed where the run had one.
         workers: worker processes for Python environments; as many as before unless given.
-        settings: other values for the algorithm's settings, for a fork.
+        settings: other values for the algorithm's settings, in a fork.
         fork: a new run directory, to which the run is copied up to its newest checkpoint, and
             which goes on with ``settings``; ``config.json`` records its parent and what changed.
             The run itself stays as it is.
@@ -290,12 +304,12 @@ def resume(
     given = {"environment": environment, "algorithm": algorithm, "torso": torso, "head": head,
              "python": python}  # fmt: skip
     if settings or fork is not None:
-        if not settings or fork is None:
+        if fork is None:
             raise UsageError(
-                "settings are changed in a copy of the run, which goes on: give both what changes "
-                "(--set NAME=VALUE) and a new directory (--fork OUT)"
+                "a run's settings never change: name a new directory (--fork OUT) for a copy that "
+                "goes on with others"
             )
-        directory = _fork(directory, Path(fork), settings, steps, given)
+        directory = _fork(directory, Path(fork).absolute(), settings or {}, steps, given)
     with directory.locked():
         config = directory.config()
         if workers is not None and python_env_of(config):
@@ -319,7 +333,8 @@ def _fork(
         if steps is not None:
             config["steps"] = steps
             config.pop("asked_steps", None)
-        after = forks.changed(before, settings)
+        limit = game.env.spec().time_limit
+        after = forks.changed(before, settings, config["steps"], limit) if settings else before
         wanted = restore(config | {"settings": after.settings()}, given)
         seeds, devices = config["seeds"], config["lanes"]
         states = template(before, game, seeds, devices)
@@ -399,10 +414,14 @@ def _go_on(
     evaluated = not config["final_episodes"] or directory.is_evaluated(warn)
     if made and (extended or evaluated):
         done = meta["env_steps"]
+        asked = config.get("asked_steps")
+        more = f"--steps {asked} makes it as long as it was asked for" if asked else ""
         raise UsageError(
-            f"{directory.path} has its {done:,} steps already; extend it with more --steps"
+            f"{directory.path} has its {done:,} steps already; "
+            f"{more or 'extend it with more --steps'}"
         )
     report("start", start)
+    report("note", {"sentence": f"goes on from the checkpoint of step {meta['env_steps']:,}"})
     if sentence := moved_sentence(meta, here):
         warn(sentence)
     note_session(config, meta["env_steps"], here)

@@ -24,6 +24,7 @@ class Event:
         lines: what ``metrics.jsonl`` gets, a dict for each seed; none at the start and the end.
         config: what ``config.json`` holds.
         path: the run directory; None without one.
+        complete: the run has ended with all its steps, or because a callback asked for it.
         results: at the end of a complete run the summaries of its final evaluation, by ``best`` and
             ``last``, as ``result.json`` holds them.
     """
@@ -33,6 +34,7 @@ class Event:
     lines: Sequence[dict[str, Any]]
     config: dict[str, Any]
     path: Path | None
+    complete: bool = False
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     _make_run: list[Callable[[], Run]] = field(default_factory=list, repr=False)
 
@@ -41,10 +43,13 @@ class Event:
         """The run as it stands, with its best and its last policies: to evaluate or film it.
 
         Raises:
-            UsageError: the callback has returned, and training goes on.
+            UsageError: the callback has returned, or the training failed.
         """
         if not self._make_run:
-            raise UsageError("event.run can only be taken while the callback is called with it")
+            raise UsageError(
+                "event.run can only be taken while the callback is called with it, and not at the "
+                "end of a training that failed"
+            )
         return self._make_run[0]()
 
     def mean(self, metric: str) -> float | None:
@@ -73,7 +78,9 @@ class Callbacks:
     """
 
     def __init__(self, callback: Any = None, stop: Any = None):
-        given = callback if isinstance(callback, list | tuple) else [callback] * bool(callback)
+        given = [callback] if callable(callback) else [] if callback is None else callback
+        if not isinstance(given, list | tuple):
+            given = [given]
         for word, each in [*(("callback", each) for each in given), ("stop", stop)]:
             if not callable(each) and (word, each) != ("stop", None):
                 raise UsageError(f"{word} must be callable; got {each!r:.60}")
@@ -89,10 +96,13 @@ class Callbacks:
 
     def tell(self, event: Event) -> None:
         """Calls them with an event; what they raise is kept, to be raised once all is saved."""
+        begun = event.kind != "start"
         for each in [*self._callbacks]:
             try:
-                self.stop |= each(event) is True
+                asked = each(event)
+                # Before the first step of this session there is nothing to end.
+                self.stop |= isinstance(asked, bool | np.bool_) and bool(asked) and begun
             except BaseException as error:  # an exit that a callback asks for saves too
                 self.error = self.error or error
-                self._callbacks.remove(each)
+                self._callbacks = [other for other in self._callbacks if other is not each]
         event._make_run.clear()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,20 @@ from coterie.learners.contract import Algorithm
 from coterie.settings import fitted, hints
 from coterie.storage import checkpoint as checkpoints
 from coterie.storage.config_file import identity, readable
+from coterie.storage.files import sync_directory
 from coterie.storage.formats import FORMAT
 from coterie.storage.run_directory import RunDirectory
 from coterie.storage.tree_files import leaf_name
 from coterie.types import PyTree
 
 
-def changed(algorithm: Algorithm, settings: Mapping[str, Any]) -> Algorithm:
+def changed(
+    algorithm: Algorithm, settings: Mapping[str, Any], steps: int, time_limit: int | None
+) -> Algorithm:
     """The algorithm with other settings.
+
+    Args:
+        steps, time_limit: as for ``Algorithm.resolve``.
 
     Raises:
         UsageError: it has no such setting, or not with such a value, or nothing would change.
@@ -35,7 +43,7 @@ def changed(algorithm: Algorithm, settings: Mapping[str, Any]) -> Algorithm:
     found = dataclasses.replace(algorithm, **values)
     if found == algorithm:
         raise UsageError("the run has these settings already: a fork needs others")
-    return found
+    return found.resolve(steps, time_limit)
 
 
 def config_of(config: dict[str, Any], path: Path, after: Algorithm, steps: int) -> dict[str, Any]:
@@ -61,7 +69,7 @@ def check_arrays(
         states, wanted_states: shapes of the states before and after.
     """
     old, new = before.settings(), after.settings()
-    names = ", ".join(name for name in new if old.get(name) != new[name])
+    names = " and ".join(name for name in new if old.get(name) != new[name])
     if before.rollout_shape() != after.rollout_shape():
         raise UsageError(
             f"a fork cannot change {names}: rollouts would have another shape; train --init RUN "
@@ -93,15 +101,19 @@ def write(
 
     It appears at once, whole. A checkpoint belongs to one run, so it is written anew.
     """
-    RunDirectory(out).check_blank()
-    made = out.with_name(f"{out.name}.fork")
-    shutil.rmtree(made, ignore_errors=True)
+    RunDirectory(out).check_blank("--fork")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}") from None
+    made = place / "run"
     try:
         directory = RunDirectory.create(made)
         directory.run = identity(config)
         meta = restored.meta
-        lines = [line for line in source.lines() if line["env_steps"] <= restored.step]
-        directory.log(lines)
+        known = itertools.islice(source.lines(), meta["log_lines"])
+        directory.log([line for line in known if line["env_steps"] <= restored.step])
         directory.write_evaluations(meta["evaluations"])
         size, digest = directory.sync_log()
         meta |= {
@@ -110,11 +122,11 @@ def write(
         }  # fmt: skip
         checkpoints.save(made, restored.step, restored.tree, meta)
         directory.write_config(config)
-        if out.is_dir():
-            shutil.rmtree(out)  # blank, as was checked
+        RunDirectory(out).remove_blank()
         made.rename(out)
+        sync_directory(out.parent)
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}") from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return RunDirectory(out)

@@ -78,7 +78,7 @@ class Loop:
             config["environment"], config["algorithm"], meta.get("evaluations")
         )
         self.total = devices.program.iterations(config["steps"])
-        self.reached = 0
+        self.reached, self.ended = 0, False
         self.stop = False
         self.patience = 1
         self.saved_at = self.seconds_before
@@ -91,12 +91,12 @@ class Loop:
 
     def run(self, begin: Callable[[], States], iteration: int) -> Run:
         """Goes on from the states that ``begin`` makes, which are those of ``iteration``."""
+        self.reached = iteration
         try:
-            state, iteration = self._train(begin, iteration)
+            return self._finish(*self._train(begin, iteration))
         except BaseException:
             self._tell("end", None, self.reached)
             raise
-        return self._finish(state, iteration)
 
     def _train(self, begin: Callable[[], States], iteration: int) -> tuple[States, int]:
         points = self._marks(self.config["evaluations"])
@@ -144,13 +144,16 @@ class Loop:
         lines: Sequence[dict[str, Any]] = (),
         results: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        if self.callbacks:
+        if self.callbacks and not self.ended:
+            self.ended = kind == "end"
             path = self.directory.path if self.directory else None
             made: list[Callable[[], Run]] = []
             if state is not None:
                 made.append(functools.cache(functools.partial(self._run, state, iteration)))
             steps = self._steps(iteration)
-            event = Event(kind, steps, lines, self.config, path, results or {}, made)
+            event = Event(
+                kind, steps, lines, {**self.config}, path, results is not None, results or {}, made
+            )
             self.callbacks.tell(event)
 
     def _advance(self, state: States, iteration: int, until: int) -> tuple[States, int]:
@@ -327,7 +330,7 @@ class Loop:
 
     def _finish(self, state: States, iteration: int) -> Run:
         if self.stop:
-            raise self._interrupted(state, iteration)
+            raise self._interrupted(state, iteration) from self.callbacks.error
         if error := self.callbacks.error:
             error.add_note(str(self._interrupted(state, iteration)))
             raise error

@@ -79,7 +79,9 @@ class Run:
     def __repr__(self) -> str:
         config = self.config
         what = f"{config.get('algorithm')} on {config.get('environment')}"
-        size = f"{config.get('seeds')} seeds, {self.steps:,} of {config.get('steps', 0):,} steps"
+        count, asked = config.get("seeds"), config.get("steps", 0)
+        size = f"{count} seed{'s' * (count != 1)}, {self.steps:,}"
+        size += " steps" if self.complete else f" of {asked:,} steps"
         where = f"in {self.path}" if self.path else "not in a directory"
         return f"Run({what}; {size}; {where})"
 

@@ -150,6 +150,8 @@ class Team:
                 unknown, or there is nothing to sample.
         """
         _check_like(hidden_state, self._initial)
+        if key is not None and not isinstance(key, jax.Array | np.ndarray):
+            raise UsageError(f"key must be one of jax.random.key(...); got {key!r:.60}")
         if key is not None and not self.stochastic:
             raise UsageError(
                 "this team acts by Q-values, so there is nothing to sample: give no key"

@@ -122,6 +122,8 @@ class TeamInput:
             try:
                 own, masks[i] = self._split(i, shown)
                 self._write(i, own, rows[i])
+                if not np.isfinite(rows[i]).all():
+                    raise Nonsense("the observation has a number that is not finite")
             except Nonsense as wrong:
                 raise UsageError(f"agent {self.spec.agents[i]}: {wrong}") from wrong
         return rows, masks

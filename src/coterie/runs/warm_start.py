@@ -139,11 +139,11 @@ def _listed(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name} ({why})" for name, why in named.items())
 
 
-def begin(states: States, recorded: dict[str, Any], algorithm: Algorithm, game: Game) -> States:
-    """Untrained states with the networks that were taken; seeds in turn, if there are more here.
+def read_again(recorded: dict[str, Any]) -> Source:
+    """The source of a run that was begun, and killed before its first checkpoint.
 
     Raises:
-        UsageError: the other run is gone, or was trained on.
+        UsageError: it is gone, or was trained on.
     """
     source = read_source(Path(recorded["of"]))
     if any(source.about[name] != recorded[name] for name in source.about):
@@ -151,6 +151,13 @@ def begin(states: States, recorded: dict[str, Any], algorithm: Algorithm, game: 
             f"{recorded['of']} is not as it was when this run was begun with its networks: begin "
             "again with another --out"
         )
+    return source
+
+
+def begin(
+    states: States, source: Source, recorded: dict[str, Any], algorithm: Algorithm, game: Game
+) -> States:
+    """Untrained states with the networks that were taken; seeds in turn, if there are more here."""
     taken = {
         name: values
         for name, (values, _) in networks(algorithm, game).items()

@@ -56,9 +56,35 @@ def check_config(config: dict[str, Any]) -> None:
     check_seeds(config["seed"], config["seeds"])
     if not _are_bounds(config.get("return_bounds")):
         raise UsageError("return_bounds are not two numbers")
+    _check_origin(config)
     sessions = config.get("sessions", [])
     if not isinstance(sessions, list) or not all(isinstance(s, dict) for s in sessions):
         raise UsageError("sessions is no list of them")
+
+
+_ORIGIN = {"of": str, "run": str, "env_steps": int}
+_ORIGINS = {
+    "fork": _ORIGIN | {"changed": dict},
+    "init": _ORIGIN | {"taken": list, "not_taken": dict},
+}
+"""What stands in a configuration of the run that it goes back to."""
+
+
+def _check_origin(config: dict[str, Any]) -> None:
+    """UsageError unless what a run goes back to is recorded as a fork or a warm start does it."""
+    for name, parts in _ORIGINS.items():
+        found = config.get(name, {})
+        if not isinstance(found, dict) or (found and not _has(found, parts)):
+            raise UsageError(f"{name} is not that of a run: {repr(found)[:60]}")
+    changes = config.get("fork", {}).get("changed", {}).values()
+    if not all(isinstance(change, list) and len(change) == 2 for change in changes):
+        raise UsageError("fork does not say what changed, and to what")
+    if type(config.get("asked_steps", 1)) is not int:
+        raise UsageError(f"asked_steps is no whole number: {repr(config['asked_steps'])[:60]}")
+
+
+def _has(found: dict[str, Any], parts: dict[str, type]) -> bool:
+    return all(type(found.get(name)) is kind for name, kind in parts.items())
 
 
 GREATEST = 1e308

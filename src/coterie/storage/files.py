@@ -101,6 +101,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _is_within(path: Path, directory: Path) -> bool:
+    return path.resolve().is_relative_to(directory.resolve())
+
+
 WANDB = Path("trackers", "wandb")
 """In a run directory: where Weights & Biases writes, and nobody else."""
 
@@ -108,11 +112,12 @@ WANDB = Path("trackers", "wandb")
 def refuse_links(directory: Path) -> None:
     """UsageError if anything in a directory is a link: writing through it would leave the place."""
     for folder, directories, files in os.walk(directory):
-        if Path(folder) == directory / WANDB:
-            directories.clear()  # W&B's own writing, with links of its own
-            continue
+        of_wandb = Path(folder).is_relative_to(directory / WANDB)
         for name in (*directories, *files):
             if (path := Path(folder, name)).is_symlink():
+                # W&B makes links to its newest files, of which some are elsewhere.
+                if of_wandb and (not path.is_dir() or _is_within(path, directory)):
+                    continue
                 raise UsageError(f"{path} is a link, and nothing is written through links")
 
 

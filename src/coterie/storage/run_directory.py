@@ -92,7 +92,7 @@ class RunDirectory:
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return directory
 
-    def check_blank(self) -> None:
+    def check_blank(self, flag: str = "--out") -> None:
         """UsageError unless nothing is here, or a directory that holds no files of a user.
 
         That is an empty one, or one in which a run was killed before it wrote ``config.json``.
@@ -105,7 +105,14 @@ class RunDirectory:
         what = "exists already"
         if (self.path / "config.json").exists():
             what = "is a run already (train --resume goes on with it)"
-        raise UsageError(f"{self.path} {what}; choose another --out (nothing was overwritten)")
+        raise UsageError(f"{self.path} {what}; choose another {flag} (nothing was overwritten)")
+
+    def remove_blank(self) -> None:
+        """Removes a directory that ``check_blank`` lets pass, if it is there."""
+        if self.path.is_dir():
+            for name in _BEFORE_CONFIG:
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
 
     def begin(self, config: dict[str, Any]) -> None:
         """Makes a locked directory a run: from here on it can be resumed.

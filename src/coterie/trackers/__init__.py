@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from coterie.errors import UsageError
@@ -16,7 +17,7 @@ TRACKERS: dict[str, type[Tracker]] = {kind.name: kind for kind in (TensorBoard, 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WandB", "make", "used"]
 
 
-def make(names: list[str]) -> list[Tracker]:
+def make(names: Sequence[str]) -> list[Tracker]:
     """Trackers by their names, each once; UsageError for one that is not known or installed."""
     for name in names:
         if name not in TRACKERS:

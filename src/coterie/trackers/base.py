@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import collections
 import functools
 import importlib
 import queue
@@ -89,12 +90,14 @@ class Tracker(abc.ABC):
 
     def _films(self, event: Event) -> dict[int, bytes]:
         """A film of each seed's team at the end of a complete run, as far as it can be drawn."""
-        if not event.results or self._error is not None:
+        if not event.complete or self._error is not None:
             return {}
         try:
             found = {seed: film_of(event, seed) for seed in seeds(event)}
         except Exception as error:  # an environment of the user's, opened to be drawn
-            self._error = self._error or error
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            sentence = f"{self.name} gets no film of an episode: {what}"
+            warnings.warn(sentence, TrackerWarning, stacklevel=2)
             return {}
         return {seed: gif for seed, gif in found.items() if gif is not None}
 
@@ -103,7 +106,8 @@ class Tracker(abc.ABC):
         try:
             assert start.path is not None
             (folder := start.path / FOLDER / self.name).mkdir(parents=True, exist_ok=True)
-            held = {seed: self.open(start, folder, seed) for seed in seeds(start)}
+            count = collections.Counter(line["seed"] for line in known)
+            held = {seed: self.open(start, folder, seed, count[seed]) for seed in seeds(start)}
             numbers, last = dict.fromkeys(seeds(start), 0), None
             lines = [*known]
             while True:
@@ -140,8 +144,15 @@ class Tracker(abc.ABC):
             self.send(seed, each)
 
     @abc.abstractmethod
-    def open(self, event: Event, folder: Path, seed: int) -> int:
-        """Begins a seed's curve, or goes on with it; returns the lines that it holds already."""
+    def open(self, event: Event, folder: Path, seed: int, known: int) -> int:
+        """Begins a seed's curve, or goes on with it; returns the lines that it holds already.
+
+        A curve that holds more than the log, which a killed process has sent, is begun anew: the
+        run that goes on need not log the same lines.
+
+        Args:
+            known: lines of the log so far.
+        """
 
     @abc.abstractmethod
     def send(self, seed: int, lines: Sequence[Line]) -> None:
@@ -210,7 +221,7 @@ def table(event: Event, seed: int) -> list[tuple[str, str, float]]:
     ]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def film_of(event: Event, seed: int) -> bytes | None:
     """A GIF of an episode of a seed's team at the end; None where it cannot be drawn."""
     try:

@@ -34,7 +34,7 @@ class MLflow(Tracker):
         super().__init__()
         self._experiment, self._runs = experiment, dict[int, str]()
 
-    def open(self, event: Event, folder: Path, seed: int) -> int:
+    def open(self, event: Event, folder: Path, seed: int, known: int) -> int:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         own = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
@@ -47,11 +47,13 @@ class MLflow(Tracker):
         else:
             found = experiment.experiment_id
         tag = f"{identity(event.config)[:16]}-{seed}"
-        known = client.search_runs([found], f"tags.`{ID}` = '{tag}'")
-        if known:
-            self._runs[seed] = run = known[0].info.run_id
-            client.update_run(run, status="RUNNING")
-            return int(known[0].data.metrics.get(LINES, 0))
+        for former in client.search_runs([found], f"tags.`{ID}` = '{tag}'"):
+            run, held = former.info.run_id, int(former.data.metrics.get(LINES, 0))
+            if held <= known:
+                self._runs[seed] = run
+                client.update_run(run, status="RUNNING")
+                return held
+            client.delete_run(run)
         made = client.create_run(found, run_name=curve_name(event, seed), tags={ID: tag})
         self._runs[seed] = made.info.run_id
         entities = self._library.entities
@@ -84,7 +86,7 @@ class MLflow(Tracker):
                 file = Path(folder) / "episode.gif"
                 file.write_bytes(film)
                 self._client.log_artifact(run, str(file))
-        self._client.set_terminated(run, "FINISHED" if event.results else "KILLED")
+        self._client.set_terminated(run, "FINISHED" if event.complete else "KILLED")
 
     def close(self) -> None:
         """Nothing: every line is in the database already."""

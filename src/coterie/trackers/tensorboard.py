@@ -24,7 +24,8 @@ class TensorBoard(Tracker):
         super().__init__()
         self._writers: dict[int, Any] = {}
 
-    def open(self, event: Event, folder: Path, seed: int) -> int:
+    def open(self, event: Event, folder: Path, seed: int, known: int) -> int:
+        del known
         own = folder / f"seed_{seed}"
         for former in own.glob("events.out.tfevents.*"):
             former.unlink()

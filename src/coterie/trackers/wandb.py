@@ -1,4 +1,4 @@
-"""Weights & Biases: ``wandb sync RUN/trackers/wandb/offline-run-*`` uploads what is kept here."""
+"""Weights & Biases; ``wandb sync RUN/trackers/wandb/wandb/offline-run-*`` uploads it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,28 @@ class WandB(Tracker):
         super().__init__()
         self._project, self._runs, self._last = project, dict[int, Any](), dict[int, int]()
 
-    def open(self, event: Event, folder: Path, seed: int) -> int:
-        run = f"{identity(event.config)[:16]}-{seed}"
-        for former in folder.glob(f"wandb/offline-run-*-{run}"):
+    def open(self, event: Event, folder: Path, seed: int, known: int) -> int:
+        name = f"{identity(event.config)[:16]}-{seed}"
+        for former in folder.glob(f"wandb/offline-run-*-{name}"):
             shutil.rmtree(former)
+        generation = folder / f"generation-{seed}"  # of the run on the server
+        number = int(generation.read_text()) if generation.is_file() else 0
+        opened = self._begin(event, folder, seed, f"{name}-g{number}" if number else name)
+        if opened.step > known:
+            opened.finish()
+            generation.write_text(str(number + 1))
+            opened = self._begin(event, folder, seed, f"{name}-g{number + 1}")
+        self._runs[seed] = opened
+        return opened.step
+
+    def _begin(self, event: Event, folder: Path, seed: int, name: str) -> Any:
+        """A W&B run; one that is on the server goes on."""
         wandb = self._library
-        self._runs[seed] = opened = wandb.init(
+        opened = wandb.init(
             project=self._project,
             group=curve_name(event, seed).partition(" seed ")[0],
             name=curve_name(event, seed),
-            id=run,
+            id=name,
             dir=folder,
             config=hyperparameters(event, seed),
             mode=os.environ.get("WANDB_MODE", "offline"),
@@ -47,7 +59,7 @@ class WandB(Tracker):
             ),
         )
         opened.define_metric("*", step_metric="env_steps")
-        return opened.step
+        return opened
 
     def send(self, seed: int, lines: Sequence[Line]) -> None:
         for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from coterie.runs.run import Run
 
 
-TrackerNames = tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
+TrackerNames = tuple[Literal["tensorboard", "wandb", "mlflow", "none"], ...]
 
 
 def _stopped(stop: Interrupted) -> dict[str, Any]:
@@ -156,11 +157,18 @@ def command_train(names: list[str], parsed: Any, args: list[str]) -> int:
 
 def _trackers(named: Sequence[str], former: Path | None) -> list[Any]:
     """Those that are named, and those that a run which goes on was sent to."""
-    if not named and former is None:
+    if "none" in named or (not named and former is None):
         return []
     from coterie import trackers
 
-    return trackers.make([*named, *(trackers.used(former) if former else ())])
+    found = trackers.make(named)
+    for name in trackers.used(former) if former else ():
+        if name not in named:
+            try:
+                found += trackers.make([name])
+            except UsageError as error:
+                warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
+    return found
 
 
 def _conclude(train: Callable[[], Run], as_json: bool) -> int:
@@ -207,18 +215,22 @@ class ResumeArgs:
     workers: Workers | None = None
     """Worker processes for Python environments; by default as many as the run had."""
     tracker: TrackerNames = ()
-    """Send the log to these programs as well; those that the run was sent to go on in any case."""
+    """Send the log to these programs as well; those that the run was sent to go on, unless this is
+    none."""
     json: bool = False
     """Print the final metrics as one JSON document."""
 
 
 def _assigned(words: Sequence[str], algorithm: type) -> dict[str, Any]:
     """Settings from NAME=VALUE, read as the flags of ``train`` are."""
+    from coterie.algorithms import known_settings
+
     flags: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--set takes NAME=VALUE, such as lr=1e-4; got {word!r:.60}")
+        known_settings(algorithm, {name.replace("-", "_"): value}, "the run's algorithm")
         flag = name.replace("_", "-")
         switch = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}.get(value.lower())
         flags += switch or [f"--{flag}", *value.replace(",", " ").split()]
