@@ -101,7 +101,7 @@ def test_steps_of_policies_stand_in_the_order_of_their_seeds(steps, words):
 
 def test_a_run_is_printed_in_a_line(trained):
     run = trained(coterie.IA2C(**TINY), "matrix/climbing")
-    line = f"Run(ia2c on matrix/climbing; 2 seeds, 400 of 400 steps; in {run.path})"
+    line = f"Run(ia2c on matrix/climbing; 2 seeds, 400 steps; in {run.path})"
     assert repr(run) == repr(coterie.open_run(run.path)) == line
 
 
