@@ -42,8 +42,11 @@ def read_source(path: Path) -> Source:
         UsageError: there is no run.
         CheckpointError: it has no good checkpoint.
     """
-    directory = RunDirectory.open(path)
-    config = directory.config()
+    try:
+        directory = RunDirectory.open(path)
+        config = directory.config()
+    except UsageError as error:
+        raise UsageError(f"no networks to begin with (--init): {error}") from None
     if directory.learner.is_file():
         found, meta = read_arrays(directory.learner)
         parts = [found]
