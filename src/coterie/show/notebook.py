@@ -13,11 +13,9 @@ from coterie.errors import UsageError
 from coterie.runs import loop
 from coterie.runs.run import Run
 from coterie.show.curves import plot
-from coterie.show.metrics import in_words
-from coterie.show.numbers import folded, interval, number
 from coterie.show.terminal.console import line
 from coterie.show.terminal.progress import TrainDisplay
-from coterie.show.terminal.returns import chosen_metrics, policies
+from coterie.show.terminal.returns import cells, chosen_metrics, policies
 
 PAUSE = 0.2
 """Seconds between two changes of what a cell shows."""
@@ -50,24 +48,10 @@ def _curve(run: Run) -> str:
 
 def _table(run: Run, which: list[str]) -> str:
     metrics = run.results[which[0]]
-    names = chosen_metrics(run, metrics, None, greedy=False)
-    seeds = max(metrics[name]["seeds"] for name in names)
-    several = seeds > 1
-    headers = ["", "mean", f"95% interval over {'seeds' if several else 'episodes'}"]
-    headers += [f"each of {seeds} seeds"] * several
-    rows = [
-        [
-            in_words(name),
-            number(m["mean"]),
-            interval(m["ci95"] if several else m.get("ci95_episodes")),
-            *[folded(m["per_seed"])] * several,
-        ]
-        for name in names
-        for m in [metrics[name]]
-    ]
+    headers, rows = cells(metrics, chosen_metrics(run, metrics, None, greedy=False))
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headers)
     body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
     title = html.escape(policies(run, *which))
     return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"

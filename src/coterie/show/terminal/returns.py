@@ -87,17 +87,24 @@ def policies(run: Run, *which: str) -> str:
     return f"{' and '.join(which)} policies{of_steps(run.policy_steps.get(which[0], []))}"
 
 
-def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+def cells(metrics: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Headers; a row for each metric: its name, mean, interval, and each of several seeds."""
     seeds = max(metrics[name]["seeds"] for name in names)
     over = "95% interval over " + ("seeds" if seeds > 1 else "episodes")
-    headers = ["mean", over] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
-    table = Table("", *headers, box=None, pad_edge=False)
+    headers = ["", "mean", over] + ["IQM", f"each of {seeds} seeds"] * (seeds > 1)
+    rows = []
+    for m, name in ((metrics[name], name) for name in names):
+        ends = m["ci95"] if seeds > 1 else m.get("ci95_episodes")
+        row = [in_words(name), number(m["mean"]), interval(ends)]
+        rows.append(row + ([number(m["iqm"]), folded(m["per_seed"])] if seeds > 1 else []))
+    return headers, rows
+
+
+def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+    headers, rows = cells(metrics, names)
+    table = Table(*headers, box=None, pad_edge=False)
     for column in table.columns[:-1]:
         column.no_wrap = True
-    for name in names:
-        m = metrics[name]
-        ends = m["ci95"] if seeds > 1 else m.get("ci95_episodes")
-        cells = [line(number(m["mean"]), style="bold"), interval(ends)]
-        cells += [number(m["iqm"]), folded(m["per_seed"])] if seeds > 1 else []
-        table.add_row(in_words(name), *cells)
+    for name, mean, *rest in rows:
+        table.add_row(name, line(mean, style="bold"), *rest)
     return table
