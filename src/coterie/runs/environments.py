@@ -25,6 +25,7 @@ from coterie.python_envs.opening import (
 )
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import copies_of
+from coterie.runs.compilation_cache import keep_compiled_programs
 from coterie.spec import EnvSpec, PythonEnvFactory, Reward
 from coterie.views.game import Central, Game
 from coterie.views.preprocessing import UNCHANGED, Preprocessing
@@ -83,6 +84,7 @@ def open_environment(
         combined: whether several choices of an agent of it are one numbered action.
         arrays: whether images keep their shapes; else observations are vectors, as in version 0.1.
     """
+    keep_compiled_programs()
     name = recorded_name(environment)
     if isinstance(environment, ModuleType):
         environment = name
