@@ -35,8 +35,9 @@ def keep_compiled_programs() -> None:
 
     A directory that others could write to is not used, as what is in it is executed.
     """
-    chosen = jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache
-    if chosen or os.environ.get(SWITCH) == "off":
+    chosen = jax.config.read("jax_compilation_cache_dir")
+    switched_off = not jax.config.read("jax_enable_compilation_cache")
+    if chosen or switched_off or os.environ.get(SWITCH) == "off":
         return
     root = _root()
     folder = root / _machine()
