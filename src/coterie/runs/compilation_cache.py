@@ -16,6 +16,7 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -35,8 +36,8 @@ def keep_compiled_programs() -> None:
 
     A directory that others could write to is not used, as what is in it is executed.
     """
-    chosen = jax.config.read("jax_compilation_cache_dir")
-    switched_off = not jax.config.read("jax_enable_compilation_cache")
+    config: Any = jax.config  # its attributes are not declared
+    chosen, switched_off = config.jax_compilation_cache_dir, not config.jax_enable_compilation_cache
     if chosen or switched_off or os.environ.get(SWITCH) == "off":
         return
     root = _root()
