@@ -23,7 +23,6 @@ import coterie
 from coterie import IDQN, QMIX, VDN, UsageError
 from coterie.algorithms import make
 from coterie.networks.per_agent import PerAgent
-from coterie.runs import evaluation as run_evaluation
 from coterie.runs import loop
 from coterie.runs.api import open_run, resume, train
 from coterie.runs.learner import finalise, learner
@@ -32,6 +31,7 @@ from coterie.storage.files import seal
 from coterie.storage.run_directory import RunDirectory
 from coterie.storage.tree_files import CheckpointError
 from coterie.training import loop as training
+from coterie.training import memory
 from coterie.views.game import Game
 
 SMALL = {"environments": 4, "learning_starts": 100, "update_ratio": 1 / 4, "buffer_size": 2_000}
@@ -873,6 +873,6 @@ def test_more_evaluations_than_rollouts_are_not_counted_out():
 
 
 def test_available_memory_unknown_refuses_nothing(monkeypatch):
-    monkeypatch.setattr(run_evaluation, "available_memory", lambda: None)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
     run = start("dilemma", None, steps=8, final_episodes=0)
     assert run.steps == 8

@@ -17,6 +17,10 @@ class NoPictures(UsageError):
     """The environment cannot be drawn."""
 
 
+class NotEnoughMemory(UsageError):
+    """What was asked for needs more memory than is free."""
+
+
 class DamagedFile(UserWarning):
     """Part of a file is damaged, missing or without a digest; the message says which and what.
 

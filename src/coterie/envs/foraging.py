@@ -25,7 +25,7 @@ import numpy as np
 from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.grid import MISSING, compact, distinct, row_major
-from coterie.envs.layout import batch_last
+from coterie.envs.layout import UNROLLED, batch_last, column
 from coterie.envs.scene import Scene
 from coterie.errors import UsageError
 from coterie.settings import TimeLimit
@@ -260,8 +260,10 @@ class Foraging(Environment):
     def _observe(self, entities: Float[Array, "E 3 *b"]) -> Float[Array, "N O *b"]:
         """What each player sees: foods row-major, itself, the others; unseen ones missing last."""
         foods, players = entities[: self.food], entities[self.food :]
-        orders = [[i, *(j for j in range(self.players) if j != i)] for i in range(self.players)]
-        ordered = jnp.stack([jnp.stack([players[j] for j in order]) for order in orders], 2)
+        # The k-th other player is number k for those behind it, and k + 1 for the rest.
+        shift = column(np.tri(self.players - 1, self.players, dtype=bool), foods.ndim - 2)
+        others = jnp.where(shift[:, None], players[1:, :, None], players[:-1, :, None])
+        ordered = jnp.concatenate([jnp.moveaxis(players, 0, 1)[None], others])
         around = jnp.broadcast_to(foods[:, :, None], (*foods.shape[:2], *ordered.shape[2:]))
         if self.sight is not None and self.sight < max(self.rows, self.cols) - 1:
             ordered, around = self._window(ordered, around)
@@ -290,7 +292,7 @@ class Foraging(Environment):
         self, cells: UInt[Array, " N"], levels: UInt[Array, " N"]
     ) -> Float[Array, "N 3"]:
         """Distinct cells, uniform, and levels U{1, 2}, from random bits."""
-        chosen = jnp.stack(distinct(cells, self.rows * self.cols))
+        chosen = batch_last(lambda bits: distinct(bits, self.rows * self.cols))(cells)
         columns = [chosen // self.cols, chosen % self.cols, 1 + levels % 2]
         return jnp.stack(columns, 1).astype(jnp.float32)
 
@@ -310,17 +312,18 @@ class Foraging(Environment):
         width = row.size.bit_length()
         priorities = (priorities >> width << width) | number
         taken = (row == players[:, :1]) & (col == players[:, 1:2])
-        allowed = ~jnp.any(taken, 0)
-        level = self._food_levels(amounts, players[:, 2])
-        foods = []
-        for f in range(self.food):
+
+        def spawn(allowed: Bool[Array, " C"], level: UInt[Array, ""]) -> tuple[Array, Array]:
             best = jnp.max(jnp.where(allowed, priorities, 0))
             cell = (best & (2**width - 1)).astype(jnp.int32) - 1
             r, c = 1 + cell // (self.cols - 2), 1 + cell % (self.cols - 2)
-            found = jnp.stack([r, c, level[f]]).astype(jnp.float32)
-            foods.append(jnp.where(best > 0, found, jnp.asarray(MISSING, jnp.float32)))
-            allowed &= (row - r) ** 2 + (col - c) ** 2 > 4
-        return row_major(jnp.stack(foods))
+            found = jnp.stack([r, c, level]).astype(jnp.float32)
+            food = jnp.where(best > 0, found, jnp.asarray(MISSING, jnp.float32))
+            return allowed & ((row - r) ** 2 + (col - c) ** 2 > 4), food
+
+        levels = self._food_levels(amounts, players[:, 2])
+        _, foods = jax.lax.scan(spawn, ~jnp.any(taken, 0), levels, unroll=UNROLLED)
+        return row_major(foods)
 
     def _food_levels(
         self, bits: UInt[Array, " F"], players: Float[Array, " N"]

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.envs.layout import UNROLLED, column
 from coterie.types import Array, Bool, Float, Int, UInt
 
 MISSING = (-1.0, -1.0, 0.0)
 """Row, column and level of an entity that is not there."""
 
 
-def distinct(bits: UInt[Array, " N"], n: int) -> list[UInt[Array, ""]]:
-    """Numbers below n, one for each word of random bits, every ordered choice equally likely."""
-    chosen, ascending = [], []
-    for k in range(bits.shape[0]):
-        number = bits[k] % (n - k)
-        number = reduce(lambda x, earlier: x + (x >= earlier), ascending, number)
-        chosen.append(number)
-        last = number
-        for i, earlier in enumerate(ascending):
-            ascending[i], last = jnp.minimum(earlier, last), jnp.maximum(earlier, last)
-        ascending.append(last)
-    return chosen
+def distinct(bits: UInt[Array, " N *b"], n: int) -> UInt[Array, " N *b"]:
+    """Numbers below n, one for each word of random bits, every ordered choice equally likely.
+
+    Word k chooses among the n - k numbers that those before it leave, by rank. The ranks become
+    numbers from the last to the first: each moves up all behind it that are not below it.
+    """
+    count = bits.shape[0]
+    order = column(np.arange(count, dtype=np.uint32), bits.ndim - 1)
+
+    def move_up(numbers: UInt[Array, " N *b"], k: Int[Array, ""]) -> tuple[Array, None]:
+        here = jax.lax.dynamic_index_in_dim(numbers, k, 0)
+        return numbers + ((order > k) & (numbers >= here)), None
+
+    ranks = bits % (np.uint32(n) - order)
+    return jax.lax.scan(move_up, ranks, np.arange(count)[::-1], unroll=UNROLLED)[0]
 
 
 def place(

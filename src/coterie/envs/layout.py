@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
+
+UNROLLED = 16
+"""Turns of a loop over entities that are compiled as one: all of them where there are few."""
 
 
 def batch_last(function: Callable) -> Callable:
@@ -29,3 +34,9 @@ def batch_last(function: Callable) -> Callable:
         )
 
     return call
+
+
+def column(values: Any, extra: int) -> np.ndarray:
+    """Constants, to be broadcast over ``extra`` trailing axes."""
+    values = np.asarray(values)
+    return values.reshape(*values.shape, *[1] * extra)

@@ -195,6 +195,10 @@ class HostDevice:
         frames = seen if looked.frame_stack > 1 else 0
         return self.program.bytes() + 2 * rows_bytes(raw, steps) + seen + frames
 
+    def working_bytes(self) -> int:
+        """Not known beforehand: 0."""
+        return 0
+
     def init(self, seed: int) -> States:
         """The state before the first step; every environment begins its first episode."""
         state = self.program.init(seed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from coterie.errors import UsageError
+from coterie.errors import NotEnoughMemory, UsageError
 from coterie.former import former_arguments
 from coterie.learners.contract import Algorithm
 from coterie.module_paths import is_code, said_of
@@ -30,9 +30,9 @@ from coterie.runs.continuation import (
     place,
 )
 from coterie.runs.environments import Opened
-from coterie.runs.evaluation import check_memory
 from coterie.runs.learner import template
 from coterie.runs.loop import Loop, Report, shown_by
+from coterie.runs.memory import LARGER_MACHINE, check_state, check_work
 from coterie.runs.plan import Plan, check_episodes, check_restorable, make_plan
 from coterie.runs.run import Run, opened, play_finally
 from coterie.runs.user_code import (
@@ -177,7 +177,7 @@ def _begin(
     with make_devices(algorithm, game, plan.config, report) as devices:
         note_session(plan.config, 0, here := place())
         config = readable(plan.config | {"lanes": devices.count})
-        check_memory(needed := devices.bytes(), "lower --buffer-size, --hidden or --seeds")
+        needed = check_state(devices)
         check_episodes(game, config, algorithm.stochastic)
         if path is not None:
             check_restorable(config, algorithm)
@@ -189,13 +189,23 @@ def _begin(
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
             loop = Loop(devices, config, directory, environment, here, *told)
-            return loop.run(lambda: _untrained(devices, config, source), 0)
+            try:
+                return loop.run(lambda: _untrained(devices, config, source), 0)
+            except NotEnoughMemory:
+                if directory:
+                    directory.withdraw()
+                raise
 
 
 def _untrained(
     devices: Devices | HostDevice, config: dict[str, Any], source: warm_start.Source | None = None
 ) -> States:
-    """The states before the first step, with another run's networks where they were asked for."""
+    """The states before the first step, with another run's networks where they were asked for.
+
+    Raises:
+        NotEnoughMemory: to learn from them would take more memory than is free.
+    """
+    check_work(devices, devices.bytes())
     states = devices.init(config["seed"])
     if "init" not in config:
         return states
@@ -341,7 +351,7 @@ def _fork(
         forks.check_arrays(before, after, states, template(*wanted, seeds, devices))
         name = identity(config)
         restored = checkpoints.latest(
-            directory.path, states, read=read_state(before),
+            directory.path, states, read=read_state(before, game),
             object_to=lambda step, meta: None if meta.get("run") == name else "is of another run",
         )  # fmt: skip
         if config["steps"] <= restored.step:
@@ -392,7 +402,7 @@ def _go_on(
     """The run from its newest checkpoint on; ``extended`` if more steps were asked for."""
     game, mode, report = devices.program.game, devices.program.algorithm.mode, told.report
     config["format"] = FORMAT  # of all that is written from now on
-    check_memory(needed := devices.bytes(), "free some, or resume on a larger machine")
+    needed = check_state(devices, LARGER_MACHINE)
     warn = lambda sentence: report("warning", {"sentence": sentence})  # noqa: E731
     start, here = config | {"game": game, "mode": mode, "bytes": needed}, place()
     if directory.is_untrained():
@@ -407,7 +417,7 @@ def _go_on(
             devices.template(),
             warn,
             lambda step, meta: _misplaced(step, meta, devices.program, identity(config)),
-            read_state(devices.program.algorithm),
+            read_state(devices.program.algorithm, game),
         )
     made = devices.program.iterations(config["steps"]) <= meta["iteration"]
     # Asked in any case: what is damaged is named before it is written anew.
@@ -432,7 +442,12 @@ def _go_on(
     # Read and placed states together would be twice the replay.
     placed = devices.place(states)
     del states
-    return loop.run(lambda: placed, meta["iteration"])
+
+    def begin() -> States:
+        check_work(devices, 0, LARGER_MACHINE)
+        return placed
+
+    return loop.run(begin, meta["iteration"])
 
 
 _META = {"iteration": int, "log_bytes": int, "log_digest": str, "log_lines": int,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +15,7 @@ from coterie.python_envs.settings import PythonEnvSettings
 from coterie.spec import EnvSpec, PythonEnvFactory
 from coterie.statistics import Bounds, Interval, bounds_by_metric, summarise
 from coterie.training.evaluate import Played, play_both, played_metrics
+from coterie.training.memory import check_memory, working_bytes
 from coterie.types import PyTree, tree_bytes
 from coterie.views.game import Game
 
@@ -46,10 +44,12 @@ def evaluate_jax_env(
 ) -> AllPlayed:
     """``evaluate_game`` where the environment is compiled."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
-    check_memory(playing_bytes(game, episodes, seeds, stochastic), "lower --episodes")
+    advice = "lower --episodes"
+    check_memory(playing_bytes(game, episodes, seeds, stochastic), advice)
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)
     run = jax.jit(jax.vmap(lambda p, k: play_both(game, p, k, episodes, stochastic)))
+    check_memory(working_bytes(run, policies, keys), advice)
     return jax.tree.map(np.asarray, run(policies, keys))
 
 
@@ -143,24 +143,3 @@ def team_return(spec: EnvSpec) -> str:
 def headline(game: Game, stochastic: bool) -> str:
     """The metric that stands for a run: play as the policies act, so sampled if they sample."""
     return f"{'eval_sampled' if stochastic else 'eval'}/{team_return(game.players)}"
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that a process can still get, where the system tells."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def check_memory(needed: int, advice: str) -> None:
-    """UsageError if so many bytes are not free; ``advice`` says what would help."""
-    free = available_memory()
-    if free is not None and needed > 0.9 * free:
-        raise UsageError(
-            f"this needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free: "
-            f"{advice}"
-        )

@@ -81,7 +81,7 @@ def _learners(run: Run) -> PyTree:
             parts = _newest(run, learners, read_former)
             run.learner = stack([part["learner"] for part in parts])
         else:
-            states = _newest(run, like, read_state(run.algorithm))
+            states = _newest(run, like, read_state(run.algorithm, run.game))
             run.learner = stack([without_replay(state.learner) for state in states])
     return run.learner
 

@@ -16,13 +16,14 @@ from coterie.python_envs.probe import episode_length, is_common
 from coterie.python_envs.settings import PythonEnvSettings, resolve_settings
 from coterie.runs.config import as_json, configured_algorithm
 from coterie.runs.environments import Opened, make_game, open_environment, sizes
-from coterie.runs.evaluation import check_memory, headline, playing_bytes, sum_bounds
+from coterie.runs.evaluation import headline, playing_bytes, sum_bounds
 from coterie.runs.run import FINAL_EPISODES
 from coterie.runs.user_code import imported_network, own_class, own_networks
 from coterie.settings import RUN, Seed, Seeds, StepCount, fitted
 from coterie.spec import PythonEnvFactory, Reward
 from coterie.storage.config_file import ABSENT_ONCE, check_seeds, versions
 from coterie.storage.formats import FORMAT
+from coterie.training.memory import check_memory
 from coterie.views.game import Game
 
 EVALUATIONS = 20

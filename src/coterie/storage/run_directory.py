@@ -123,6 +123,10 @@ class RunDirectory:
         self.check_blank()
         self.write_config(config)
 
+    def withdraw(self) -> None:
+        """Undoes ``begin``, for a run that turned out to be impossible: it can be begun again."""
+        (self.path / "config.json").unlink()
+
     def holds_a_run(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "config.json").is_file()

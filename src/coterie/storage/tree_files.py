@@ -120,7 +120,10 @@ def write_tree(path: Path, tree: PyTree, meta: dict[str, Any]) -> None:
 
 
 def read_tree(
-    path: Path, like: PyTree, optional: Callable[[str], bool] = lambda name: False
+    path: Path,
+    like: PyTree,
+    optional: Callable[[str], bool] = lambda name: False,
+    resizable: Callable[[str], bool] = lambda name: False,
 ) -> tuple[PyTree, dict[str, Any]]:
     """The tree and metadata of ``write_tree``, verified.
 
@@ -129,6 +132,7 @@ def read_tree(
             come back as NumPy, all others on JAX's default device; leaves that are not arrays
             are passed through.
         optional: numbers that a file may lack, by name; they are NaN then.
+        resizable: arrays, by name, whose axes may have other lengths than those of ``like``.
 
     Raises:
         CheckpointMismatch: names, shapes or dtypes are not those of ``like``.
@@ -139,7 +143,8 @@ def read_tree(
         layout, start = read_layout(path, file)
         layout = _under_present_names(layout, wanted)
         absent = {n for n in wanted if n not in layout.tensors and optional(n)}
-        _match(path, layout, {n: leaf for n, leaf in wanted.items() if n not in absent})
+        present = {n: leaf for n, leaf in wanted.items() if n not in absent}
+        _match(path, layout, present, resizable)
 
         def restore(key_path: Any, leaf: Any) -> Any:
             if not _is_array(leaf):
@@ -242,7 +247,9 @@ def _as_leaf(path: Path, name: str, data: np.ndarray, like: Any, impl: str | Non
     return leaf
 
 
-def _match(path: Path, layout: _Layout, wanted: dict[str, Any]) -> None:
+def _match(
+    path: Path, layout: _Layout, wanted: dict[str, Any], resizable: Callable[[str], bool]
+) -> None:
     for word, names in (
         ("lacks", [n for n in wanted if n not in layout.tensors]),
         ("has an unexpected", [n for n in layout.tensors if n not in wanted]),
@@ -252,6 +259,8 @@ def _match(path: Path, layout: _Layout, wanted: dict[str, Any]) -> None:
             raise CheckpointMismatch(f"{path} {word} {names[0]}{more}: it is of another run")
     for name, leaf in wanted.items():
         tensor, (dtype, shape) = layout.tensors[name], _stored(leaf)
+        if resizable(name) and len(tensor.shape) == len(shape):
+            shape = tensor.shape
         if (tensor.dtype, tensor.shape) != (dtype, shape):
             raise CheckpointMismatch(
                 f"{path}: {name} is {tensor.dtype} {list(tensor.shape)}, "

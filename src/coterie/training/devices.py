@@ -69,6 +69,12 @@ class Devices:
         """Memory of all states, known before anything is allocated."""
         return self.program.bytes() * self.count
 
+    def working_bytes(self) -> int:
+        """Memory that the compiled functions take beside the states, known once they are compiled,
+        which they are here, and before anything is allocated."""
+        used = [self._device(index) for index in range(min(self.count, len(self._local)))]
+        return sum(max(each) for each in self.pool.map(self.program.working_bytes, used))
+
     def init(self, seed: int) -> States:
         """The states before the first step; seeds are ``seed``, ``seed + 1``, ..."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +29,7 @@ from coterie.training.finite import (
     passed,
     without_replay,
 )
+from coterie.training.memory import working_bytes
 from coterie.training.rollout import scan_rollout
 from coterie.training.state import TrainState, add, better_of, chosen_score, init, words
 from coterie.types import Schedules, tree_bytes
@@ -125,6 +127,18 @@ class Program(Paced):
 
     def init(self, seed: int) -> TrainState:
         return self._init(self.keys(seed))
+
+    def working_bytes(self, device: Any) -> tuple[int, int]:
+        """What ``advance`` and ``evaluate`` take on a device beside the state. Compiles both."""
+        place = jax.sharding.SingleDeviceSharding(device)
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), self.template()
+        )
+        schedules = self.algorithm.schedules(np.arange(self.chunk, dtype=np.int64))
+        with ThreadPoolExecutor() as pool:
+            learning = pool.submit(working_bytes, self._advance, state, schedules, np.int32(0))
+            playing = pool.submit(working_bytes, self._evaluate, state, words(0))
+            return learning.result(), playing.result()
 
     def advance(self, state: TrainState, iteration: int, count: int) -> TrainState:
         """Runs iterations ``iteration`` .. ``iteration + count - 1``, at most ``chunk`` of them.

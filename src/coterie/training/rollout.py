@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from coterie.learners.contract import Algorithm
 from coterie.networks.per_agent import PerAgent
-from coterie.types import PRNGKey, Schedules, Transition, transition
+from coterie.types import PRNGKey, PyTree, Schedules, Transition, transition
 from coterie.views.game import Game
-from coterie.views.vector import VectorState, refill, restart, step_vector
+from coterie.views.vector import VectorState, lasts, refill, restart, step_vector
 
 
 class Episodes(eqx.Module):
@@ -45,47 +49,65 @@ def scan_rollout(
     noise_key, step_key = jax.random.split(key)
     noise = algorithm.noise(noise_key, game, (steps, environments))
     step_keys = jax.random.split(step_key, (steps, environments))
-    vector = refill(game, vector)
-    # The pool is read, never written, on the way: kept out of the scan's carry.
-    pool = vector.pool
-    vector = eqx.tree_at(lambda v: v.pool, vector, None)
-    if algorithm.whole_episodes:
-        vector = restart(game, vector, pool)
+    whole = algorithm.whole_episodes
+    # As many steps at a time as the pool of reset states is enough for, and equally many.
+    turn = max(t for t in range(1, steps + 1) if steps % t == 0 and t + whole <= lasts(vector))
 
-    def advance(carry, xs):
-        vector, hidden_state, counting = carry
-        noise, keys = xs
-        seen, start = vector.time_step.observation, vector.start
-        actions, after, extras = algorithm.explore(
-            policy, hidden_state, seen, start, noise, schedules
-        )
-        vector, next_step = step_vector(game, vector, pool, keys, actions)
-        step = transition(
-            seen,
-            next_step.next_observation,
-            hidden_state=hidden_state,
-            start=start,
-            actions=actions,
-            extras=extras,
-            rewards=next_step.rewards,
-            terminated=next_step.terminated,
-            truncated=next_step.truncated,
-            truncated_alone=next_step.truncated_alone,
-        )
-        totals = totals_of(vector, vector.start & counting)
-        if algorithm.whole_episodes:
-            counting = counting & ~vector.start
-        return (vector, after, counting), (step, totals)
+    def act_until_refill(carry, xs):
+        (vector, hidden_state, counting), (begins, xs) = carry, xs
+        vector = refill(game, vector)
+        # The pool is read, never written, on the way: kept out of the inner scan's carry.
+        pool = vector.pool
+        vector = eqx.tree_at(lambda v: v.pool, vector, None)
+        if whole:
+            vector = restart(game, vector, pool, begins)
+        step = functools.partial(_act_once, algorithm, game, policy, schedules, pool)
+        (vector, *after), out = jax.lax.scan(step, (vector, hidden_state, counting), xs)
+        vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
+        return (vector, *after), out
 
     carry = (vector, hidden_state, jnp.ones(environments, bool))
-    (vector, hidden_state, counting), (rollout, each) = jax.lax.scan(
-        advance, carry, (noise, step_keys)
+    xs = jax.tree.map(lambda x: x.reshape(-1, turn, *x.shape[1:]), (noise, step_keys))
+    (vector, hidden_state, counting), out = jax.lax.scan(
+        act_until_refill, carry, (np.arange(steps // turn) == 0, xs)
     )
+    rollout, each = jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), out)
     totals = jax.tree.map(lambda x: x.sum(0), each)
-    if algorithm.whole_episodes:
+    if whole:
         totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting))
-    vector = eqx.tree_at(lambda v: v.pool, vector, pool, is_leaf=lambda x: x is None)
     return vector, hidden_state, rollout, totals
+
+
+def _act_once(
+    algorithm: Algorithm,
+    game: Game,
+    policy: PerAgent,
+    schedules: Schedules,
+    pool: PyTree,
+    carry: tuple[VectorState, Float[Array, "B N H"], Bool[Array, " B"]],
+    xs: tuple[PyTree, Any],
+) -> tuple[Any, tuple[Transition, Episodes]]:
+    """One step of all environments; the carry counts those whose episodes count for totals."""
+    (vector, hidden_state, counting), (noise, keys) = carry, xs
+    seen, start = vector.time_step.observation, vector.start
+    actions, after, extras = algorithm.explore(policy, hidden_state, seen, start, noise, schedules)
+    vector, next_step = step_vector(game, vector, pool, keys, actions)
+    step = transition(
+        seen,
+        next_step.next_observation,
+        hidden_state=hidden_state,
+        start=start,
+        actions=actions,
+        extras=extras,
+        rewards=next_step.rewards,
+        terminated=next_step.terminated,
+        truncated=next_step.truncated,
+        truncated_alone=next_step.truncated_alone,
+    )
+    totals = totals_of(vector, vector.start & counting)
+    if algorithm.whole_episodes:
+        counting = counting & ~vector.start
+    return (vector, after, counting), (step, totals)
 
 
 def totals_of(vector: VectorState, which: Bool[Array, " B"]) -> Episodes:

@@ -19,7 +19,7 @@ from coterie.storage.tree_files import read_tree
 from coterie.training.rollout import Episodes
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
-from coterie.views.vector import init_vector
+from coterie.views.vector import VectorState, init_vector, with_pool
 
 
 class Best(eqx.Module):
@@ -87,14 +87,30 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
     return state, vector_key
 
 
-def read_state(algorithm: Algorithm) -> Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]]:
-    """Reads states from files; diagnostics that an earlier version did not know are NaN."""
+def read_state(
+    algorithm: Algorithm, game: Game
+) -> Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]]:
+    """Reads states from files; diagnostics that an earlier version did not know are NaN, and a pool
+    of reset states whose size is not today's is sampled anew."""
 
     def optional(name: str) -> bool:
         *_, field, last = ("", *name.split("/"))
         return field == "losses" and last in algorithm.diagnostics
 
-    return lambda path, like: read_tree(path, like, optional)
+    def fitted(state: TrainState, like: TrainState) -> TrainState:
+        if not isinstance(like.vector, VectorState) or (
+            jax.tree.map(jnp.shape, state.vector.pool) == jax.tree.map(jnp.shape, like.vector.pool)
+        ):
+            return state
+        _, *size = jax.tree.leaves(like.vector.pool)[0].shape[:3]
+        sample = jax.jit(jax.vmap(lambda v: with_pool(game, v, *size)))
+        return eqx.tree_at(lambda s: s.vector, state, sample(state.vector))
+
+    def read(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        states, meta = read_tree(path, like, optional, lambda name: "/vector/pool/" in name)
+        return jax.tree.map(fitted, states, like, is_leaf=lambda x: isinstance(x, TrainState)), meta
+
+    return read
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:

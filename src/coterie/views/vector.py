@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from coterie.types import Actions, PRNGKey, PyTree, TimeStep, UInt
+from coterie.types import Actions, PRNGKey, PyTree, TimeStep, UInt, tree_bytes
 from coterie.views.game import Game, GameState, usable
 
 SEED_AXIS = "seed"
 """Name of the outer ``vmap`` axis over seeds; every compiled loop runs under it."""
+POOL_BYTES = 32_000_000
+"""A pool that would be larger is refilled more often instead, up to before every step."""
 
 
 class ResetState(eqx.Module):
@@ -78,29 +80,51 @@ class VectorState(eqx.Module):
 
 
 def init_vector(game: Game, key: PRNGKey, environments: int, steps: int) -> VectorState:
-    """K environments at their first steps, and a pool that lasts for ``steps`` steps of each."""
+    """K environments at their first steps, and a pool that lasts for ``steps`` steps of each, or
+    for fewer, but at least two, where so many reset states would take much memory (``lasts``)."""
     first = jnp.zeros(2, jnp.uint32)
     state, time_step = sample_resets(game, key, first, environments)
     first = _count_on(first, environments)
+    affordable = POOL_BYTES * environments // tree_bytes(reset_state(game, state, time_step))
+    ahead = environments * min(steps, max(affordable // environments, 2))
     # A block is small enough to stay in the cache, and large enough to fill vector units.
-    block = min(max(environments * steps, 16), 1024)
-    blocks = -(-environments * steps // block) + 1
-    pool = jax.lax.map(
-        lambda b: reset_state(game, *sample_resets(game, key, _count_on(first, b * block), block)),
-        jnp.arange(blocks, dtype=jnp.uint32),
-    )
+    block = min(max(ahead, 16), max(affordable, 16), 1024)
     return VectorState(
         state=state,
         time_step=time_step,
         start=jnp.ones(environments, bool),
         returns=jnp.zeros((environments, game.players.n_agents)),
         lengths=jnp.zeros(environments, jnp.int32),
-        pool=pool,
+        pool=_sample_pool(game, key, first, -(-ahead // block) + 1, block),
         head=jnp.zeros((), jnp.int32),
         used=jnp.zeros((), jnp.int32),
         sampled=first,
         key=key,
     )
+
+
+def _sample_pool(
+    game: Game, key: PRNGKey, first: UInt[Array, "2"], blocks: int, block: int
+) -> ResetState:
+    """The reset states from number ``first`` on, [blocks, block]."""
+    return jax.lax.map(
+        lambda b: reset_state(game, *sample_resets(game, key, _count_on(first, b * block), block)),
+        jnp.arange(blocks, dtype=jnp.uint32),
+    )
+
+
+def lasts(vector: VectorState) -> int:
+    """For how many steps of every environment a pool is enough that was just refilled."""
+    blocks, block = jax.tree.leaves(vector.pool)[0].shape[:2]
+    return (blocks - 1) * block // vector.start.shape[0]
+
+
+def with_pool(game: Game, vector: VectorState, blocks: int, block: int) -> VectorState:
+    """The same environments with a pool of another size, which holds the next reset states."""
+    first = _count_on(vector.sampled, vector.used)
+    pool = _sample_pool(game, vector.key, first, blocks, block)
+    none = jnp.zeros((), jnp.int32)
+    return dataclasses.replace(vector, pool=pool, head=none, used=none, sampled=first)
 
 
 def sample_resets(
@@ -165,9 +189,9 @@ def step_vector(
     return _renew(game, stepped, pool, ended), next_step
 
 
-def restart(game: Game, vector: VectorState, pool: Any) -> VectorState:
-    """Breaks off every episode that has begun and resets the environment."""
-    return _renew(game, vector, pool, ~vector.start)
+def restart(game: Game, vector: VectorState, pool: Any, when: Bool[Array, ""]) -> VectorState:
+    """Breaks off every episode that has begun and resets the environment, if it is time."""
+    return _renew(game, vector, pool, ~vector.start & when)
 
 
 def _renew(game: Game, vector: VectorState, pool: Any, ended: Bool[Array, " B"]) -> VectorState:

@@ -15,8 +15,8 @@ import numpy as np
 
 from coterie.envs import pictures
 from coterie.envs.base import Environment
-from coterie.envs.layout import batch_last
-from coterie.envs.mpe.physics import ACTIONS, MOVES, State, World, advance, column, norm
+from coterie.envs.layout import batch_last, column
+from coterie.envs.mpe.physics import ACTIONS, MOVES, State, World, advance, norm
 from coterie.envs.scene import Scene
 from coterie.errors import UsageError
 from coterie.spec import EnvSpec, Reward
@@ -96,13 +96,15 @@ class Particles(Environment):
 
     def central(self, state: State) -> Float[Array, " Z *b"]:
         """z: positions, velocities of those that move, words and goals (both one-hot)."""
-        world, bodies = self.world, self.world.agents.values()
-        words = words_said(state, world.words)
-        parts = [flat(state.positions)]
-        parts += [state.velocities[i] for i, body in enumerate(bodies) if body.push]
-        parts += [words[i] for i, body in enumerate(bodies) if body.speaks]
-        parts += [flat(one_hot(state.goals, world.landmarks))]
-        return jnp.concatenate(parts)
+        world, n = self.world, len(self.agents)
+        return jnp.concatenate(
+            [
+                flat(state.positions),
+                *rows_of(state.velocities, world.each("push")[:n] > 0),
+                *rows_of(words_said(state, world.words), world.each("speaks")[:n]),
+                flat(one_hot(state.goals, world.landmarks)),
+            ]
+        )
 
     def action_names(self) -> tuple[tuple[str, ...], ...]:
         words = tuple(f"says {word}" for word in range(self.world.words))
@@ -185,6 +187,17 @@ def _time_step(
 def flat(vectors: Float[Array, "M K *b"]) -> Float[Array, " MK *b"]:
     """[M, K] in a row."""
     return vectors.reshape(-1, *vectors.shape[2:])
+
+
+def rows_of(table: Float[Array, "M K *b"], chosen: np.ndarray) -> list[Float[Array, " _ *b"]]:
+    """The rows that are chosen [M], in a row; one array for each run of neighbours."""
+    ends = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    return [flat(table[first:end]) for first, end in ends.reshape(-1, 2)]
+
+
+def repeated(row: Float[Array, "*k"], times: int) -> Float[Array, "M *k"]:
+    """The same for each of so many agents."""
+    return jnp.broadcast_to(row, (times, *row.shape))
 
 
 def one_hot(chosen: Int[Array, " M *b"], among: int) -> Float[Array, "M K *b"]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coterie.envs.layout import UNROLLED, column
 from coterie.spec import ActionSpace
 from coterie.types import Array, Float, Int
 
@@ -175,17 +175,16 @@ def contacts(world: World, positions: Float[Array, "E 2 *b"]) -> Float[Array, "N
     n, extra = len(world.agents), positions.ndim - 2
     m = len(world.bodies) if world.landmark.collides else n
     size, collides, mobile = (world.each(word) for word in ("size", "collides", "push"))
-    touch = collides[:n, None] & collides[:m] & ~np.eye(n, m, dtype=bool)
-    touch &= mobile[:n, None] > 0
-    away = positions[:n, None] - positions[:m]
+    touch = collides[:n] & collides[:m, None] & ~np.eye(m, n, dtype=bool) & (mobile[:n] > 0)
+    away = positions[:n] - positions[:m, None]
     distance = norm(away, 2)
-    depth = (column(size[:n, None] + size[:m], extra) - distance) / CONTACT_MARGIN
+    depth = (column(size[:n] + size[:m, None], extra) - distance) / CONTACT_MARGIN
     soft = jnp.maximum(depth, 0.0) + jnp.log(1 + jnp.exp(-jnp.abs(depth)))
     felt = column(touch, extra) & (distance > 0)
     strength = jnp.where(felt, soft / jnp.where(felt, distance, 1.0), 0.0)
     pushes = strength[:, :, None] * away
-    # Added one by one: XLA's reductions over a middle axis do not use vector units.
-    total = sum((pushes[:, j] for j in range(1, m)), pushes[:, 0])
+    # Added one by one: XLA's reductions are slower, and of many bodies all at once compile slowly.
+    total, _ = jax.lax.scan(lambda x, y: (x + y, None), pushes[0], pushes[1:], unroll=UNROLLED)
     return total * (CONTACT_FORCE * CONTACT_MARGIN)
 
 
@@ -193,9 +192,3 @@ def norm(vectors: Float[Array, "*m"], axis: int) -> Float[Array, "*k"]:
     """|v| of vectors (x, y) along an axis."""
     x, y = (jax.lax.index_in_dim(vectors, i, axis, keepdims=False) for i in (0, 1))
     return jnp.sqrt(x**2 + y**2)
-
-
-def column(values: Any, extra: int) -> np.ndarray:
-    """Constants, to be broadcast over ``extra`` trailing axes."""
-    values = np.asarray(values)
-    return values.reshape(*values.shape, *[1] * extra)

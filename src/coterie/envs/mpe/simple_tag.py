@@ -13,6 +13,7 @@ from coterie.envs.mpe.particles import (
     flat,
     gaps,
     others,
+    repeated,
     see_others,
     seen_from,
 )
@@ -57,8 +58,8 @@ class Tag(Particles):
         seen = [state.velocities, agents, seen_from(agents, obstacles), see_others(agents)]
         known = jnp.concatenate(seen, 1)
         good = state.velocities[a:]
-        other_good = others(jnp.broadcast_to(good, (self.num_good, *good.shape)))
-        hunters = jnp.concatenate([known[:a], jnp.stack([flat(good)] * a)], 1)
+        other_good = others(repeated(good, self.num_good))
+        hunters = jnp.concatenate([known[:a], repeated(flat(good), a)], 1)
         return *hunters, *jnp.concatenate([known[a:], other_good], 1)
 
     def reward(self, state: State) -> Float[Array, " N *b"]:
@@ -67,7 +68,7 @@ class Tag(Particles):
         caught = jnp.sum(gaps(good, hunters) < ADVERSARY.size + GOOD.size, 1)
         fled = jnp.sum(out_of_bounds(jnp.abs(good)), 1)
         catches = CATCH * jnp.sum(caught, 0)
-        return jnp.concatenate([jnp.stack([catches] * a), -CATCH * caught - fled])
+        return jnp.concatenate([repeated(catches, a), -CATCH * caught - fled])
 
 
 def out_of_bounds(x: Float[Array, "*m"]) -> Float[Array, "*m"]:
