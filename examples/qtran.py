@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 import coterie
 from coterie.learners.contract import Mode
-from coterie.learners.experience import Experience
+from coterie.learners.experience import Experience, q_values
 from coterie.learners.value_based import ValueBased, Values
 from coterie.networks.layers import MLP
 from coterie.ops.action_selection import greedy, of_action
@@ -90,15 +90,11 @@ class QTRAN(ValueBased):
     def loss(
         self, values: Values, target: Values, batch: Experience
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        history = (batch.hidden_state[0], batch.observations, batch.start)
-        utilities, _ = values.utility.unroll(*history)
+        utilities, next_utilities = q_values(values.utility, batch)
         living = jnp.where(batch.alive[..., None], utilities, 0.0)
         best = greedy(utilities, batch.more["action_mask"])
-        chooser = values.utility if self.double_q else target.utility
-        _, hidden_states = chooser.unroll(*history)
-        next_utilities, _ = chooser.step(
-            hidden_states, batch.next_observations, jnp.zeros_like(batch.start)
-        )
+        if not self.double_q:
+            _, next_utilities = q_values(target.utility, batch)
         next_best = greedy(next_utilities, batch.next_action_mask)
 
         # The joint value, by temporal differences.

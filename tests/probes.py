@@ -13,12 +13,16 @@ from quick import QUICK
 
 from coterie.algorithms import find
 from coterie.envs.base import Environment
+from coterie.learners import replay
 from coterie.learners.contract import Algorithm
+from coterie.learners.experience import Experience
+from coterie.learners.value_based import ValueBased
 from coterie.spec import EnvSpec
 from coterie.training.loop import Program
 from coterie.training.rollout import scan_rollout
-from coterie.types import TimeStep
+from coterie.types import TimeStep, Transition
 from coterie.views.game import Game
+from coterie.views.steps import Steps
 from coterie.views.vector import SEED_AXIS, init_vector
 
 END = "end"
@@ -293,6 +297,20 @@ def game_for(algorithm: Algorithm, env: Environment, reward=None) -> Game:
     offered = "state" if env.spec().central_size else "joint"
     pays = reward or ("sum" if algorithm.common_reward else "individual")
     return Game(env, offered if algorithm.central else "none", pays, algorithm.joint_view)
+
+
+def items_of(algorithm: ValueBased, game: Game, rollout: Transition, steps: Steps) -> Experience:
+    """All items of a rollout as one minibatch, [L, M, ...]."""
+    length, environments = rollout.start.shape
+    layout = replay.Layout(length, algorithm._length, 1, replay.span_of(game.spec.time_limit))
+    alone = game.truncates_alone
+    ring = replay.empty(layout, environments, rollout, steps, alone, algorithm.replays)
+    zero = jnp.zeros((), jnp.int32)
+    ring = replay.store(ring, rollout, steps, {"slot": zero, "rollout": zero})
+    index = jnp.arange(length // algorithm._length * environments)
+    if algorithm.own_minibatch:
+        index = jnp.stack([index] * game.spec.n_agents, -1)
+    return replay.minibatch(ring, index, algorithm.own_minibatch)
 
 
 def quick_program(algorithm: Algorithm, game: Game, seeds: int = 1) -> Program:

@@ -94,7 +94,7 @@ def test_nothing_is_drawn_twice_in_training_and_in_evaluation():
     for seed in (0, 1):
         final = run_evaluation.evaluate_jax_env(game, policies, 4, seed, stochastic=True)
         played += [final["eval"][0], final["eval_sampled"][0]]
-    training = drawn(state.learner.replay.rewards)
+    training = drawn(state.learner.replay.stored.rewards)
     evaluation = np.concatenate([drawn(returns) for returns in played])
     assert_distinct(training, "numbers of training", SEEDS * iterations * K * 3)
     assert_distinct(evaluation, "numbers of evaluation", SEEDS * (3 * 4 + 2 * 8) * 3)

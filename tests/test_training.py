@@ -61,7 +61,7 @@ def test_seeds_differ_from_the_start():
     for x in (*numbers(first.learner.values), np.asarray(first.vector.time_step.observations)):
         assert not np.array_equal(x[0], x[1])
     state = run(2)
-    assert not np.array_equal(*np.asarray(state.learner.replay.observations))
+    assert not np.array_equal(*np.asarray(state.learner.replay.seen.observations))
     assert not np.array_equal(*np.asarray(jax.random.key_data(state.key)))
 
 
@@ -120,12 +120,12 @@ def test_moments_are_part_of_the_state_and_cover_every_step():
 def test_memory_goes_on_from_one_rollout_to_the_next():
     """Items begin where rollouts do: all but those where an episode begins too recall something."""
     replay = run(1).learner.replay
-    hidden_state, start = (
-        np.asarray(replay.hidden_state)[0, :, 0],
-        np.asarray(replay.start)[0, :, 0],
-    )
+    length = replay.layout.length
+    hidden_state = np.asarray(replay.hidden_state)[0]
+    start = np.asarray(replay.stored.start)[0, :, ::length]
     stored = program(1).algorithm.schedules(np.arange(ITERATIONS))["stored"][-1]
-    recalled = hidden_state[:stored][~start[:stored].any(-1)]
+    rows = stored // len(start)
+    recalled = hidden_state[:, :rows][~start[:, :rows].any(-1)]
     assert len(recalled) > stored / 4
     assert np.any(recalled, axis=-1).all()
 

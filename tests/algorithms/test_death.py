@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import clock_at, game_for, quick, random_learner, small, spied
+from probes import clock_at, game_for, items_of, quick, random_learner, small, spied
 
 import coterie
 from coterie.algorithms import algorithms, make
@@ -330,8 +330,7 @@ def loss_of(name, env, actions, reward, q=0.0, target=1.0):
         return eqx.tree_at(last, zero, replace_fn=lambda x: x + bias)
 
     rollout = played(game, actions)
-    items = algorithm._sequences(rollout, learner_steps(rollout, game))
-    batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), items)
+    batch = items_of(algorithm, game, rollout, learner_steps(rollout, game))
     loss = quick(algorithm.loss)
     return float(loss(flat(learner.values, q), flat(learner.target, target), batch)[0])
 
@@ -362,9 +361,10 @@ def test_replayed_histories_go_on_across_a_death():
     algorithm = small("idqn", environments=1, update_ratio=1.0, recurrent=True, sequence_length=3)
     game = game_for(algorithm, SACRIFICE, "mean")
     rollout = played(game, SACRIFICED)
-    items = algorithm._sequences(rollout, learner_steps(rollout, game))
+    items = items_of(algorithm, game, rollout, learner_steps(rollout, game))
     assert not items.alive.all()
-    np.testing.assert_array_equal(items.start[0], [[True, True], [False, False], [False, False]])
+    start = items.start[:, 0]
+    np.testing.assert_array_equal(start, [[True, True], [False, False], [False, False]])
 
 
 # Truncated alone ---------------------------------------------------------------------------------

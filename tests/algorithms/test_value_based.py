@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Walk, clock_at, game_for, quick, random_learner, random_like, small
+from probes import (
+    Walk,
+    clock_at,
+    game_for,
+    items_of,
+    quick,
+    random_learner,
+    random_like,
+    small,
+)
 
 from coterie.learners.experience import Experience
 from coterie.policies.distributions import Categorical
@@ -36,7 +45,7 @@ def game(name):
 
 # The loss -------------------------------------------------------------------------------------
 
-L, M, H = 3, 6, 8
+L, M, H = 5, 6, 8
 
 
 def batch(name):
@@ -51,24 +60,35 @@ def batch(name):
     for t in range(1, L):
         alive[:, t] &= alive[:, t - 1] | start[:, t]
     alive = jnp.asarray(alive)
-    next_alive = alive & chance(0.75, M, L, N)
-    mask = usable(chance(0.6, M, L, N, A).at[..., 1].set(True), next_alive)
-    items = Experience(
-        hidden_state=normal(M, 1, N, H),
-        observations=normal(M, L, N, O),
-        alive=alive,
-        counts=alive if own else each(chance(0.8, M, L, N)),
-        start=start,
-        actions=jnp.asarray(RNG.integers(0, A, (M, L, N)), jnp.int32),
-        rewards=each(normal(M, L, N)),
-        terminated=each(chance(0.3, M, L, N)),
-        next_observations=normal(M, L, N, O),
-        next_action_mask=mask,
-        next_alive=next_alive,
-        central=normal(M, L, 0 if own else Z),
-        next_central=normal(M, L, 0 if own else Z),
-    )
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), items)
+    observations = normal(M, L, N, O)
+    # What follows is the next step's, but for final observations, of which there are two at most.
+    new = jnp.concatenate([start[:, 1:], start[:, :1]], 1)
+    final, parts = np.array(each(chance(0.4, M, L, N)) | new), (slice(0, 3), slice(3, 5))
+    for part in parts:
+        final[:, part] &= np.cumsum(final[:, part], 1) == 1
+    cut = [np.where(x.any(1), x.argmax(1), L) for x in (final[:, part] for part in parts)]
+    cut = np.stack([np.minimum(x + part.start, L) for x, part in zip(cut, parts, strict=True)], 1)
+    onward = jnp.concatenate([observations[:, 1:], normal(M, 1, N, O)], 1)
+    living = jnp.concatenate([alive[:, 1:], chance(0.7, M, 1, N)], 1)
+    next_alive = alive & jnp.where(final | new, chance(0.75, M, L, N), living)
+    terminated = each(chance(0.3, M, L, N)) | (new & ~final)
+    items = {
+        "hidden_state": normal(M, 1, N, H),
+        "observations": observations,
+        "alive": alive,
+        "counts": alive if own else each(chance(0.8, M, L, N)),
+        "start": start,
+        "actions": jnp.asarray(RNG.integers(0, A, (M, L, N)), jnp.int32),
+        "rewards": each(normal(M, L, N)),
+        "terminated": terminated | ~next_alive if own else terminated,
+        "next_observations": jnp.where(final[..., None], normal(M, L, N, O), onward),
+        "next_action_mask": usable(chance(0.6, M, L, N, A).at[..., 1].set(True), next_alive),
+        "next_alive": next_alive,
+        "central": normal(M, L, 0 if own else Z),
+        "next_central": normal(M, L, 0 if own else Z),
+        "cut": jnp.asarray(cut, jnp.int32),
+    }
+    return Experience(**{name: jnp.moveaxis(x, 1, 0) for name, x in items.items()})
 
 
 def after_next(utility, b):
@@ -189,16 +209,19 @@ def test_the_target_bootstraps_where_the_time_limit_cut():
         next_central=full(Z, plus=100.25),
     )
     taken = dataclasses.replace(learner_steps(rollout, GAME), rewards=rollout.rewards)
-    e = jax.tree.map(np.asarray, algorithm._sequences(rollout, taken))
-    codes = np.array([[0, 10], [1, 11], [2, 12], [20, 30], [21, 31], [22, 32]], float)
+    e = jax.tree.map(np.asarray, items_of(algorithm, GAME, rollout, taken))
+    codes = np.array([[0, 10], [1, 11], [2, 12], [20, 30], [21, 31], [22, 32]], float).T
+    final = (codes == 11) | (codes >= 30)  # cut, or the newest
+    following = np.where(final, codes + 100, codes + 10)
     np.testing.assert_array_equal(e.observations[..., 0, 0], codes)
     np.testing.assert_array_equal(e.actions[..., 1], codes)
     np.testing.assert_array_equal(e.rewards[..., 2], codes + 0.75)
     np.testing.assert_array_equal(e.central[..., 1], codes + 0.25)
-    np.testing.assert_array_equal(e.next_central[..., 0], codes + 100.25)
-    np.testing.assert_array_equal(e.next_observations[..., 2, 4], codes + 100)
-    np.testing.assert_array_equal(e.next_alive[..., 0], codes > 10)
-    np.testing.assert_array_equal(e.hidden_state[:, :, 1, 0], codes[:, :1] + 0.5)
+    np.testing.assert_array_equal(e.next_central[..., 0], following + 0.25)
+    np.testing.assert_array_equal(e.next_observations[..., 2, 4], following)
+    np.testing.assert_array_equal(e.next_alive[..., 0], ~final | (codes > 10))
+    np.testing.assert_array_equal(e.cut[..., 1], [[2, 1, 2, 2, 2, 2]])
+    np.testing.assert_array_equal(e.hidden_state[:, :, 1, 0], codes[:1] + 0.5)
     np.testing.assert_array_equal(e.terminated[..., 0], codes == 32)
     np.testing.assert_array_equal(e.start[..., 2], codes == 21)
 
@@ -345,7 +368,8 @@ def test_teams_are_paid_the_sum_each():
     rollout = rollout_of("vdn")
     after, _ = learn(learner, rollout, keys(1)[0], clock_at(small("vdn", **SETTINGS), 0))
     total = np.asarray(rollout.rewards).sum(-1)[0]
-    np.testing.assert_allclose(after.replay.rewards[:8, 0], np.stack([total] * N, -1), rtol=1e-5)
+    kept = after.replay.stored.rewards[:, 0]
+    np.testing.assert_allclose(kept, np.stack([total] * N, -1), rtol=1e-5)
 
 
 def test_nothing_is_learned_before_learning_starts():

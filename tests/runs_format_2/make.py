@@ -45,9 +45,9 @@ EVALUATE = ("--episodes", "16", "--seed", "7", "--json")
 STEPS = 400
 
 
-def train(name: str, folder: Path) -> Path:
+def train(name: str, run: tuple, folder: Path) -> Path:
     """A run that Ctrl-C ended after half of its steps."""
-    (environment, options), settings, more = RUNS[name]
+    (environment, options), settings, more = run
     kind, _, special = name.partition("-")
     algorithm = make(kind, hidden=(4,), **settings)
 
@@ -85,11 +85,12 @@ def facts(run: coterie.Run) -> dict:
     return {"parameters": [float(np.abs(x).mean()) for x in leaves]}
 
 
-if __name__ == "__main__":
+def write(here: Path, runs: dict[str, tuple]):
+    """``runs.zip`` and ``expected.json`` of these runs."""
     folder = Path(tempfile.mkdtemp())
     expected = {}
-    for name in RUNS:
-        path = train(name, folder)
+    for name, run in runs.items():
+        path = train(name, run, folder)
         # One checkpoint tells as much as two.
         for old in sorted((path / "checkpoints").glob("*"), key=lambda p: int(p.name))[:-1]:
             shutil.rmtree(old)
@@ -97,13 +98,17 @@ if __name__ == "__main__":
         copy = folder / "copies" / name
         shutil.copytree(path, copy)
         before = evaluated(copy)
-        run = coterie.resume(copy, environment=again(name))
-        expected[name] = {"interrupted": before, "resumed": evaluated(copy), **facts(run)}
+        resumed = coterie.resume(copy, environment=again(name))
+        expected[name] = {"interrupted": before, "resumed": evaluated(copy), **facts(resumed)}
         print(name, flush=True)
     shutil.rmtree(folder / "copies")
-    (HERE / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
-    with zipfile.ZipFile(HERE / "runs.zip", "w", zipfile.ZIP_LZMA) as file:
+    (here / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    with zipfile.ZipFile(here / "runs.zip", "w", zipfile.ZIP_LZMA) as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 file.write(path, path.relative_to(folder))
     shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    write(HERE, RUNS)

@@ -1,46 +1,48 @@
-"""What a value-based learner holds: parameters, replay of rollouts, minibatches of it."""
+"""What value-based algorithms learn from, a minibatch of sequences, and what they learn."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from coterie.learners.normalisation import Normaliser
 from coterie.networks.per_agent import PerAgent
-from coterie.ops import replay
-from coterie.ops.running_statistics import Moments
 from coterie.spec import Observation
 from coterie.types import PyTree, Transition, transition
 from coterie.views.game import Game
-from coterie.views.steps import Steps
 
 
 class Experience(eqx.Module):
-    """What replay keeps of a sequence; leaves [..., L, N, ·], z without the agent axis.
+    """A minibatch of M sequences of L steps, time-major; z without the agent axis.
 
     Flags of the joint step are repeated for each agent, so that agents can be given their own
-    minibatch. ``hidden_state`` is the one before the first step (L = 1). Steps with ``counts`` are
-    learned from; ``terminated`` is each learner's own (``views.steps.learner_steps``). ``more`` is
-    what the algorithm asks for beside all this (``ValueBased.replays``), by name.
+    minibatch. ``hidden_state`` is the one before the first step. Steps with ``counts`` are learned
+    from; ``terminated`` is each learner's own (``views.steps.learner_steps``), and where it is set
+    nothing follows: ``next_*`` mean nothing there. ``more`` is what the algorithm asks for beside
+    all this (``ValueBased.replays``), by name.
+
+    At most E steps of a sequence are followed by a final observation, one in each of E equal parts
+    of it: ``cut`` has their numbers, and L for parts without one. All other steps are followed by
+    what is acted on in the next one.
     """
 
-    hidden_state: Float[Array, "*S one N H"]
-    observations: Num[Array, "*S L N O"]
-    alive: Bool[Array, "*S L N"]
-    counts: Bool[Array, "*S L N"]
-    start: Bool[Array, "*S L N"]
-    actions: Int[Array, "*S L N"]
-    rewards: Float[Array, "*S L N"]
-    terminated: Bool[Array, "*S L N"]
-    next_observations: Num[Array, "*S L N O"]
-    next_action_mask: Bool[Array, "*S L N A"]
-    next_alive: Bool[Array, "*S L N"]
-    central: Num[Array, "*S L Z"]
-    next_central: Num[Array, "*S L Z"]
+    hidden_state: Float[Array, "one M N H"]
+    observations: Num[Array, "L M N O"]
+    alive: Bool[Array, "L M N"]
+    counts: Bool[Array, "L M N"]
+    start: Bool[Array, "L M N"]
+    actions: Int[Array, "L M N"]
+    rewards: Float[Array, "L M N"]
+    terminated: Bool[Array, "L M N"]
+    next_observations: Num[Array, "L M N O"]
+    next_action_mask: Bool[Array, "L M N A"]
+    next_alive: Bool[Array, "L M N"]
+    central: Num[Array, "L M Z"]
+    next_central: Num[Array, "L M Z"]
+    cut: Int[Array, "E M N"]
     more: dict[str, PyTree] = eqx.field(default_factory=dict)
 
 
@@ -51,72 +53,37 @@ class Values(eqx.Module):
     mixer: Any
 
 
-class Learner(eqx.Module):
-    """θ, target θ̄, the optimiser's state, replay D, reward moments, observations' statistics."""
+def q_values(
+    utility: PerAgent, batch: Experience
+) -> tuple[Float[Array, "L M N A"], Float[Array, "L M N A"]]:
+    """Q(h_i, ·) at every step of a minibatch, and Q(h_i', ·) at what follows it.
 
-    values: Values
-    target: Values
-    optimiser: PyTree
-    replay: Experience
-    moments: Moments
-    normaliser: Normaliser | None = None
-
-
-def sequences(
-    rollout: Transition, steps: Steps, length: int, more: tuple[str, ...] = ()
-) -> Experience:
-    """Cuts a rollout [T, B, ·] into items [T/L·B, L, ·].
-
-    Args:
-        length: L, which divides T.
-        more: further fields of the rollout that are kept.
+    Histories are unrolled once: what follows a step is the next one, but for final observations.
     """
+    history = batch.hidden_state[0], batch.observations, batch.start
+    if not utility.hidden_size:
+        q, hidden_states = utility.unroll(*history)
+        next_q, _ = utility.step(
+            hidden_states, batch.next_observations, jnp.zeros_like(batch.start)
+        )
+        return q, next_q
+    length, parts = len(batch.start), len(batch.cut)
+    observations = jnp.concatenate([batch.observations, batch.next_observations[-1:]])
+    start = jnp.pad(batch.start, ((0, 1), (0, 0), (0, 0)))
+    q, hidden_states = utility.unroll(history[0], observations, start)
 
-    def cut(x: Array) -> Array:
-        x = x.reshape(x.shape[0] // length, length, *x.shape[1:])
-        x = jnp.moveaxis(x, 2, 1)
-        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-
-    start = jnp.broadcast_to(rollout.start[..., None], rollout.alive.shape)
-    return Experience(
-        hidden_state=cut(rollout.hidden_state)[:, :1],
-        observations=cut(rollout.observations),
-        alive=cut(rollout.alive),
-        counts=cut(steps.counts),
-        start=cut(start),
-        actions=cut(rollout.actions),
-        rewards=cut(steps.rewards),
-        terminated=cut(steps.terminated),
-        next_observations=cut(rollout.next_observations),
-        next_action_mask=cut(rollout.next_action_mask),
-        next_alive=cut(rollout.next_alive),
-        central=cut(rollout.central),
-        next_central=cut(rollout.next_central),
-        more={name: jax.tree.map(cut, getattr(rollout, name)) for name in more},
-    )
+    step = jnp.minimum(batch.cut, length - 1)[..., None]
+    before = jnp.take_along_axis(hidden_states, step, axis=0, mode="promise_in_bounds")
+    final = jnp.take_along_axis(batch.next_observations, step, axis=0, mode="promise_in_bounds")
+    final_q, _ = utility.step(before, final, jnp.zeros_like(batch.cut, bool))
+    part = np.arange(length) // cut_width(length, parts)
+    is_cut = batch.cut[part] == jnp.arange(length)[:, None, None]
+    return q[:-1], jnp.where(is_cut[..., None], final_q[part], q[1:])
 
 
-def minibatch(ring: Experience, index: Int[Array, "M *N"], each_its_own: bool) -> Experience:
-    """The sampled sequences, time-major: leaves [L, M, N, ·].
-
-    Args:
-        each_its_own: each agent has its own column of ``index``; it is given no z.
-    """
-    if not each_its_own:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), replay.sample(ring, index))
-    agents = jnp.arange(index.shape[-1])
-
-    def own(x: Array) -> Array:
-        picked = x.at[index, :, agents].get(mode="promise_in_bounds")
-        return jnp.moveaxis(picked, 2, 0)
-
-    centre = jnp.zeros((ring.alive.shape[1], index.shape[0], 0))
-
-    def joint(e: Experience) -> Any:
-        return e.central, e.next_central
-
-    per_agent = jax.tree.map(own, eqx.tree_at(joint, ring, (None, None)))
-    return eqx.tree_at(joint, per_agent, (centre, centre), is_leaf=lambda x: x is None)
+def cut_width(length: int, parts: int) -> int:
+    """Steps of each of E equal parts of a sequence; the last one may be shorter."""
+    return -(-length // parts)
 
 
 def blank_rollout(game: Game, length: int, hidden_size: int) -> Transition:

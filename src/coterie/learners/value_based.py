@@ -28,19 +28,18 @@ from coterie.learners.contract import (
     unreached,
     whole_rollouts,
 )
-from coterie.learners.experience import (
-    Experience,
-    Learner,
-    Values,
-    blank_rollout,
-    minibatch,
-    sequences,
+from coterie.learners.experience import Experience, Values, blank_rollout, q_values
+from coterie.learners.normalisation import (
+    Normaliser,
+    acting,
+    counted,
+    make_normaliser,
+    normalised,
 )
-from coterie.learners.normalisation import acting, counted, make_normaliser, normalised
 from coterie.learners.parts import ValueSettings, target_rate
+from coterie.learners.replay import Layout, Replay, empty, minibatch, period, span_of, store
 from coterie.networks.per_agent import PerAgent, sharing_index
 from coterie.networks.torsos import observed
-from coterie.ops import replay
 from coterie.ops.action_selection import greedy, masked_max, of_action
 from coterie.ops.losses import masked_mean, summed_mean
 from coterie.ops.running_statistics import Moments
@@ -53,6 +52,17 @@ from coterie.views.steps import Steps, distinct_rewards, learner_steps
 
 LEARNING_STARTS, TARGET_INTERVAL = 10_000, 200
 """Unless given, and unless the run is so short that fewer are needed."""
+
+
+class Learner(eqx.Module):
+    """θ, target θ̄, the optimiser's state, replay D, reward moments, observations' statistics."""
+
+    values: Values
+    target: Values
+    optimiser: PyTree
+    replay: Replay
+    moments: Moments
+    normaliser: Normaliser | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +141,13 @@ class ValueBased(ValueSettings, Algorithm):
         steps, environments = self.rollout_shape()
         return steps // self._length * environments
 
+    def _rollouts(self) -> int:
+        """Rollouts that replay holds; they are whole, so that writes never wrap."""
+        return self.buffer_size // self._length // self._items()
+
     def _capacity(self) -> int:
-        """Items replay holds: a whole number of rollouts, so that writes never wrap."""
-        return self.buffer_size // self._length // self._items() * self._items()
+        """Items replay holds."""
+        return self._rollouts() * self._items()
 
     @replaceable
     def resolve(self, steps: int, time_limit: int | None = None) -> ValueBased:
@@ -194,6 +208,7 @@ class ValueBased(ValueSettings, Algorithm):
             "rate": moved(iterations, each, 1.0, share_of(self.lr_end, self.lr), self.lr_steps),
             "slot": (iterations * self._items() % self._capacity()).astype(np.int32),
             "stored": np.minimum(stored, self._capacity()).astype(np.int32),
+            "rollout": (iterations % period(self._rollouts())).astype(np.int32),
             "updates": np.where(iterations >= self._first(), self._updates_per_rollout(), 0).astype(
                 np.int32
             ),
@@ -232,16 +247,18 @@ class ValueBased(ValueSettings, Algorithm):
             values=values,
             target=values,
             optimiser=self._optimiser().init(eqx.filter(values, eqx.is_array)),
-            replay=replay.init(self._item(game, utility.hidden_size), self._capacity()),
+            replay=self._empty_replay(game, utility.hidden_size),
             moments=Moments.empty(distinct_rewards(game)),
             normaliser=make_normaliser(self, game),
         )
 
-    def _item(self, game: Game, hidden_size: int) -> Experience:
-        """Zeros of the shape of one item of replay."""
+    def _empty_replay(self, game: Game, hidden_size: int) -> Replay:
+        steps, environments = self.rollout_shape()
+        span = span_of(game.spec.time_limit)
+        layout = Layout(steps, self._length, self._rollouts(), span)
 
-        def blank() -> Experience:
-            rollout = blank_rollout(game, self._length, hidden_size)
+        def make() -> Replay:
+            rollout = blank_rollout(game, 1, hidden_size)
             outputs = jnp.zeros(rollout.action_mask.shape)
             schedules = {
                 k: jnp.asarray(x[0]) for k, x in self.schedules(np.zeros(1, np.int64)).items()
@@ -249,9 +266,10 @@ class ValueBased(ValueSettings, Algorithm):
             acting = self.behaviour(Categorical(outputs, rollout.action_mask), schedules)
             extras = self.extras(acting, rollout.actions)
             rollout = dataclasses.replace(rollout, extras=extras)
-            return self._sequences(rollout, self.learning_steps(game, rollout))
+            steps = self.learning_steps(game, rollout)
+            return empty(layout, environments, rollout, steps, game.truncates_alone, self.replays)
 
-        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), jax.eval_shape(blank))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
 
     def policy(self, learner: Learner) -> PerAgent:
         return acting(learner.values.utility, learner.normaliser)
@@ -285,8 +303,7 @@ class ValueBased(ValueSettings, Algorithm):
     ) -> tuple[Learner, dict[str, Array]]:
         steps = self.learning_steps(game, rollout)
         moments = learner.moments.update(steps.rewards, steps.counts)
-        experience = self._sequences(rollout, steps)
-        ring = replay.add(learner.replay, experience, schedules["slot"])
+        ring = store(learner.replay, rollout, steps, schedules)
         shape = (self._updates_per_rollout(), self.batch_size)
         if self.own_minibatch:
             shape = (*shape, game.spec.n_agents)
@@ -358,28 +375,17 @@ class ValueBased(ValueSettings, Algorithm):
         self, values: Values, target: Values, batch: Experience
     ) -> tuple[Float[Array, "L B N"], Float[Array, "L B N"]]:
         """Q(h_i, a_i; θ_i) of the actions taken, and max_a' Q(h_i', a'; θ̄_i) over legal actions."""
-        hidden_state = batch.hidden_state[0]
-        q, hidden_states = values.utility.unroll(hidden_state, batch.observations, batch.start)
+        q, online = q_values(values.utility, batch)
+        _, next_q = q_values(target.utility, batch)
         chosen = of_action(q, batch.actions)
-
-        _, target_hidden_states = target.utility.unroll(
-            hidden_state, batch.observations, batch.start
-        )
-        same = jnp.zeros_like(batch.start)  # the next observation is of the same episode
-        next_q, _ = target.utility.step(target_hidden_states, batch.next_observations, same)
         best = masked_max(next_q, batch.next_action_mask)
         if self.double_q:
-            online, _ = values.utility.step(hidden_states, batch.next_observations, same)
-            selected = greedy(online, batch.next_action_mask)
-            best = of_action(next_q, selected)
+            best = of_action(next_q, greedy(online, batch.next_action_mask))
 
         if not (self.own_minibatch or self.joint_view):  # the dead have no part in a team's value
             chosen = jnp.where(batch.alive, chosen, 0.0)
             best = jnp.where(batch.next_alive, best, 0.0)
         return chosen, best
-
-    def _sequences(self, rollout: Transition, steps: Steps) -> Experience:
-        return sequences(rollout, steps, self._length, self.replays)
 
 
 def contradictions_of(settings: ValueBased) -> list[str]:

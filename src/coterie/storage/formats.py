@@ -9,7 +9,7 @@ from typing import Any
 
 from coterie.errors import UsageError
 
-FORMAT = 3
+FORMAT = 4
 """The format of runs that this version writes; a run that does not name its format has 1."""
 RESUMED_BY = {1: "0.1.0"}
 """Formats whose runs this version cannot resume, and the last version that can."""

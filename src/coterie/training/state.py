@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt
 
 from coterie.learners.contract import Algorithm
+from coterie.learners.former_replay import converted, former_items
+from coterie.learners.replay import Replay
 from coterie.networks.per_agent import PerAgent
-from coterie.storage.tree_files import read_tree
+from coterie.storage.tree_files import CheckpointError, CheckpointMismatch, read_tree
 from coterie.training.rollout import Episodes
 from coterie.types import PRNGKey, PyTree
 from coterie.views.game import Game
@@ -90,27 +92,67 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
 def read_state(
     algorithm: Algorithm, game: Game
 ) -> Callable[[Path, PyTree], tuple[PyTree, dict[str, Any]]]:
-    """Reads states from files; diagnostics that an earlier version did not know are NaN, and a pool
-    of reset states whose size is not today's is sampled anew."""
+    """Reads states from files, also with the replay of former formats.
+
+    Diagnostics that an earlier version did not know are NaN, and a pool of reset states whose size
+    is not today's is sampled anew.
+    """
 
     def optional(name: str) -> bool:
         *_, field, last = ("", *name.split("/"))
         return field == "losses" and last in algorithm.diagnostics
 
-    def fitted(state: TrainState, like: TrainState) -> TrainState:
-        if not isinstance(like.vector, VectorState) or (
-            jax.tree.map(jnp.shape, state.vector.pool) == jax.tree.map(jnp.shape, like.vector.pool)
-        ):
-            return state
-        _, *size = jax.tree.leaves(like.vector.pool)[0].shape[:3]
-        sample = jax.jit(jax.vmap(lambda v: with_pool(game, v, *size)))
-        return eqx.tree_at(lambda s: s.vector, state, sample(state.vector))
+    def read_shaped(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        return read_tree(path, like, optional, lambda name: "/vector/pool/" in name)
 
     def read(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        states, meta = read_tree(path, like, optional, lambda name: "/vector/pool/" in name)
-        return jax.tree.map(fitted, states, like, is_leaf=lambda x: isinstance(x, TrainState)), meta
+        try:
+            states, meta = read_shaped(path, like)
+        except CheckpointMismatch as mismatch:
+            former = [_with_former_replay(state) for state in like]
+            if None in former:
+                raise
+            try:
+                states, meta = read_shaped(path, tuple(former))
+            except CheckpointMismatch:
+                raise mismatch from None
+            if not isinstance(meta.get("iteration"), int):
+                raise CheckpointError(f"{path} does not say its iteration") from None
+            both = zip(like, states, strict=True)
+            states = [_converted(*pair, meta["iteration"]) for pair in both]
+        return tuple(_with_todays_pool(game, *x) for x in zip(like, states, strict=True)), meta
 
     return read
+
+
+def _with_todays_pool(game: Game, like: TrainState, state: TrainState) -> TrainState:
+    if not isinstance(like.vector, VectorState) or (
+        jax.tree.map(jnp.shape, state.vector.pool) == jax.tree.map(jnp.shape, like.vector.pool)
+    ):
+        return state
+    _, *size = jax.tree.leaves(like.vector.pool)[0].shape[:3]
+    sample = jax.jit(jax.vmap(lambda v: with_pool(game, v, *size)))
+    return eqx.tree_at(lambda s: s.vector, state, sample(state.vector))
+
+
+def _with_former_replay(state: TrainState) -> TrainState | None:
+    """The shapes of a state up to format 3; None if it had no other ones."""
+    ring = getattr(state.learner, "replay", None)
+    if not isinstance(ring, Replay):
+        return None
+    return eqx.tree_at(lambda s: s.learner.replay, state, former_items(ring))
+
+
+def _converted(like: TrainState, state: TrainState, iterations: int) -> TrainState:
+    """A state as it is now, from one with a former replay."""
+    vector, ring = state.vector, like.learner.replay
+    seeds, environments = ring.full.shape[:2]
+    if isinstance(vector, VectorState):
+        ended = vector.start
+    else:  # environments in Python: rows of all seeds in turn
+        ended = jnp.asarray(vector.lengths == 0).reshape(environments, seeds).T
+    replay = converted(ring, state.learner.replay, iterations, ended)
+    return eqx.tree_at(lambda s: s.learner.replay, state, replay)
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:
