@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +70,6 @@ def _package() -> dict[str, Any]:
     with quietly():  # it prints what it finds
         package = vars(importlib.import_module("jaxmarl.environments"))
     ignore_warnings_of("jaxmarl", "brax", "mujoco")
-    warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
     if mujoco := sys.modules.get("mujoco"):  # it would write a file into the current directory
         mujoco.set_mju_user_warning(lambda text: None)
     return package

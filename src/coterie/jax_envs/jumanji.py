@@ -11,21 +11,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jumanji
-import jumanji.environments
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
-from jumanji import specs
+from jaxtyping import Array, Float, UInt8
 
 from coterie.envs.base import Environment
-from coterie.errors import UsageError
 from coterie.jax_envs.figures import drawn
 from coterie.jax_envs.jumanji_suites import ACTIONS, BOARDS, SUITES, Suite, encoded
-from coterie.module_paths import in_a_sentence
+from coterie.jax_envs.making import (
+    check_name,
+    check_options,
+    chosen,
+    fitting,
+    ignore_warnings_of,
+    in_a_sentence,
+    keywords,
+    quietly,
+)
 from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
-from coterie.text import did_you_mean
 from coterie.types import Actions, PRNGKey, TimeStep
 
 _PARTS = {"generator": "generator", "reward_fn": "reward", "reward_function": "reward"}
@@ -39,24 +41,55 @@ _DRAWN_FROM_JAX_ARRAYS, _UNIT_SQUARE = {"PacMan"}, {"MMST"}
 
 def names() -> tuple[str, ...]:
     """All environments that Jumanji registers."""
-    return tuple(sorted(jumanji.registered_environments()))
+    return tuple(sorted(_package().registered_environments()))
 
 
 def make(name: str, options: dict[str, Any]) -> Environment:
     """The environment that Jumanji registers under a name, as a team; of one agent for most.
 
     Args:
-        options: numbers and words for its constructor and its generator; for ``generator`` and
-            ``reward_fn`` names of Jumanji's own classes.
+        options: numbers and words for its constructor and its generator; ``generator`` and
+            ``reward_fn`` take names of Jumanji's own classes.
 
     Raises:
-        UsageError: there is no such name or option, or Jumanji cannot make it.
+        UsageError: unknown name or option, or Jumanji refuses them.
     """
-    if name not in (known := names()):
-        hint = did_you_mean(name, known, cutoff=0.3)
-        raise UsageError(f"Jumanji has no environment {name!r}{hint} (coterie list shows all)")
-    with in_a_sentence(f"jumanji:{name}", "was made"), matplotlib.rc_context():
-        return JumanjiEnvironment(name, _made(name, options))
+    package = _package()
+    check_name("jumanji", name, names())
+    full, kind = f"jumanji:{name}", getattr(package.environments, name.partition("-")[0])
+    takes = keywords(kind)
+    words = {option: _classes(kind, option) for option in _PARTS if option in takes}
+    takes = {option: usual for option, usual in takes.items() if option not in _OBJECTS}
+    given: dict[str, Any] = {}
+    for option, value in options.items():
+        if option in words:
+            given[option] = chosen(full, option, value, words[option])
+        elif option in takes:
+            given[option] = fitting(full, option, value, takes[option])
+    others = {option: value for option, value in options.items() if option not in given}
+    maker = given.pop("generator", None)
+    given |= {option: part() for option, part in given.items() if option in words}
+    with quietly(), in_a_sentence(full, options):
+        if others or (maker and inspect.signature(maker).parameters):
+            usual = _generator_of(package.make(name, **given))
+            maker = maker or type(usual)
+            own = {} if usual is None else _settings(maker, usual)
+            plain = {option: value for option, value in own.items() if _is_plain(value)}
+            check_options(full, others, [*takes, *words, *plain])
+            own |= {option: fitting(full, option, others[option], plain[option])
+                    for option in others}  # fmt: skip
+            given["generator"] = maker(**own)
+        elif maker:
+            given["generator"] = maker()
+        return JumanjiEnvironment(name, package.make(name, **given))
+
+
+def _package() -> Any:
+    with quietly():
+        package = importlib.import_module("jumanji")
+        importlib.import_module("jumanji.environments")
+    ignore_warnings_of("jumanji", "esquilax")
+    return package
 
 
 class JumanjiEnvironment(Environment):
@@ -108,11 +141,13 @@ class JumanjiEnvironment(Environment):
         return super().action_names()
 
     def picture(self, state: Any) -> UInt8[np.ndarray, "H W 3"]:
+        from matplotlib.pyplot import axis
+
         def draw() -> None:
             as_jax = self.kind in _DRAWN_FROM_JAX_ARRAYS
             self.inner.render(jax.tree.map(jnp.asarray, state) if as_jax else state)
             if self.kind in _UNIT_SQUARE:
-                plt.axis((0, 1, 0, 1))
+                axis((0, 1, 0, 1))
 
         return drawn(draw)
 
@@ -133,6 +168,7 @@ class JumanjiEnvironment(Environment):
             action_mask=mask,
             alive=self.suite.alive(state) if self.suite and self.suite.alive else None,
             central=self._central(state, seen),
+            info={name: x for name, x in step.extras.items() if jnp.ndim(x) == 0} or None,
         )
 
     def _observe(self, observation: Any) -> tuple[Float[Array, "N ..."], ...]:
@@ -169,7 +205,7 @@ class JumanjiEnvironment(Environment):
         """The numbers of alternatives of a single agent's choices, where the mask is of their
         combinations, each of which is then an action; else none."""
         own = self.inner.action_spec
-        several = not self.suite and isinstance(own, specs.MultiDiscreteArray)
+        several = not self.suite and np.ndim(getattr(own, "num_values", 0)) == 1
         if not several or not self._masked or self.kind in _MASKED_BY_CHOICE:
             return ()
         return tuple(np.asarray(own.num_values).tolist())
@@ -179,7 +215,7 @@ class JumanjiEnvironment(Environment):
         if not jnp.issubdtype(own.dtype, jnp.integer):
             shape = own.shape if self.suite else (1, *own.shape)
             bounds = (np.broadcast_to(x, shape).reshape(n, -1) for x in (own.minimum, own.maximum))
-            pairs = zip(*bounds, strict=True)
+            pairs = zip(*(bound.tolist() for bound in bounds), strict=True)
             return tuple(ActionSpace(low=tuple(low), high=tuple(high)) for low, high in pairs)
         if self.suite:
             # Of MultiCVRP the bounds name one action more than there is.
@@ -212,7 +248,7 @@ def _leaves(value: Any, spec: Any, top: str = "") -> Iterator[tuple[str, str, An
     fields = getattr(value, "_fields", None) or [f.name for f in dataclasses.fields(value)]
     for name in fields:
         inner, own = getattr(value, name), spec[name]
-        if isinstance(own, specs.Array):
+        if hasattr(own, "shape"):
             yield top or name, name, jnp.asarray(inner), own
         else:
             yield from _leaves(inner, own, top or name)
@@ -221,46 +257,15 @@ def _leaves(value: Any, spec: Any, top: str = "") -> Iterator[tuple[str, str, An
 # Options -----------------------------------------------------------------------------------------
 
 
-def _made(name: str, options: dict[str, Any]) -> Any:
-    """The environment of Jumanji with options for its constructor and its generator."""
-    kind = getattr(jumanji.environments, name.partition("-")[0])
-    takes = [p for p in inspect.signature(kind).parameters if p not in _OBJECTS - set(_PARTS)]
-    chosen = {
-        option: _part(kind, option, value) if option in _PARTS else value
-        for option, value in options.items()
-        if option in takes
-    }
-    maker = chosen.pop("generator", None)
-    for option, part in chosen.items():
-        chosen[option] = part() if inspect.isclass(part) else part
-    others = {option: value for option, value in options.items() if option not in takes}
-    if maker is None and not others:
-        return jumanji.make(name, **chosen)
-    if maker is not None and not inspect.signature(maker).parameters and not others:
-        return jumanji.make(name, generator=maker(), **chosen)
-    usual = _generator_of(jumanji.make(name, **chosen))
-    settings = _settings(maker or type(usual), usual)
-    plain = {option for option, value in settings.items() if _is_plain(value)}
-    for option in others:
-        if option not in plain:
-            known = sorted({*takes, *plain})
-            hint = did_you_mean(option, known, f"; it has {', '.join(known) or 'none'}")
-            raise UsageError(f"jumanji:{name} has no option {option!r}{hint}")
-    return jumanji.make(name, generator=(maker or type(usual))(**settings | others), **chosen)
-
-
-def _part(kind: type, option: str, value: Any) -> Any:
-    """The class of Jumanji's that an option names."""
+def _classes(kind: type, option: str) -> dict[str, type]:
+    """The classes of Jumanji's that an option can name: rewards need no arguments."""
     module = importlib.import_module(f"{kind.__module__.rpartition('.')[0]}.{_PARTS[option]}")
-    found = {
+    return {
         name: each
         for name, each in inspect.getmembers(module, inspect.isclass)
         if each.__module__.startswith(module.__name__) and not inspect.isabstract(each)
         if option == "generator" or not _required(each)
     }
-    if value not in found:
-        raise UsageError(f"{option} must be one of {', '.join(found)}; got {value!r}")
-    return found[value]
 
 
 def _required(kind: type) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Suite:
     own: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-    view: Callable[[Any, int], dict[str, Num[Array, "N ..."]]] | None = None
+    view: Callable[[Any, int], dict[str, Shaped[Array, "N ..."]]] | None = None
     state: Callable[[Any, Any], tuple[Any, ...]] | None = None
     alive: Callable[[Any], Bool[Array, " N"]] | None = None
     leave: bool = False
@@ -68,7 +68,7 @@ def _wires(env: Any, state: Any) -> tuple[Any, ...]:
     return *places, taken, state.step_count / env.time_limit
 
 
-def _connector(seen: Any, n: int) -> dict[str, Num[Array, "N ..."]]:
+def _connector(seen: Any, n: int) -> dict[str, Shaped[Array, "N ..."]]:
     """Paths, heads and targets in a channel each: the agent's own, then those of all others."""
     whose, what = jnp.divmod(seen.grid - 1, 3)
     own = whose == jnp.arange(n)[:, None, None]
@@ -77,7 +77,7 @@ def _connector(seen: Any, n: int) -> dict[str, Num[Array, "N ..."]]:
     return {"grid": jnp.concatenate([own[..., None] & parts, others[..., None] & parts], axis=-1)}
 
 
-def _cleaner(seen: Any, n: int) -> dict[str, Num[Array, "N ..."]]:
+def _cleaner(seen: Any, n: int) -> dict[str, Shaped[Array, "N ..."]]:
     """Dirty and clean tiles, walls, the agent itself and the others in a channel each."""
     tiles = jax.nn.one_hot(seen.grid, 3)
     row, column = jnp.moveaxis(seen.agents_locations, -1, 0)
@@ -90,7 +90,7 @@ def _cleaner(seen: Any, n: int) -> dict[str, Num[Array, "N ..."]]:
     }
 
 
-def _trees(seen: Any, n: int) -> dict[str, Num[Array, "N ..."]]:
+def _trees(seen: Any, n: int) -> dict[str, Shaped[Array, "N ..."]]:
     """Nodes as each agent labels them, its own 0 (connected) and 1, and where it and the others
     are."""
     label, own = seen.node_types, jnp.arange(n)[:, None]
@@ -131,7 +131,7 @@ _CODES = frozenset({"grid", "board", "puzzle", "cube", "position", "current_node
 _MOST_CODES = 64
 
 
-def encoded(field: str, x: Num[Array, "..."], spec: Any) -> Float[Array, "..."]:
+def encoded(field: str, x: Shaped[Array, "..."], spec: Any) -> Float[Array, "..."]:
     """An array of the observation as floats to learn from.
 
     Integers that stand for kinds (the tiles of a board, an index) are one-hot; other bounded ones

@@ -43,6 +43,7 @@ def ignore_warnings_of(*packages: str) -> None:
     """From now on. What is traced warns in threads, too, where ``catch_warnings`` is not safe."""
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(packages)})\b")
+    warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
 
 
 def check_name(package: str, name: str, known: Sequence[str]) -> None:
