@@ -176,7 +176,7 @@ def test_evaluation_remembers_as_acting_does():
     none, always = policy.initial_hidden_state(24), jnp.ones((24, 2), bool)
     forgetful, _ = quick(lambda o: policy.step(none, o, always))(seen.observations[0, 0, :, 0])
     assert (np.asarray(forgetful).argmax(-1)[:6] != earned[0]).any(), "actions depend on memory"
-    returns, _ = quick(lambda k: play(game, policy, k, 2))(jax.random.key(0))
+    returns, *_ = quick(lambda k: play(game, policy, k, 2))(jax.random.key(0))
     np.testing.assert_allclose(returns, np.broadcast_to(earned[0].sum(0), (2, 2)))
 
 

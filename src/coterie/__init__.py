@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from coterie.algorithms.qmix import QMIX
     from coterie.algorithms.reinforce import REINFORCE
     from coterie.algorithms.vdn import VDN
-    from coterie.envs import make
     from coterie.envs.base import Environment
     from coterie.envs.matrix import MatrixGame
     from coterie.errors import EnvironmentFault, Interrupted, UsageError
+    from coterie.jax_envs import make
     from coterie.python_envs.check.check import check_env
     from coterie.python_envs.settings import PythonEnvSettings
     from coterie.runs.api import open_run, resume, train
@@ -71,7 +71,7 @@ _HOME = {
     "UsageError": "errors",
     "check_env": "python_envs.check.check",
     "load": "runs.team",
-    "make": "envs",
+    "make": "jax_envs",
     "open_run": "runs.api",
     "resume": "runs.api",
     "train": "runs.api",

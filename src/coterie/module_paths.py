@@ -16,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import UsageError
+from coterie.naming import is_code
 
 MAIN = "__main__"
-
-
-def is_code(name: str) -> bool:
-    """Whether a name means code outside this package."""
-    return ":" in name
 
 
 def path_of(made: Any) -> str:

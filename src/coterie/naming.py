@@ -1,10 +1,35 @@
-"""What is wrong with the kind of an environment's name. Imports no JAX."""
+"""Names of environments: what kind each is of, and what is wrong with it. Imports no JAX."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from coterie.text import did_you_mean
+
+PACKAGES = {"jaxmarl": "JaxMARL", "jumanji": "Jumanji"}
+"""Packages whose JAX environments Coterie knows by name, ``jaxmarl:NAME``, and their titles."""
+
+
+def package_of(name: str) -> str | None:
+    """The package of ``PACKAGES`` that an environment's name begins with, if it does."""
+    kind, colon, _ = name.partition(":")
+    return kind if colon and kind in PACKAGES else None
+
+
+def is_code(name: str) -> bool:
+    """Whether a name means code that Coterie does not know: a module, or a registered id."""
+    return ":" in name and package_of(name) is None
+
+
+def unknown_option(name: str, options: Iterable[str], known: Iterable[str]) -> str | None:
+    """A sentence about the first option that an environment does not have; None if all exist."""
+    known = list(known)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known, f"; it has {', '.join(known) or 'none'}")
+            return f"{name} has no option {option!r}{hint}"
+    return None
 
 
 def misnamed(name: str) -> str | None:
@@ -21,6 +46,8 @@ def misnamed(name: str) -> str | None:
         )
     if file.lower().endswith((".json", ".npy", ".npz")) and not name.startswith("matrix/"):
         return f"{name} is a file of payoffs: name it matrix/{name}"
-    kinds = ("gymnasium", "pettingzoo")
+    if (head := name.partition("/")[0].lower()) in PACKAGES and ":" not in name:
+        return f"{name}: environments of {PACKAGES[head]} are named {head}:NAME"
+    kinds = ("gymnasium", "pettingzoo", *PACKAGES)
     hint = did_you_mean(file, kinds, cutoff=0.8).replace("?", f":{maker}?")
     return f"{name}: there is no {file}{hint}" if maker and hint and file not in kinds else None

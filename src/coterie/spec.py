@@ -352,6 +352,8 @@ class TimeStep:
             out from the flags; ``Game`` keeps it where it makes a difference to learning.
         final: the next observation from each agent's point of view, which differs from
             ``observation`` for those truncated alone; ``Game`` sets it beside ``truncated_alone``.
+        info: numbers by name, always of the same names; those of an episode's last step are logged
+            as ``eval/info/NAME`` and ``train/info/NAME``. Of JAX environments only.
     """
 
     observations: _Vectors
@@ -363,6 +365,7 @@ class TimeStep:
     central: _State = None
     truncated_alone: _Each = None
     final: Observation | None = None
+    info: dict[str, Any] | None = None
 
     @property
     def observation(self) -> Observation:
@@ -376,7 +379,7 @@ class TimeStep:
 
     def onward(self) -> TimeStep:
         """The part that is acted on next."""
-        return dataclasses.replace(self, truncated_alone=None, final=None)
+        return dataclasses.replace(self, truncated_alone=None, final=None, info=None)
 
 
 @dataclass(frozen=True)

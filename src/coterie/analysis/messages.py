@@ -206,7 +206,7 @@ def _play(
         return actions.at[:, i].set(channel.say(own, word)), counts
 
     sampled = None if greedy else jnp.ones(episodes, bool)
-    returns, _, counts = play_watched(
+    returns, *_, counts = play_watched(
         game, policy, play_key, episodes, sampled, watch, jnp.zeros(shape, jnp.int32)
     )
     return returns, counts

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from coterie.errors import UsageError
 from coterie.flags import Flag, flags
+from coterie.naming import is_code
 from coterie.settings import Interpreter, check, fitted, hints, options_of, parts_of
 from coterie.settings import words as what
 from coterie.storage.formats import refuse_former
@@ -88,12 +89,12 @@ def flags_of(title: str, cls: type) -> list[Flag]:
 
 
 def environment_groups(name: str) -> Groups:
-    """Settings of an environment: those of its family, or any keywords of a Python environment."""
-    from coterie.envs import family
+    """Settings of an environment: those of its family, or any keywords of what makes it."""
+    from coterie.jax_envs import options_class
 
-    if ":" in name:
+    settings = None if is_code(name) else options_class(name)
+    if settings is None:
         return [("env", dict)]
-    settings = family(name).Options
     return [("env", settings)] if dataclasses.fields(settings) else []
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coterie import settings
 from coterie.errors import UsageError
-from coterie.naming import misnamed
+from coterie.naming import misnamed, unknown_option
 from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -65,11 +65,8 @@ def make(name: str, **options: Any) -> Environment:
         UsageError: unknown family, variant or option.
     """
     module = family(name)
-    known = list(module.Options.__dataclass_fields__)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known, f"; it has {', '.join(known) or 'none'}")
-            raise UsageError(f"{name} has no option {option!r}{hint}")
+    if sentence := unknown_option(name, options, module.Options.__dataclass_fields__):
+        raise UsageError(sentence)
     chosen = module.Options(**options)
     settings.check(chosen)
     return module.make(name.partition("/")[2], chosen)

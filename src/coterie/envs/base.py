@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from coterie.envs.scene import Scene
 from coterie.spec import EnvSpec
@@ -75,7 +75,7 @@ class Environment(abc.ABC):
         return tuple(space.in_words(row) for space, row in rows)
 
     def scene(self, state: Any, actions: Sequence[Any] | None = None) -> Scene | None:
-        """A picture of one state; None where the environment cannot be drawn.
+        """A picture of one state made of shapes; None where the environment has none.
 
         Called on the host, with NumPy arrays.
 
@@ -84,6 +84,15 @@ class Environment(abc.ABC):
             actions: what the agents did to get there; None at an episode's start.
         """
         del state, actions
+        return None
+
+    def picture(self, state: Any) -> UInt8[np.ndarray, "H W 3"] | None:
+        """A picture of one state made of pixels, for an environment that has no scenes; None where
+        it has no pictures either.
+
+        Called on the host, with NumPy arrays.
+        """
+        del state
         return None
 
 

@@ -14,6 +14,9 @@ import io
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import UInt8
+
 Role = Literal[
     "board", "rule", "ink", "faint", "paper",
     "agent", "rival", "food", "landmark", "goal", "choice",
@@ -123,6 +126,30 @@ class Scene:
     height: Number
     left: Number = 0
     top: Number = 0
+
+
+LARGEST = 640
+"""Pixels of a kept picture's longer side: no page or film shows more."""
+
+
+def of_pixels(pixels: UInt8[np.ndarray, "H W 3"]) -> Scene:
+    """A scene that is a picture of the environment's own."""
+    height, width, _ = pixels.shape
+    # Many environments have the page's own white for their ground: a line says where they end.
+    line = max(width, height) / 520
+    edge = Rect(line / 2, line / 2, width - line, height - line, "rule", line)
+    return Scene((Picture(0, 0, width, height, _png(pixels)), edge), width, height)
+
+
+def _png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """The picture as a file, made smaller where it is larger than anybody will see it."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "png", compress_level=3)
+    return file.getvalue()
 
 
 def diamond(x: Number, y: Number, radius: Number, role: Role, line: Number = 0) -> Polygon:

@@ -291,7 +291,7 @@ class HostDevice:
     def gather(self, states: States, part: Callable[[TrainState], PyTree]) -> PyTree:
         return stack([part(state) for state in states])
 
-    def info(self) -> dict[str, np.ndarray]:
+    def info(self, states: States) -> dict[str, np.ndarray]:
         """By name [S] the mean of what environments reported since ``clear_totals``."""
         return self.collector.reports.means()
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from coterie import envs
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
+from coterie.jax_envs import options_class
 from coterie.learners.contract import Algorithm
 from coterie.module_paths import is_code, options, path_of
 from coterie.python_envs.opening import digest
@@ -59,7 +59,7 @@ def python_env_of(config: dict[str, Any]) -> PythonEnvSettings | None:
     given = config.get("hosting")
     if given is None:
         return None
-    if not isinstance(given, dict) or ":" not in config["environment"]:
+    if not isinstance(given, dict) or not is_code(config["environment"]):
         raise UsageError(f"config.json is damaged: hosting cannot be {repr(given)[:60]}")
     # The settings of Python environments decide no result: no note where a former setting is gone.
     given = present_settings(PythonEnvSettings, given, config, lambda sentence: None)
@@ -128,7 +128,8 @@ def restore(
         chosen = options_again(opened, config)
     else:
         opened = name
-        chosen = present_settings(envs.family(name).Options, chosen, config, note)
+        if (settings := options_class(name)) is not None:
+            chosen = present_settings(settings, chosen, config, note)
     python_env = _with_python(config, code.get("environment"), code.get("python"))
     env, env_name = open_environment(
         opened,
@@ -139,7 +140,7 @@ def restore(
         arrays="observations" in config.get("sizes", {}),
     )
     game = seen_by(algorithm, env, config["central"], config["reward"])
-    if is_code(name):
+    if ":" in name:
         check_fits(config["sizes"], env.spec(), env_name)
     if python_env:
         check_same_spec(config, digest(env.spec()), env_name)

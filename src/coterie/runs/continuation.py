@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Mapping
@@ -11,9 +12,9 @@ from typing import Any
 
 import jax
 
-from coterie import envs
 from coterie.errors import UsageError
-from coterie.module_paths import importable, is_code, options
+from coterie.jax_envs import options_class
+from coterie.module_paths import importable, options
 from coterie.storage.config_file import versions
 
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -83,9 +84,8 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
            "evaluations", "evaluation_episodes", "final_episodes")  # fmt: skip
     names = ("time_limit", "step_timeout", "restarts")
     env = config["environment_options"]
-    if not is_code(config["environment"]):  # what is not given has its default
-        made = envs.family(config["environment"]).Options(**env)
-        env = {field: getattr(made, field) for field in made.__dataclass_fields__}
+    if ":" not in config["environment"]:  # what is not given has its default
+        env = dataclasses.asdict(options_class(config["environment"])(**env))
     python_env = config.get("hosting") or {}
     return (
         {name: config[name] for name in own}

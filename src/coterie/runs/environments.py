@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any, Literal, TypeGuard
 
-from coterie import envs
+from coterie import jax_envs
 from coterie.algorithms import algorithms
 from coterie.envs.base import Environment
 from coterie.errors import UsageError
@@ -74,11 +74,11 @@ def open_environment(
 ) -> tuple[Environment | PythonEnvFactory, str]:
     """An environment and the name it is recorded under.
 
-    ``family/variant`` is one of Coterie's JAX environments; ``package.module:callable`` is
+    ``family/variant`` and ``package:NAME`` are JAX environments; ``package.module:callable`` is
     imported and called.
 
     Args:
-        options: of the family of a JAX environment; of others, keywords for what makes them.
+        options: of the JAX environment; of others, keywords for what makes them.
         python_env: the settings of Python environments, if it is one.
         state: whether the state of a Python environment is wanted, which costs time at every step.
         combined: whether several choices of an agent of it are one numbered action.
@@ -89,7 +89,7 @@ def open_environment(
     if isinstance(environment, ModuleType):
         environment = name
     if isinstance(environment, str) and not is_code(environment):
-        return envs.make(environment, **options), name
+        return jax_envs.make(environment, **options), name
     if python_env and python_env.python and not _is_opened(environment):
         _check_importable(environment, name)
         elsewhere = open_in_other_python(name, options, python_env, state, combined, arrays)

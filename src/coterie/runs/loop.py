@@ -197,7 +197,7 @@ class Loop:
         episodes, losses = self.devices.gather(state, lambda s: (s.episodes, s.losses))
         seconds, steps = self._seconds(), self._steps(iteration)
         rate = steps / max(seconds, 1e-9)
-        info = self.devices.info()
+        info = self.devices.info(state)
         scheduled, lines = self.program.algorithm.logged_schedules(max(iteration - 1, 0)), []
         for k in range(self.config["seeds"]):
             line: dict[str, Any] = {"seed": self.config["seed"] + k, "env_steps": steps}

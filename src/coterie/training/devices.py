@@ -127,9 +127,13 @@ class Devices:
         """Of ``clear_totals``, what is not in the states, for a checkpoint: nothing."""
         return {}
 
-    def info(self) -> dict[str, Any]:
-        """What environments reported since ``clear_totals``: JAX environments report nothing."""
-        return {}
+    def info(self, states: States) -> dict[str, np.ndarray]:
+        """By name [S] the mean of what environments reported since ``clear_totals``."""
+        totals = self.gather(states, lambda s: s.episodes.info)
+        return {
+            name: np.divide(x[:, 0], x[:, 1], np.full(len(x), np.nan), where=x[:, 1] > 0)
+            for name, x in totals.items()
+        }
 
     def go_on_from(self, tallies: dict[str, Any], totals: dict[str, Any]) -> None:
         """Counts on from what ``tallies`` and ``totals`` gave when a checkpoint was written."""

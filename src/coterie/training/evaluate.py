@@ -28,13 +28,17 @@ class Played(NamedTuple):
     Attributes:
         returns: [E, R] of the environment's own rewards.
         lengths: [E] in steps.
-        info: by name [S] the mean of what Python environments reported under it, over the episodes
-            that did; NaN where none of a team's did. Empty for JAX environments.
+        info: by name [S] the mean of what environments reported under it, over the episodes that
+            did; NaN where none of a team's did.
     """
 
     returns: Any
     lengths: Any
     info: dict[str, Any]
+
+
+Info = dict[str, Float[Array, " E"]]
+"""What the environment reported at the end of each episode, by name."""
 
 
 def play(
@@ -43,13 +47,13 @@ def play(
     key: PRNGKey,
     episodes: int,
     sampled: Bool[Array, " E"] | None = None,
-) -> tuple[Float[Array, "E R"], Float[Array, " E"]]:
-    """Episodes from fresh starts: returns of the environment's own rewards, and lengths.
+) -> tuple[Float[Array, "E R"], Float[Array, " E"], Info]:
+    """Episodes from fresh starts: returns of the environment's own rewards, lengths, and reports.
 
     Args:
         sampled: episodes whose actions are drawn from the policy; the others are greedy.
     """
-    return play_watched(game, policy, key, episodes, sampled)[:2]
+    return play_watched(game, policy, key, episodes, sampled)[:3]
 
 
 Watch = Callable[..., tuple[Actions, Any]]
@@ -64,14 +68,14 @@ def play_watched(
     sampled: Bool[Array, " E"] | None = None,
     watch: Watch | None = None,
     notes: Any = (),
-) -> tuple[Float[Array, "E R"], Float[Array, " E"], Any]:
+) -> tuple[Float[Array, "E R"], Float[Array, " E"], Info, Any]:
     """``play``, with a function that sees every step and may change what is done in it.
 
     Args:
         watch: called before each step with the states and the actions that the policy chose.
         notes: what it keeps at first; an array or a tree of them.
 
-    Returns: returns, lengths, and the notes in the end.
+    Returns: returns, lengths, reports, and the notes in the end.
     """
     reset_key, step_key, draw_key = jax.random.split(key, 3)
     state, shown = jax.vmap(game.reset)(jax.random.split(reset_key, episodes))
@@ -83,7 +87,7 @@ def play_watched(
         return (t < limit) & ~jnp.all(over)
 
     def step(carry: Any) -> Any:
-        t, state, shown, hidden_state, over, returns, lengths, notes = carry
+        t, state, shown, hidden_state, over, returns, lengths, info, notes = carry
         drawn = None
         if sampled is not None:
             drawn = noise(jax.random.fold_in(draw_key, t), (episodes,), n, policy.vectors)
@@ -97,7 +101,9 @@ def play_watched(
         live = ~over
         returns = returns + jnp.where(live[:, None], shown.rewards, 0.0)
         over = over | shown.terminated | shown.truncated
-        return t + 1, state, shown.onward(), hidden_state, over, returns, lengths + live, notes
+        info = {name: jnp.where(live, x, info[name]) for name, x in (shown.info or {}).items()}
+        following = (t + 1, state, shown.onward(), hidden_state, over)
+        return (*following, returns, lengths + live, info, notes)
 
     hidden_state = policy.initial_hidden_state(episodes)
     start = (
@@ -108,10 +114,11 @@ def play_watched(
         jnp.zeros(episodes, bool),
         jnp.zeros((episodes, game.players.n_agents)),
         jnp.zeros(episodes),
+        {name: jnp.zeros(episodes) for name in game.reports},
         notes,
     )
-    *_, returns, lengths, notes = jax.lax.while_loop(going, step, start)
-    return returns, lengths, notes
+    *_, returns, lengths, info, notes = jax.lax.while_loop(going, step, start)
+    return returns, lengths, info, notes
 
 
 def play_both(
@@ -119,13 +126,20 @@ def play_both(
 ) -> dict[str, Played]:
     """Greedy episodes as ``eval`` and, if the policy is stochastic, as many ``eval_sampled``."""
     if not stochastic:
-        return {"eval": Played(*play(game, policy, key, episodes), {})}
+        return {"eval": _played(*play(game, policy, key, episodes))}
     sampled = jnp.arange(2 * episodes) >= episodes
-    returns, lengths = play(game, policy, key, 2 * episodes, sampled)
+    both = play(game, policy, key, 2 * episodes, sampled)
+    parts = {"eval": slice(None, episodes), "eval_sampled": slice(episodes, None)}
     return {
-        "eval": Played(returns[:episodes], lengths[:episodes], {}),
-        "eval_sampled": Played(returns[episodes:], lengths[episodes:], {}),
+        prefix: _played(*jax.tree.map(lambda x, part=part: x[part], both))
+        for prefix, part in parts.items()
     }
+
+
+def _played(returns: Float[Array, "E R"], lengths: Float[Array, " E"], info: Info) -> Played:
+    """With the mean of each report over the episodes where it is finite; NaN where it never is."""
+    means = {name: jnp.nanmean(jnp.where(jnp.isfinite(x), x, jnp.nan)) for name, x in info.items()}
+    return Played(returns, lengths, means)
 
 
 def return_metrics(

@@ -23,11 +23,16 @@ class Episodes(eqx.Module):
 
     Where every rollout begins anew, over the first episode of each environment alone, as far as it
     went: after it more short episodes than long ones would end before the rollout does.
+
+    Attributes:
+        info: by name the sum of what a JAX environment reported at their ends, and how many of
+            these numbers there were; those that are not finite are left out.
     """
 
     count: Float[Array, ""]
     returns: Float[Array, " R"]
     lengths: Float[Array, ""]
+    info: dict[str, Float[Array, "2"]]
 
 
 def scan_rollout(
@@ -74,7 +79,9 @@ def scan_rollout(
     rollout, each = jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), out)
     totals = jax.tree.map(lambda x: x.sum(0), each)
     if whole:
-        totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting))
+        # What is reported before an episode's end is not of the whole episode.
+        nothing = {name: jnp.full(environments, jnp.nan) for name in totals.info}
+        totals = jax.tree.map(jnp.add, totals, totals_of(vector, counting, nothing))
     return vector, hidden_state, rollout, totals
 
 
@@ -104,13 +111,21 @@ def _act_once(
         truncated=next_step.truncated,
         truncated_alone=next_step.truncated_alone,
     )
-    totals = totals_of(vector, vector.start & counting)
+    totals = totals_of(vector, vector.start & counting, next_step.info or {})
     if algorithm.whole_episodes:
         counting = counting & ~vector.start
     return (vector, after, counting), (step, totals)
 
 
-def totals_of(vector: VectorState, which: Bool[Array, " B"]) -> Episodes:
+def totals_of(
+    vector: VectorState, which: Bool[Array, " B"], info: dict[str, Float[Array, " B"]]
+) -> Episodes:
     """Totals over what these environments have played of their episodes."""
     counts = which.astype(vector.returns.dtype)
-    return Episodes(counts.sum(), counts @ vector.returns, counts @ vector.lengths)
+    reported = {name: _sum_and_count(x, which) for name, x in info.items()}
+    return Episodes(counts.sum(), counts @ vector.returns, counts @ vector.lengths, reported)
+
+
+def _sum_and_count(x: Float[Array, " B"], which: Bool[Array, " B"]) -> Float[Array, "2"]:
+    which = which & jnp.isfinite(x)
+    return jnp.stack([jnp.where(which, x, 0.0).sum(), which.sum(dtype=x.dtype)])

@@ -82,7 +82,12 @@ def init_learning(algorithm: Algorithm, game: Game, key: PRNGKey) -> tuple[Train
         hidden_state=policy.initial_hidden_state(algorithm.rollout_shape()[1]),
         key=run_key,
         evaluation_key=evaluation_key,
-        episodes=Episodes(zero, jnp.zeros(game.players.n_agents), zero),
+        episodes=Episodes(
+            zero,
+            jnp.zeros(game.players.n_agents),
+            zero,
+            {name: jnp.zeros(2) for name in game.reports},
+        ),
         losses=dict.fromkeys(algorithm.metrics + algorithm.diagnostics, zero),
         best=Best(policy, jnp.full((), -jnp.inf, jnp.float32), jnp.zeros(2, jnp.uint32)),
     )

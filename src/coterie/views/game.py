@@ -236,6 +236,13 @@ class Game:
         return masks or (self.joint and (alive or flags)), alive or flags
 
     @cached_property
+    def reports(self) -> tuple[str, ...]:
+        """Names of the numbers that a JAX environment reports of its episodes (``info``)."""
+        if isinstance(self.env, PythonEnvFactory):
+            return ()
+        return tuple(self._shapes[1].info or ())
+
+    @cached_property
     def _shapes(self) -> tuple[TimeStep, TimeStep]:
         """The shapes of what a JAX environment shows after a reset and after a step."""
 
@@ -262,6 +269,9 @@ class Game:
             if array is not None and jnp.shape(array) not in sizes:
                 wanted = " or ".join(map(str, sizes))
                 raise UsageError(f"{word} must have shape {wanted}; got {jnp.shape(array)}")
+        for name, number in (shown.info or {}).items():
+            if jnp.shape(number) != ():
+                raise UsageError(f"info {name} must be one number; got shape {jnp.shape(number)}")
 
     def _complete(
         self, shown: TimeStep, frames: Num[Array, "K R P"] | None
@@ -300,6 +310,7 @@ class Game:
             central=seen.central,
             truncated_alone=None if final is None else alone,
             final=final,
+            info={name: jnp.asarray(x, jnp.float32) for name, x in (shown.info or {}).items()},
         )
         return step, frames
 

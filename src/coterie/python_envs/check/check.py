@@ -17,6 +17,7 @@ from typing import Any, Union
 import numpy as np
 
 from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.naming import is_code
 from coterie.python_envs.adapters.conventions import is_jax_env
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
@@ -362,8 +363,8 @@ def _print(shown: TimeStep, agents: tuple[str, ...]) -> dict[str, int]:
 
 def _maker(environment: Any, options: Mapping[str, Any]) -> tuple[Callable[[], Any], bool]:
     """What makes it, and whether there can be several of it."""
-    if isinstance(environment, str) and ":" not in environment:
-        from coterie.envs import make
+    if isinstance(environment, str) and not is_code(environment):
+        from coterie.jax_envs import make
 
         return (lambda: make(environment, **options)), True
     if isinstance(environment, (str, ModuleType, type)) or not hasattr(environment, "reset"):

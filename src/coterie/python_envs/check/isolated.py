@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coterie.errors import UsageError
+from coterie.naming import is_code
 from coterie.python_envs.check import job as checking
 from coterie.python_envs.check.findings import Beat, Finding, Report
 from coterie.python_envs.other_python import interpreter, start
@@ -35,7 +36,7 @@ def check_apart(
     """
     if not step_timeout > 0:
         raise UsageError(f"step_timeout must be positive; got {step_timeout}")
-    if python and ":" not in name:
+    if python and not is_code(name):
         raise UsageError(f"{name} is a JAX environment: give no --python")
     job = {"environment": name, "episodes": episodes, "seed": seed, "time_limit": time_limit}
     job |= {"options": dict(options or {})}

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from coterie.envs.base import Environment
-from coterie.envs.scene import Scene, compact, union
+from coterie.envs.scene import Scene, compact, of_pixels, union
 from coterie.errors import NoPictures, UsageError
 from coterie.networks.per_agent import PerAgent
 from coterie.policies.acting import act, noise
@@ -223,10 +223,13 @@ class _Player:
                 return
 
     def _draw(self, state: Any, actions: list[Any] | None) -> Scene:
-        scene = self.game.jax_env.scene(jax.device_get(state.env), actions)
+        env, own = self.game.jax_env, jax.device_get(state.env)
+        scene = env.scene(own, actions)
+        if scene is None and (pixels := env.picture(own)) is not None:
+            scene = of_pixels(pixels)
         if scene is None:
             raise NoPictures(
                 f"{self.name} cannot be watched: it has no pictures (its class needs a method "
-                "scene, see docs/reports.md)"
+                "scene or picture, see docs/reports.md)"
             )
         return scene

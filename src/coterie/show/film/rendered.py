@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
 
-from coterie.envs.scene import Picture, Rect, Scene
+from coterie.envs.scene import Scene, of_pixels
 from coterie.errors import NoPictures
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.rendering import headless
@@ -25,10 +23,6 @@ from coterie.runs.config import python_env_of
 from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory, TimeStep
 from coterie.types import PRNGKey, PyTree
-
-LARGEST = 640
-"""Pixels of a kept picture's longer side: no page or film shows more."""
-
 
 class Moment(NamedTuple):
     """What an episode is at one step: drawn, what was done to get there, and what that brought."""
@@ -129,19 +123,4 @@ class RenderedPlayer:
                 pixels = self.env.frame()
         except NoPictures as error:
             raise NoPictures(f"{self.factory.name} cannot be watched: {error}") from error
-        height, width, _ = pixels.shape
-        # Many environments have the page's own white for their ground: a line says where they end.
-        line = max(width, height) / 520
-        edge = Rect(line / 2, line / 2, width - line, height - line, "rule", line)
-        return Scene((Picture(0, 0, width, height, _png(pixels)), edge), width, height)
-
-
-def _png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The picture as a file, made smaller where it is larger than anybody will see it."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "png", compress_level=3)
-    return file.getvalue()
+        return of_pixels(pixels)
