@@ -2,8 +2,8 @@
 
     python benchmarks/training_speed.py
 
-With one environment, 32 episodes of 50 steps a minibatch and one update an episode (as marl-book and
-EPyMARL have it), networks 2x64, feed-forward and GRU; and with Coterie's defaults. Steps are
+With one environment, 32 episodes of 50 steps a minibatch and one update an episode (as marl-book
+and EPyMARL have it), networks 2x64, feed-forward and GRU; and with Coterie's defaults. Steps are
 environment steps, end to end, after compilation.
 """
 
