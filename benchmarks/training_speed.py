@@ -1,12 +1,10 @@
-"""Training steps per second of IDQN, VDN and QMIX on lbf/8x8-2p-3f, at the peers' settings.
+"""Training steps per second of IDQN, VDN and QMIX on lbf/8x8-2p-3f.
 
     python benchmarks/training_speed.py
 
-One environment, 32 episodes of 50 steps a minibatch, one update an episode (the settings of the
-marl-book code and EPyMARL), networks 2x64, feed-forward and GRU; and our own defaults. Steps are
-environment steps, end to end, after compilation. The peers do not install beside JAX in one
-environment, so their figures are those measured earlier on a machine like this one (steps/s; their
-repositories at November 2026), and the ratio to them is only as good as that.
+With one environment, 32 episodes of 50 steps a minibatch and one update an episode (as marl-book
+and EPyMARL have it), networks 2x64, feed-forward and GRU; and with Coterie's defaults. Steps are
+environment steps, end to end, after compilation.
 """
 
 from __future__ import annotations
@@ -18,11 +16,6 @@ from typing import Any
 
 from coterie.training.devices import Devices, one_core_per_seed
 
-PEERS = {
-    "idqn": {"marl-book": 1400, "EPyMARL (GRU)": 500},
-    "vdn": {"marl-book": 1800, "EPyMARL": 1000},
-    "qmix": {"marl-book": 900, "EPyMARL": 900},
-}
 EPISODE = 50
 
 
@@ -58,13 +51,9 @@ def main() -> None:
     seeds = os.cpu_count() or 1
     one_core_per_seed(seeds)
     report: dict[str, Any] = {}
-    for name, peers in PEERS.items():
-        plain, gru = rate(name, **settings(False)), rate(name, **settings(True))
-        report[f"{name}, peers' setting, feed-forward"] = round(plain)
-        report[f"{name}, peers' setting, GRU"] = round(gru)
-        for peer, speed in peers.items():
-            ours = gru if "GRU" in peer else plain
-            report[f"ratio {name} / {peer}"] = round(ours / speed, 1)
+    for name in ("idqn", "vdn", "qmix"):
+        report[f"{name}, one environment, feed-forward"] = round(rate(name, **settings(False)))
+        report[f"{name}, one environment, GRU"] = round(rate(name, **settings(True)))
         report[f"{name}, our defaults, one seed"] = round(rate(name))
         report[f"{name}, our defaults, {seeds} seeds together"] = round(rate(name, seeds=seeds))
     print(json.dumps(report, indent=1))
