@@ -244,6 +244,7 @@ PPO = TINY | {"rollout_steps": 8, "minibatches": 1, "epochs": 1}
         (coterie.IPPO(**PPO), "hopper_3x1", {"episode_length": 7}),
     ],
 )
+@pytest.mark.timeout(900)
 def test_a_run_trains_goes_on_and_is_evaluated_by_its_name(
     algorithm, name, options, tmp_path, quickly
 ):
@@ -252,7 +253,7 @@ def test_a_run_trains_goes_on_and_is_evaluated_by_its_name(
     coterie.train(algorithm, environment, steps=32, out=path, **few)
     resumed = coterie.resume(path, steps=64)
     assert (resumed.steps, resumed.config["environment_options"]) == (64, options)
-    if isinstance(algorithm, coterie.MAPPO | coterie.IPPO) and "cooked" not in name:
+    if isinstance(algorithm, coterie.MAPPO):
         whole = coterie.train(algorithm, environment, steps=64, **few)
         assert resumed.results["last"] == whole.results["last"]
     played = coterie.open_run(path).evaluate(episodes=3)
