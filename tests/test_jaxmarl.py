@@ -244,21 +244,22 @@ PPO = TINY | {"rollout_steps": 8, "minibatches": 1, "epochs": 1}
         (coterie.IPPO(**PPO), "hopper_3x1", {"episode_length": 7}),
     ],
 )
+@pytest.mark.timeout(900)
 def test_a_run_trains_goes_on_and_is_evaluated_by_its_name(
     algorithm, name, options, tmp_path, quickly
 ):
     few = {"evaluations": 1, "evaluation_episodes": 2, "final_episodes": 2, "options": options}
-    environment = f"jaxmarl:{name}"
-    whole = coterie.train(algorithm, environment, steps=64, out=tmp_path / "whole", **few)
-    coterie.train(algorithm, environment, steps=32, out=tmp_path / "half", **few)
-    resumed = coterie.resume(tmp_path / "half", steps=64)
-    assert resumed.metrics == whole.metrics
-    assert resumed.config["environment_options"] == options
-    lengths = whole.metrics["eval/length"]
-    assert 1 <= lengths["mean"] <= 8
-    again = coterie.open_run(tmp_path / "half").evaluate(episodes=3)
-    assert ("eval/info/won" in again) == ("SMAX" in name)
-    lines = [json.loads(x) for x in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    environment, path = f"jaxmarl:{name}", tmp_path / "run"
+    coterie.train(algorithm, environment, steps=32, out=path, **few)
+    resumed = coterie.resume(path, steps=64)
+    assert (resumed.steps, resumed.config["environment_options"]) == (64, options)
+    if isinstance(algorithm, coterie.MAPPO):
+        whole = coterie.train(algorithm, environment, steps=64, **few)
+        assert resumed.results["last"] == whole.results["last"]
+    played = coterie.open_run(path).evaluate(episodes=3)
+    assert 1 <= played["eval/length"]["mean"] <= 8
+    assert ("eval/info/won" in played) == ("SMAX" in name)
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     won = [line["train/info/won"] for line in lines if "train/info/won" in line]
     assert bool(won) == ("SMAX" in name)
     assert all(0 <= x <= 1 for x in won)

@@ -51,10 +51,10 @@ def make(name: str, options: dict[str, Any]) -> Environment:
     check_name("jaxmarl", name, names())
     assert suite is not None
     full, kind = f"jaxmarl:{name}", package[suite.names[name]]
-    known = keywords(kind, *(package[inner] for inner in suite.inner)) | suite.defaults
+    known = keywords(kind, *(package[inner] for inner in suite.inner))
     known = {option: value for option, value in known.items() if option not in suite.withheld}
     words = {option: find() for option, find in suite.words.items()}
-    check_options(full, options, [*known, *(word for word in words if word not in known)])
+    check_options(full, options, list(known))
     given = {
         option: chosen(full, option, value, words[option])
         if option in words

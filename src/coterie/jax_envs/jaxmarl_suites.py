@@ -60,7 +60,6 @@ class Suite:
         joined: (each agent's action) -> the actions as ``step_env`` takes them.
         inner: further classes whose keywords the constructor passes on.
         words: what an option takes by name where the constructor wants an object.
-        defaults: options of no constructor's signature, and their values.
         withheld: keywords that cannot be given: they are objects, or not safe to take from a file.
         fixed: keywords that are always given.
         needs: what has to be installed besides JaxMARL.
@@ -79,7 +78,6 @@ class Suite:
     joined: Callable[[Any, Sequence[Any]], Any] = _named
     inner: tuple[str, ...] = ()
     words: Mapping[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
-    defaults: dict[str, Any] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
     fixed: dict[str, Any] = field(default_factory=dict)
     needs: str = ""
