@@ -25,7 +25,7 @@ import numpy as np
 from coterie.envs import pictures
 from coterie.envs.base import Environment
 from coterie.envs.grid import MISSING, compact, distinct, row_major
-from coterie.envs.layout import UNROLLED, batch_last, column
+from coterie.envs.layout import UNROLLED, batch_last
 from coterie.envs.scene import Scene
 from coterie.errors import UsageError
 from coterie.settings import TimeLimit
@@ -260,10 +260,17 @@ class Foraging(Environment):
     def _observe(self, entities: Float[Array, "E 3 *b"]) -> Float[Array, "N O *b"]:
         """What each player sees: foods row-major, itself, the others; unseen ones missing last."""
         foods, players = entities[: self.food], entities[self.food :]
-        # The k-th other player is number k for those behind it, and k + 1 for the rest.
-        shift = column(np.tri(self.players - 1, self.players, dtype=bool), foods.ndim - 2)
-        others = jnp.where(shift[:, None], players[1:, :, None], players[:-1, :, None])
-        ordered = jnp.concatenate([jnp.moveaxis(players, 0, 1)[None], others])
+        n = self.players
+
+        def seen_by(count: int, player: Float[Array, "3 *b"]) -> Float[Array, "3 _ *b"]:
+            return jnp.broadcast_to(player[:, None], (3, count, *player.shape[1:]))
+
+        # In place k the first k players see number k, and the rest number k - 1.
+        others = [
+            jnp.concatenate([seen_by(k, players[k]), seen_by(n - k, players[k - 1])], 1)
+            for k in range(1, n)
+        ]
+        ordered = jnp.stack([jnp.moveaxis(players, 0, 1), *others])
         around = jnp.broadcast_to(foods[:, :, None], (*foods.shape[:2], *ordered.shape[2:]))
         if self.sight is not None and self.sight < max(self.rows, self.cols) - 1:
             ordered, around = self._window(ordered, around)

@@ -27,7 +27,8 @@ def distinct(bits: UInt[Array, " N *b"], n: int) -> UInt[Array, " N *b"]:
         return numbers + ((order > k) & (numbers >= here)), None
 
     ranks = bits % (np.uint32(n) - order)
-    return jax.lax.scan(move_up, ranks, np.arange(count)[::-1], unroll=UNROLLED)[0]
+    backwards = jnp.arange(count - 1, -1, -1)
+    return jax.lax.scan(move_up, ranks, backwards, unroll=UNROLLED)[0]
 
 
 def place(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -135,10 +134,8 @@ class Program(Paced):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), self.template()
         )
         schedules = self.algorithm.schedules(np.arange(self.chunk, dtype=np.int64))
-        with ThreadPoolExecutor() as pool:
-            learning = pool.submit(working_bytes, self._advance, state, schedules, np.int32(0))
-            playing = pool.submit(working_bytes, self._evaluate, state, words(0))
-            return learning.result(), playing.result()
+        learning = working_bytes(self._advance, state, schedules, np.int32(0))
+        return learning, working_bytes(self._evaluate, state, words(0))
 
     def advance(self, state: TrainState, iteration: int, count: int) -> TrainState:
         """Runs iterations ``iteration`` .. ``iteration + count - 1``, at most ``chunk`` of them.
