@@ -375,10 +375,10 @@ def _write_seen(
         final = _at(after, *((row[..., 0], env) if one else of_agents))
         keep = keeps[..., :1] if one else keeps
         keep = keep.reshape(*keep.shape, *[1] * (final.ndim - keep.ndim))
+        # What reads the ring comes first: XLA copies all of it where other writes come before.
         there = jax.lax.dynamic_slice_in_dim(old, base, row.shape[0], axis=1)
-        final = jnp.where(keep, final, jnp.moveaxis(there, 1, 0))
+        old = _write(old, jnp.where(keep, final, jnp.moveaxis(there, 1, 0)), base)
         old = _write(old, new, first)
-        old = _write(old, after[-1:], jnp.int32(ring.layout.capacity))
-        return _write(old, final, base)
+        return _write(old, after[-1:], jnp.int32(ring.layout.capacity))
 
     return Observation(*map(write, Observation._fields))
