@@ -232,20 +232,16 @@ def minibatch(ring: Replay, index: Int[Array, "M *N"], each_its_own: bool) -> Ex
         observations=before.observations,
         alive=before.alive,
         central=before.central,
-        counts=kept.counts,
-        start=kept.start,
-        actions=kept.actions,
-        rewards=kept.rewards,
-        terminated=kept.terminated,
-        more=kept.more,
-        next_observations=after.observations,
-        next_action_mask=after.action_mask,
-        next_alive=after.alive,
-        next_central=after.central,
+        **{f"next_{name}": x for name, x in after._asdict().items()},
+        **{name: getattr(kept, name) for name in _REPLAYED},
         cut=jnp.broadcast_to(
             _cut(ring.layout, following), (ring.layout.cuts, *kept.start.shape[1:])
         ),
     )
+
+
+_REPLAYED = ("start", "actions", "rewards", "terminated", "counts", "more")
+"""What ``Experience`` has of ``Stored`` under the same names."""
 
 
 def _cut(layout: Layout, following: Int[Array, "L M F"]) -> Int[Array, "E M F"]:
