@@ -122,10 +122,10 @@ def test_memory_goes_on_from_one_rollout_to_the_next():
     replay = run(1).learner.replay
     length = replay.layout.length
     hidden_state = np.asarray(replay.hidden_state)[0]
-    start = np.asarray(replay.stored.start)[0, :, ::length]
+    start = np.asarray(replay.stored.start)[0, ::length]
     stored = program(1).algorithm.schedules(np.arange(ITERATIONS))["stored"][-1]
-    rows = stored // len(start)
-    recalled = hidden_state[:, :rows][~start[:, :rows].any(-1)]
+    rows = stored // start.shape[1]
+    recalled = hidden_state[:rows][~start[:rows].any(-1)]
     assert len(recalled) > stored / 4
     assert np.any(recalled, axis=-1).all()
 

@@ -368,7 +368,7 @@ def test_teams_are_paid_the_sum_each():
     rollout = rollout_of("vdn")
     after, _ = learn(learner, rollout, keys(1)[0], clock_at(small("vdn", **SETTINGS), 0))
     total = np.asarray(rollout.rewards).sum(-1)[0]
-    kept = after.replay.stored.rewards[:, 0]
+    kept = after.replay.stored.rewards[0]
     np.testing.assert_allclose(kept, np.stack([total] * N, -1), rtol=1e-5)
 
 

@@ -17,7 +17,7 @@ from coterie.views.steps import Steps
 
 
 def former_items(ring: Replay) -> dict[str, PyTree]:
-    """Shapes of the former leaves of a replay with leading axes [S, K, ...], by name.
+    """Shapes of the former leaves of a replay with a leading axis of seeds S, by name.
 
     Items of L steps lie in the order in which they were cut out of rollouts, [S, C/L · K, L, ...].
     """

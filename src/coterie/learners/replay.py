@@ -102,33 +102,33 @@ def span_of(time_limit: int | None) -> int:
 
 
 class Stored(eqx.Module):
-    """What the ring keeps of each step, by environment; ``Experience`` says what each means.
+    """What the ring keeps of each step; ``Experience`` says what each means.
 
     ``following`` is the row of the observation that follows, for each agent where they can be
     truncated alone (E = N), else for all (E = 1).
     """
 
-    start: Bool[Array, "K C N"]
-    actions: Int[Array, "K C N"]
-    rewards: Float[Array, "K C N"]
-    terminated: Bool[Array, "K C N"]
-    counts: Bool[Array, "K C N"]
-    following: Int[Array, "K C E"]
+    start: Bool[Array, "C K N"]
+    actions: Int[Array, "C K N"]
+    rewards: Float[Array, "C K N"]
+    terminated: Bool[Array, "C K N"]
+    counts: Bool[Array, "C K N"]
+    following: Int[Array, "C K E"]
     more: dict[str, PyTree]
 
 
 class Replay(eqx.Module):
-    """D, leaves [K, ...]; an item is a sequence of L steps of one environment.
+    """D; an item is a sequence of L steps of one environment.
 
     Attributes:
-        seen: [K, P, ...] what the agents saw: at each step, after the newest one, final ones.
+        seen: [P, K, ...] what the agents saw: at each step, after the newest one, final ones.
         hidden_state: before the first step of every sequence.
         full: [K, E] the window that is being filled has its final observation.
     """
 
     seen: Observation
     stored: Stored
-    hidden_state: Float[Array, "K Q N H"]
+    hidden_state: Float[Array, "Q K N H"]
     full: Bool[Array, "K E"]
     layout: Layout = eqx.field(static=True)
 
@@ -150,7 +150,7 @@ def empty(
     """
 
     def room(like: Array, rows: int) -> Array:
-        return jnp.zeros((environments, rows, *like.shape[2:]), like.dtype)
+        return jnp.zeros((rows, environments, *like.shape[2:]), like.dtype)
 
     ends = rollout.alive.shape[-1] if alone else 1
     following = jnp.zeros((*rollout.start.shape, ends), jnp.int32)
@@ -203,7 +203,7 @@ def minibatch(ring: Replay, index: Int[Array, "M *N"], each_its_own: bool) -> Ex
     Args:
         each_its_own: each agent has its own column of ``index``; it is given no z.
     """
-    environments, _, n = ring.stored.start.shape
+    _, environments, n = ring.stored.start.shape
     length, agents = ring.layout.length, jnp.arange(n)
     block, env = index // environments, index % environments
     rows = block * length + jnp.arange(length).reshape(-1, *[1] * index.ndim)
@@ -214,38 +214,34 @@ def minibatch(ring: Replay, index: Int[Array, "M *N"], each_its_own: bool) -> Ex
         of_agents = jax.tree.map(lambda x: _at(x, *where), ring.seen._replace(central=()))
         if each_its_own:
             return of_agents._replace(central=jnp.zeros((length, index.shape[0], 0)))
-        one = (where[0], where[1]) if len(where) == 2 else (env, where[1][..., 0])
+        one = where if len(where) == 2 else (where[0][..., 0], env)
         return of_agents._replace(central=_at(ring.seen.central, *one))
 
-    following, before = ring.stored.following, seen((env, rows, *whose))
+    following, before = ring.stored.following, seen((rows, env, *whose))
     if each_its_own:
-        following = _at(following, env, rows, agents if following.shape[-1] > 1 else 0)
-        after = seen((env, following, agents))
+        following = _at(following, rows, env, agents if following.shape[-1] > 1 else 0)
+        after = seen((following, env, agents))
     else:
-        following = _at(following, env, rows)
+        following = _at(following, rows, env)
         alone = following.shape[-1] > 1
-        after = seen((env[:, None], following, agents) if alone else (env, following[..., 0]))
+        after = seen((following, env[:, None], agents) if alone else (following[..., 0], env))
     kept = eqx.tree_at(lambda s: s.following, ring.stored, None)
-    kept = jax.tree.map(lambda x: _at(x, env, rows, *whose), kept)
+    kept = jax.tree.map(lambda x: _at(x, rows, env, *whose), kept)
     return Experience(
-        hidden_state=_at(ring.hidden_state, env, block, *whose)[None],
+        hidden_state=_at(ring.hidden_state, block, env, *whose)[None],
         observations=before.observations,
         alive=before.alive,
         central=before.central,
-        counts=kept.counts,
-        start=kept.start,
-        actions=kept.actions,
-        rewards=kept.rewards,
-        terminated=kept.terminated,
-        more=kept.more,
-        next_observations=after.observations,
-        next_action_mask=after.action_mask,
-        next_alive=after.alive,
-        next_central=after.central,
+        **{f"next_{name}": x for name, x in after._asdict().items()},
+        **{name: getattr(kept, name) for name in _REPLAYED},
         cut=jnp.broadcast_to(
             _cut(ring.layout, following), (ring.layout.cuts, *kept.start.shape[1:])
         ),
     )
+
+
+_REPLAYED = ("start", "actions", "rewards", "terminated", "counts", "more")
+"""What ``Experience`` has of ``Stored`` under the same names."""
 
 
 def _cut(layout: Layout, following: Int[Array, "L M F"]) -> Int[Array, "E M F"]:
@@ -311,13 +307,13 @@ def _by_window(
     return _at(jnp.asarray(layout.rows), window, jnp.argmax(each, 1)), jnp.any(each, 1) & ~full
 
 
-def _led_on(ring: Replay, first: Int[Array, ""]) -> Int[Array, "K C E"]:
+def _led_on(ring: Replay, first: Int[Array, ""]) -> Int[Array, "C K E"]:
     """``following``, where the newest step is now followed by the row that comes first."""
     capacity = ring.layout.capacity
     newest = (first - 1) % capacity
-    old = jax.lax.dynamic_slice_in_dim(ring.stored.following, newest, 1, axis=1)
+    old = jax.lax.dynamic_slice_in_dim(ring.stored.following, newest, 1)
     new = jnp.where(old == capacity, first, old)
-    return jax.lax.dynamic_update_slice_in_dim(ring.stored.following, new, newest, axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(ring.stored.following, new, newest, axis=0)
 
 
 def _mended(
@@ -329,7 +325,7 @@ def _mended(
     step whose episode was broken off is followed by nothing that is known: it does not count.
     """
     capacity = ring.layout.capacity
-    waiting = jax.tree.map(lambda x: x[:, capacity], ring.seen)
+    waiting = jax.tree.map(lambda x: x[capacity], ring.seen)
 
     def mend(x: Array, before: Array) -> Array:
         made = jnp.expand_dims(valid[0], tuple(range(1, before.ndim)))
@@ -338,18 +334,17 @@ def _mended(
     seen = jax.tree.map(mend, _before(rollout), waiting)
     rollout = dataclasses.replace(rollout, **seen._asdict())
     newest = (first - 1) % capacity
-    last = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, newest, 1, axis=1), ring.stored)
-    known = last.terminated | (last.following != capacity) | ~rollout.start[0][:, None, None]
+    last = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, newest, 1), ring.stored)
+    known = last.terminated | (last.following != capacity) | ~rollout.start[:1, :, None]
     counts = jax.lax.dynamic_update_slice_in_dim(
-        ring.stored.counts, last.counts & known, newest, axis=1
+        ring.stored.counts, last.counts & known, newest, axis=0
     )
     return eqx.tree_at(lambda r: r.stored.counts, ring, counts), rollout
 
 
 def _write(old: Array, new: Array, row: Int[Array, ""]) -> Array:
-    """[T, K, ...] into [K, P, ...] at a row."""
-    new = jnp.moveaxis(new, 0, 1).astype(old.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(old, new, row, axis=1)
+    """[T, K, ...] into [P, K, ...] at a row."""
+    return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), row, axis=0)
 
 
 def _write_seen(
@@ -375,10 +370,10 @@ def _write_seen(
         final = _at(after, *((row[..., 0], env) if one else of_agents))
         keep = keeps[..., :1] if one else keeps
         keep = keep.reshape(*keep.shape, *[1] * (final.ndim - keep.ndim))
-        there = jax.lax.dynamic_slice_in_dim(old, base, row.shape[0], axis=1)
-        final = jnp.where(keep, final, jnp.moveaxis(there, 1, 0))
+        # What reads the ring comes first: XLA copies all of it where other writes come before.
+        there = jax.lax.dynamic_slice_in_dim(old, base, row.shape[0])
+        old = _write(old, jnp.where(keep, final, there), base)
         old = _write(old, new, first)
-        old = _write(old, after[-1:], jnp.int32(ring.layout.capacity))
-        return _write(old, final, base)
+        return _write(old, after[-1:], jnp.int32(ring.layout.capacity))
 
     return Observation(*map(write, Observation._fields))

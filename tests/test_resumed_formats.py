@@ -1,4 +1,8 @@
-"""Runs of format 2 that know no diagnostics (``runs_format_2``) open, evaluate and go on."""
+"""Runs of former formats open, evaluate and go on with the results that they would have had.
+
+Those of ``runs_format_2`` know no diagnostics; those of ``runs_format_3`` have a replay that holds
+two observations of each step.
+"""
 
 import json
 import shutil
@@ -14,10 +18,17 @@ import coterie
 from coterie.algorithms import find
 from coterie.cli.entry import main
 
-HERE = Path(__file__).parent / "runs_format_2"
-EXPECTED = json.loads((HERE / "expected.json").read_text())
+HERE = Path(__file__).parent
+FORMATS = ("2", "3")
+EXPECTED = {
+    f"{number}/{name}": facts
+    for number in FORMATS
+    for name, facts in json.loads(
+        (HERE / f"runs_format_{number}" / "expected.json").read_text()
+    ).items()
+}
 COUNTER = "counter:Counter"
-QUICK = ("central_q",)
+QUICK = ("2/central_q", "3/vdn")
 SLOW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EXPECTED]
 ROUNDING = {"rel": 1e-3, "abs": 1e-4}
 """Other processors round otherwise."""
@@ -26,21 +37,26 @@ ROUNDING = {"rel": 1e-3, "abs": 1e-4}
 @pytest.fixture(scope="module")
 def former(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("former")
-    with zipfile.ZipFile(HERE / "runs.zip") as file:
-        file.extractall(folder)
+    for number in FORMATS:
+        with zipfile.ZipFile(HERE / f"runs_format_{number}" / "runs.zip") as file:
+            file.extractall(folder / number)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def counter(monkeypatch):
     """The Python environment of one run can be imported."""
-    monkeypatch.syspath_prepend(HERE.parent / "runs_format_1")
+    monkeypatch.syspath_prepend(HERE / "runs_format_1")
     yield
     sys.modules.pop("counter", None)
 
 
 def again(name: str) -> str | None:
     return COUNTER if name.endswith("-python") else None
+
+
+def kind(name: str) -> str:
+    return Path(name).name.partition("-")[0]
 
 
 def evaluated(path: Path, capsys) -> dict:
@@ -58,7 +74,7 @@ def same(found: dict, expected: dict):
 
 
 def test_every_algorithm_is_there():
-    assert {name.partition("-")[0] for name in EXPECTED} == {
+    assert {kind(name) for name in EXPECTED} == {
         "idqn", "vdn", "qmix", "central_q", "reinforce", "ia2c", "maa2c", "coma", "pac",
         "central_a2c", "ippo", "mappo",
     }  # fmt: skip
@@ -66,7 +82,7 @@ def test_every_algorithm_is_there():
 
 @pytest.mark.parametrize("name", SLOW)
 def test_what_was_interrupted_ends_as_it_would_have(former, tmp_path, name, capsys):
-    path = tmp_path / name
+    path = tmp_path / Path(name).name
     shutil.copytree(former / name, path)
     same(evaluated(path, capsys), EXPECTED[name]["interrupted"])
     before = (path / "metrics.jsonl").read_text().splitlines()
@@ -76,11 +92,12 @@ def test_what_was_interrupted_ends_as_it_would_have(former, tmp_path, name, caps
     assert leaves == pytest.approx(EXPECTED[name]["parameters"], **ROUNDING)
     same(evaluated(path, capsys), EXPECTED[name]["resumed"])
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    assert not any("train/learning_rate" in line for line in map(json.loads, before))
+    logged = any("train/learning_rate" in line for line in map(json.loads, before))
+    assert logged == (name[0] > "2")
     later = [line for line in lines[len(before) :] if "updates" in line]
     assert all("train/learning_rate" in line for line in later)
     # What the checkpoint could not say is left out of the line that it is part of.
-    known = find(name.partition("-")[0]).diagnostics
+    known = find(kind(name)).diagnostics
     assert all(f"train/{d}" in later[-1] for d in known)
     assert all(np.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
 
@@ -90,7 +107,7 @@ def test_what_was_interrupted_ends_as_it_would_have(former, tmp_path, name, caps
 def test_the_same_command_goes_on_with_central_learners(former, tmp_path, name):
     """Their ``sharing``, which is recorded, is a setting no more."""
     path = tmp_path / name
-    shutil.copytree(former / name, path)
+    shutil.copytree(former / "2" / name, path)
     stored = json.loads((path / "config.json").read_text())
     assert stored["settings"]["sharing"] == "own"
     then = {
