@@ -86,9 +86,10 @@ def in_both(name: str, steps: int, episodes: int, choose=legal_actions, **option
     def padded(rows, width):
         return jnp.stack([jnp.pad(row, (0, width - row.shape[0])) for row in rows])
 
-    def joint(rows):
-        if not spec.actions:
-            return jnp.stack(rows).astype(jnp.int32)
+    def joint(rows, alive):
+        if not spec.actions:  # action 0 is the only one that Coterie lets dead agents have
+            actions = jnp.stack(rows).astype(jnp.int32)
+            return actions if alive is None else jnp.where(alive, actions, 0)
         return padded([row.astype(jnp.float32) for row in rows], spec.action_shape[1])
 
     def episode(key):
@@ -102,7 +103,7 @@ def in_both(name: str, steps: int, episodes: int, choose=legal_actions, **option
             given = rows if name == "storm_2p" else dict(zip(theirs.agents, rows, strict=True))
             shown, after, rewards, dones, _ = theirs.step(step_key, state, given)
             # Their step is made with the first of two keys; the second one is for a reset.
-            own, seen = game.step_env(jax.random.split(step_key)[0], own, joint(rows))
+            own, seen = game.step_env(jax.random.split(step_key)[0], own, joint(rows, own.alive))
             out = {
                 "live": live,
                 "rewards": jnp.stack([jnp.float32(rewards[a]) for a in theirs.agents]),

@@ -406,7 +406,7 @@ MISTAKES = {
     ),
     "ippo lbf/8x8-3p-2f --preset jaxmarl": (
         "preset jaxmarl has no settings for ippo in lbf/8x8-3p-2f; it has some for idqn, ippo, "
-        "mappo, qmix, vdn in mpe/*, and epymarl, marl-book for ippo in lbf/8x8-3p-2f"
+        "mappo, qmix, vdn in mpe/*, jaxmarl:MPE_*, and epymarl, marl-book for ippo in lbf/8x8-3p-2f"
     ),
     "ippo matrix/climbing --preset epymarl --gamma 2": "gamma must be a number from 0 to 1; got 2",
     "coma matrix/climbing --preset epymarl --gae-lambda .9": "n_steps 10 and gae_lambda 0.9",

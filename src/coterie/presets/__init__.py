@@ -41,7 +41,7 @@ class Preset:
     Attributes:
         about: whose settings they are.
         tables: by algorithm, settings by name.
-        families: families of JAX environments that they are for; any environment if empty.
+        families: what the names of environments that they are for begin with; any if empty.
         ours: settings that have no counterpart there and keep their defaults.
     """
 
@@ -84,7 +84,7 @@ class Preset:
         """A sentence that names what it has settings for, and the presets that have these."""
         what = f"{algorithm} in {environment}" if algorithm in self.tables else algorithm
         having = [name for name in names() if find(name).has(algorithm, environment)]
-        where = ", ".join(f"{family}/*" for family in self.families) or "any environment"
+        where = ", ".join(f"{family}*" for family in self.families) or "any environment"
         return (
             f"preset {self.name} has no settings for {what}; it has some for "
             f"{', '.join(sorted(self.tables))} in {where}, and "
@@ -92,7 +92,7 @@ class Preset:
         )
 
     def _is_for(self, environment: str) -> bool:
-        return not self.families or environment.partition("/")[0] in self.families
+        return not self.families or environment.startswith(self.families)
 
     def _value(self, value: Any, hint: Any, steps: int, time_limit: int | None) -> Any:
         if value == "none" and type(None) in typing.get_args(hint):
