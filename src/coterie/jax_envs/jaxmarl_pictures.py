@@ -27,7 +27,10 @@ def battle(env: Any, state: Any, actions: Sequence[Any] | None) -> Scene:
     """SMAX: allies and enemies with their kinds, health as a bar, and who is shot at."""
     state = getattr(state, "state", state)
     width, height = float(env.map_width), float(env.map_height)
-    shapes: list[Shape] = [Rect(0, 0, width, height, "board"), Rect(0, 0, width, height, "rule", 0.1)]
+    shapes: list[Shape] = [
+        Rect(0, 0, width, height, "board"),
+        Rect(0, 0, width, height, "rule", 0.1),
+    ]
     places = np.asarray(state.unit_positions) * [1, -1] + [0, height]
     kinds, alive = np.asarray(state.unit_types), np.asarray(state.unit_alive)
     health = np.asarray(state.unit_health) / np.asarray(env.unit_type_health)[kinds]
