@@ -106,7 +106,7 @@ def as_theirs(name: str, theirs, actions):
 
 
 def compare(name: str, options: dict) -> None:
-    env, (first, (ours, theirs, _, _, live)) = both(name, options)
+    env, (_, (ours, theirs, _, _, live)) = both(name, options)
     n, at = env.spec().n_agents, np.asarray(live)
     assert at.any()
     rewards = np.asarray(theirs.reward)

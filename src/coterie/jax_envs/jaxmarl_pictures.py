@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coterie.envs.pictures import plane
-from coterie.envs.scene import Circle, Label, Line, Rect, Scene, Shape, diamond, of_pixels
+from coterie.envs.scene import Circle, Label, Line, Rect, Role, Scene, Shape, diamond, of_pixels
 from coterie.errors import NoPictures
 from coterie.jax_envs.figures import drawn
 
@@ -36,7 +36,8 @@ def battle(env: Any, state: Any, actions: Sequence[Any] | None) -> Scene:
     health = np.asarray(state.unit_health) / np.asarray(env.unit_type_health)[kinds]
     radii = np.asarray(env.unit_type_radiuses)[kinds].tolist()
     for shooter, target in _shots(env, state):
-        shapes += [Line(*places[shooter].tolist(), *places[target].tolist(), "goal", 0.12)]
+        (x, y), (u, v) = places[shooter].tolist(), places[target].tolist()
+        shapes += [Line(x, y, u, v, "goal", 0.12)]
     for i, (x, y) in enumerate(places.tolist()):
         if not alive[i]:
             continue
@@ -129,7 +130,8 @@ def coins(env: Any, state: Any, actions: Sequence[Any] | None) -> Scene:
     shapes: list[Shape] = [Rect(0, 0, 3, 3, "board")]
     shapes += [Line(0, k, 3, k, "rule", 0.02) for k in range(4)]
     shapes += [Line(k, 0, k, 3, "rule", 0.02) for k in range(4)]
-    for name, role in (("red", "rival"), ("blue", "agent")):
+    roles: dict[str, Role] = {"red": "rival", "blue": "agent"}
+    for name, role in roles.items():
         letter = name[0].upper()
         x, y = (float(c) for c in np.ravel(getattr(state, f"{name}_coin_pos")))
         shapes += [diamond(x + 0.72, y + 0.72, 0.22, role)]
@@ -170,14 +172,15 @@ def words(lines: Sequence[str]) -> Scene:
 def limbs(env: Any, state: Any, actions: Sequence[Any] | None) -> Scene:
     """MABrax: the body from its side, its middle in the middle, joints as discs."""
     places = np.asarray(state.pipeline_state.x.pos, float)
-    x, z = places[:, 0] - places[0, 0], 1.8 - places[:, 2]
+    x, z = (places[:, 0] - places[0, 0]).tolist(), (1.8 - places[:, 2]).tolist()
     shapes: list[Shape] = [Rect(-2, 0, 4, 1.8, "board"), Rect(-2, 1.8, 4, 0.2, "landmark")]
-    mark = -(places[0, 0] % 1.0)  # the ground moves, so that one sees the body run
-    shapes += [Line(m, 1.8, m, 2.0, "paper", 0.02) for m in np.arange(mark - 2, 3) if abs(m) < 2]
+    mark = -float(places[0, 0] % 1)  # the ground moves, so that one sees the body run
+    marks = [m for m in (mark - 1, mark, mark + 1, mark + 2) if abs(m) < 2]
+    shapes += [Line(m, 1.8, m, 2.0, "paper", 0.02) for m in marks]
     for i, parent in enumerate(env.env.sys.link_parents):
         if parent >= 0:
             shapes += [Line(x[parent], z[parent], x[i], z[i], "agent", 0.07)]
-    shapes += [Circle(float(a), float(b), 0.07, "goal") for a, b in zip(x, z, strict=True)]
+    shapes += [Circle(a, b, 0.07, "goal") for a, b in zip(x, z, strict=True)]
     return Scene(tuple(shapes), 4, 2, -2)
 
 
