@@ -253,7 +253,7 @@ TINY = {"steps": 64, "evaluations": 1, "evaluation_episodes": 2, "final_episodes
     ],
 )
 def test_a_team_trains_goes_on_is_evaluated_and_watched(name, options, tmp_path):
-    algorithm = coterie.MAPPO(environments=2, rollout=16, hidden=(8,), minibatches=1)
+    algorithm = coterie.MAPPO(environments=2, rollout_steps=16, hidden=(8,))
     run = coterie.train(algorithm, f"jumanji:{name}", out=tmp_path / "run", options=options, **TINY)
     assert run.config["environment_options"] == options
     again = coterie.resume(tmp_path / "run", steps=128)
