@@ -106,7 +106,7 @@ def as_theirs(name: str, theirs, actions):
 
 
 def compare(name: str, options: dict) -> None:
-    env, (first, (ours, theirs, _, _, live)) = both(name, options)
+    env, (_, (ours, theirs, _, _, live)) = both(name, options)
     n, at = env.spec().n_agents, np.asarray(live)
     assert at.any()
     rewards = np.asarray(theirs.reward)
@@ -145,3 +145,134 @@ def test_the_names_are_those_that_the_package_registers():
     assert set(names("jumanji")) == jumanji.registered_environments()
     listed = {name.partition("-")[0] for name in names("jumanji")}
     assert listed == {name.partition("-")[0] for name in {**TEAMS, **SINGLE}}
+
+
+def test_agents_see_what_the_package_shows_them_and_nobody_elses_view():
+    """The view of each, and the part of the time that has passed; of the warehouse's as it is."""
+    env, (_, (ours, theirs, _, _, _)) = both("RobotWarehouse-v0", TEAMS["RobotWarehouse-v0"], 4, 2)
+    own = np.asarray(theirs.observation.agents_view, np.float32)
+    passed = np.arange(1, 5, dtype=np.float32)[None, :, None, None] / np.float32(12)
+    wanted = np.concatenate([own, np.broadcast_to(passed, (2, 4, 3, 1))], axis=-1)
+    np.testing.assert_allclose(np.asarray(ours.observations), wanted, rtol=1e-6)
+    assert ours.central.shape[-1] == env.spec().central_size > 0
+
+
+def test_each_wire_sees_itself_apart_from_the_others():
+    env = coterie.make("jumanji:Connector-v3", **TEAMS["Connector-v3"])
+    state, shown = env.reset(jax.random.key(0))
+    image, grid = np.asarray(shown.observations[0]), np.asarray(state.grid)
+    assert image.shape == (3, 5, 5, 6)
+    for i in range(3):
+        for what, code in enumerate((1, 2, 3)):  # path, head, target, as the package numbers them
+            np.testing.assert_array_equal(image[i, :, :, what], grid == 3 * i + code)
+            others = [grid == 3 * k + code for k in range(3) if k != i]
+            np.testing.assert_array_equal(image[i, :, :, 3 + what], np.logical_or(*others))
+
+
+def ended(name: str, actions, steps: int, **options):
+    """The ends of one episode under these actions, up to the first."""
+    game = Game(coterie.make(f"jumanji:{name}", **options))
+    state, shown = jax.jit(game.reset)(jax.random.key(0))
+    step = jax.jit(game.step_env)
+    for t in range(steps):
+        state, shown = step(jax.random.key(t), state, jnp.asarray(actions(state.env, shown)))
+        if bool(shown.terminated) or bool(shown.truncated):
+            break
+    return t + 1, bool(shown.terminated), bool(shown.truncated), shown
+
+
+def test_time_that_is_up_truncates_where_the_package_discounts_by_one():
+    t, terminated, truncated, _ = ended(
+        "LevelBasedForaging-v0", lambda state, shown: [0, 0], 20, time_limit=7
+    )
+    assert (t, terminated, truncated) == (7, False, True)
+
+
+def test_time_that_is_up_terminates_where_the_package_discounts_by_zero():
+    t, terminated, truncated, _ = ended(
+        "RobotWarehouse-v0", lambda state, shown: [0] * 4, 20, time_limit=7
+    )
+    assert (t, terminated, truncated) == (7, True, False)
+
+
+def test_an_illegal_move_terminates_a_cleaning():
+    t, terminated, truncated, _ = ended("Cleaner-v0", lambda state, shown: [0, 0, 0], 5)
+    assert (t, terminated, truncated) == (1, True, False)
+
+
+def test_a_wire_that_is_connected_leaves_and_the_others_go_on():
+    def towards(state, shown):
+        """The first wire moves to its target, the others wait."""
+        legal = np.asarray(shown.action_mask)[0]
+        here, there = (np.asarray(x)[0] for x in (state.agents.position, state.agents.target))
+        moves = np.array([[0, 0], [-1, 0], [0, 1], [1, 0], [0, -1]])
+        far = np.abs(here + moves - there).sum(1) + 100 * ~legal
+        return [int(far[1:].argmin()) + 1 if legal[1:].any() else 0, 0, 0]
+
+    t, terminated, truncated, shown = ended("Connector-v3", towards, 30, grid_size=6, num_agents=3,
+                                            time_limit=12)  # fmt: skip
+    assert (t, terminated, truncated) == (12, False, True)
+    assert np.asarray(shown.alive).tolist() == [False, True, True]
+
+
+def test_masks_of_joint_actions_are_kept():
+    """Each combination of choices is an action of its own, so no illegal one can be taken."""
+    env = coterie.make("jumanji:Tetris-v0")
+    assert env.spec().action_counts == (40,)
+    state, shown = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(np.asarray(shown.action_mask)[0], np.ravel(state.action_mask))
+    assert env.in_words(jnp.array([13])) == ("1 3",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("warehouse", {}, "RobotWarehouse-v0"),
+        ("Snake-v1", {"num_row": 4}, "did you mean num_rows?"),
+        ("Snake-v1", {"viewer": "os"}, "has no option 'viewer'; it has num_rows, num_cols"),
+        ("Snake-v1", {"num_rows": "many"}, "must be a whole number"),
+        ("Connector-v3", {"reward_fn": "os.system"}, "it has DenseRewardFn"),
+        ("LevelBasedForaging-v0", {"num_agents": 0}, "Number of agents must be positive"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(name, options, said):
+    with pytest.raises(coterie.UsageError, match=r"(?i)jumanji") as caught:
+        coterie.make(f"jumanji:{name}", **options)
+    assert said in str(caught.value)
+
+
+TINY = {"steps": 64, "evaluations": 1, "evaluation_episodes": 2, "final_episodes": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("LevelBasedForaging-v0", {"time_limit": 12, "num_agents": 3}),
+        ("Connector-v3", {"time_limit": 12, "grid_size": 5, "num_agents": 3}),
+    ],
+)
+def test_a_team_trains_goes_on_is_evaluated_and_watched(name, options, tmp_path):
+    algorithm = coterie.MAPPO(environments=2, rollout_steps=16, hidden=(8,))
+    run = coterie.train(algorithm, f"jumanji:{name}", out=tmp_path / "run", options=options, **TINY)
+    assert run.config["environment_options"] == options
+    again = coterie.resume(tmp_path / "run", steps=128)
+    assert again.steps == 128
+    assert np.isfinite(again.evaluate(episodes=2)["eval/return/team_mean"]["mean"])
+    frames = record(again).episodes[0]
+    assert isinstance(frames[0].scene.shapes[0], Picture)
+    assert frames[0].scene.shapes[0].png != frames[-1].scene.shapes[0].png
+
+
+def test_a_picture_is_drawn_without_a_window_and_leaves_pyplot_as_it_was():
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    env = coterie.make("jumanji:Maze-v0", num_rows=4, num_cols=5)
+    state, _ = env.reset(jax.random.key(0))
+    before = matplotlib.get_backend(), plt.isinteractive(), plt.get_fignums()
+    picture = env.picture(jax.device_get(state))
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3  # walls, ways, agent, target
+    assert (matplotlib.get_backend(), plt.isinteractive(), plt.get_fignums()) == before

@@ -23,9 +23,10 @@ def drawn(draw: Callable[[], Any]) -> UInt8[np.ndarray, "H W 3"]:
         draw()
         figure = plt.gcf()
         try:
-            size = figure.get_size_inches()
-            figure.set_size_inches(size * min(1, _INCHES / max(size)))
-            figure.set_dpi(_SIDE / max(figure.get_size_inches()))
+            width, height = (float(x) for x in figure.get_size_inches())
+            smaller = min(1.0, _INCHES / max(width, height))
+            figure.set_size_inches(width * smaller, height * smaller)
+            figure.set_dpi(_SIDE / (max(width, height) * smaller))
             figure.canvas.draw()
             return np.array(figure.canvas.buffer_rgba())[..., :3]  # pyright: ignore
         finally:

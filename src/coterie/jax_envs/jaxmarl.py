@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from coterie.envs.base import Environment
+from coterie.envs.scene import Scene
+from coterie.jax_envs.jaxmarl_pictures import scene_of
 from coterie.jax_envs.jaxmarl_suites import SUITES, Suite
 from coterie.jax_envs.making import (
     check_name,
@@ -135,6 +137,10 @@ class JaxMARLEnvironment(Environment):
             dones["__all__"] & over,
             dones["__all__"] & ~over,
         )
+
+    def scene(self, state: Any, actions: Sequence[Any] | None = None) -> Scene | None:
+        with quietly():
+            return scene_of(self.inner, state, actions)
 
     def _shown(
         self,

@@ -35,7 +35,8 @@ _PARTS = {"generator": "generator", "reward_fn": "reward", "reward_function": "r
 _OBJECTS = {*_PARTS, "viewer", "done_function", "target_dynamics", "observation"}
 _MASKED_BY_CHOICE = {"JobShop"}
 """Environments whose mask has a row for each choice; others' masks are of joint actions."""
-_DRAWN_FROM_JAX_ARRAYS, _UNIT_SQUARE = {"PacMan"}, {"MMST"}
+_DRAWN_FROM_JAX_ARRAYS = {"Maze", "Minesweeper", "PacMan", "Tetris"}
+_UNIT_SQUARE = {"MMST"}
 """Environments whose viewers update arrays of JAX, or leave the limits of what they draw open."""
 
 
@@ -109,7 +110,9 @@ class JumanjiEnvironment(Environment):
         state, first = jax.eval_shape(inner.reset, key)
         self._masked = hasattr(first.observation, "action_mask")
         self._common = first.reward.ndim == 0
-        self._mask_shape = first.observation.action_mask.shape if self._masked else ()
+        self._mask_shape: tuple[int, ...] = (
+            first.observation.action_mask.shape if self._masked else ()
+        )
         seen = jax.eval_shape(self._observe, first.observation)
         central = jax.eval_shape(self._central, state, seen)
         self._spec = EnvSpec(
@@ -219,7 +222,7 @@ class JumanjiEnvironment(Environment):
             return tuple(ActionSpace(low=tuple(low), high=tuple(high)) for low, high in pairs)
         if self.suite:
             # Of MultiCVRP the bounds name one action more than there is.
-            counts = [self._mask_shape[1]] * n if self._masked else own.num_values
+            counts = [self._mask_shape[-1]] * n if self._masked else own.num_values
             return tuple(ActionSpace((int(count),)) for count in np.asarray(counts))
         if counts := self._joint_choices:
             return (ActionSpace((math.prod(counts),)),)

@@ -138,8 +138,7 @@ def encoded(field: str, x: Shaped[Array, "..."], spec: Any) -> Float[Array, "...
     are divided by the largest that they can be; all else keeps its value.
     """
     low, high = (getattr(spec, bound, None) for bound in ("minimum", "maximum"))
-    bounded = low is not None and high is not None and jnp.ndim(low) == jnp.ndim(high) == 0
-    if not jnp.issubdtype(x.dtype, jnp.integer) or not bounded:
+    if low is None or high is None or jnp.ndim(low) or not jnp.issubdtype(x.dtype, jnp.integer):
         return x.astype(jnp.float32)
     low, high = int(low), int(high)
     if field in _CODES and 2 < high - low + 1 <= _MOST_CODES:

@@ -28,6 +28,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.algorithms import algorithms, title
     from coterie.envs import families
     from coterie.jax_envs import installed
+    from coterie.jax_envs import names as names_of
     from coterie.lecture import experiments
     from coterie.naming import PACKAGES
 
@@ -38,7 +39,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
             for name, cls in algorithms().items()
         ],
         "environments": [f"{f}/{v}" for f, m in families().items() for v in m.EXAMPLES],
-        "packages": installed(),
+        "packages": {package: names_of(package) for package in installed()},
         "lecture": [{"name": name, "title": item.title} for name, item in experiments().items()],
     }  # fmt: skip
     if parsed.run.json:
@@ -61,12 +62,13 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     homes.add_column()
     for name, module in families().items():
         homes.add_row(bold(f"{name}/", "cyan"), "  ".join(module.EXAMPLES))
+    for package in PACKAGES:
+        missing = line(f"pip install 'coterie[{package}]'", style="dim")
+        known = found["packages"].get(package)
+        homes.add_row(bold(f"{package}:", "cyan"), "  ".join(known) if known else missing)
     where = ("(a JAX or a Python environment; docs/your-environment.md)", "dim")
     homes.add_row(bold("yours"), line("package.module:callable ", where))
     homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
-    for package, title in PACKAGES.items():
-        missing = "" if package in found["packages"] else f"(pip install 'coterie[{package}]')"
-        homes.add_row(bold(title), line(f"{package}:NAME ", (missing, "dim")))
     table.add_row(
         bold("yours"), "", "", line("module:Class (docs/add-an-algorithm.md)", style="dim")
     )

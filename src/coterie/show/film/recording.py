@@ -225,7 +225,13 @@ class _Player:
     def _draw(self, state: Any, actions: list[Any] | None) -> Scene:
         env, own = self.game.jax_env, jax.device_get(state.env)
         scene = env.scene(own, actions)
-        if scene is None and (pixels := env.picture(own)) is not None:
+        if scene is None and (given := env.picture(own)) is not None:
+            pixels = np.asarray(given)
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise NoPictures(
+                    f"{self.name} cannot be watched: its picture must be an array "
+                    f"[height, width, 3] of uint8; it is {list(pixels.shape)} of {pixels.dtype}"
+                )
             scene = of_pixels(pixels)
         if scene is None:
             raise NoPictures(

@@ -24,6 +24,7 @@ from coterie.runs.run import Run
 from coterie.spec import PythonEnvFactory, TimeStep
 from coterie.types import PRNGKey, PyTree
 
+
 class Moment(NamedTuple):
     """What an episode is at one step: drawn, what was done to get there, and what that brought."""
 
