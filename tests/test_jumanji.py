@@ -201,8 +201,11 @@ def test_an_illegal_move_terminates_a_cleaning():
 
 
 def test_a_wire_that_is_connected_leaves_and_the_others_go_on():
+    there_is = []
+
     def towards(state, shown):
         """The first wire moves to its target, the others wait."""
+        there_is.append(np.asarray(shown.alive).tolist())
         legal = np.asarray(shown.action_mask)[0]
         here, there = (np.asarray(x)[0] for x in (state.agents.position, state.agents.target))
         moves = np.array([[0, 0], [-1, 0], [0, 1], [1, 0], [0, -1]])
@@ -212,7 +215,8 @@ def test_a_wire_that_is_connected_leaves_and_the_others_go_on():
     t, terminated, truncated, shown = ended("Connector-v3", towards, 30, grid_size=6, num_agents=3,
                                             time_limit=12)  # fmt: skip
     assert (t, terminated, truncated) == (12, False, True)
-    assert np.asarray(shown.alive).tolist() == [False, True, True]
+    assert there_is[0] == [True, True, True]
+    assert there_is[-1] == np.asarray(shown.alive).tolist() == [False, True, True]
 
 
 def test_masks_of_joint_actions_are_kept():
