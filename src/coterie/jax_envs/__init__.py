@@ -21,7 +21,13 @@ from coterie.naming import PACKAGES, package_of
 if TYPE_CHECKING:
     from coterie.envs.base import Environment
 
-__all__ = ["installed", "make", "names", "options_class"]
+EXAMPLES = {
+    "jaxmarl": ("HeuristicEnemySMAX", "MPE_simple_spread_v3", "overcooked", "hanabi", "storm_2p"),
+    "jumanji": ("LevelBasedForaging-v0", "RobotWarehouse-v0", "Connector-v3", "Snake-v1"),
+}
+"""Some of ``names``, which only the package tells, and it takes seconds to import."""
+
+__all__ = ["EXAMPLES", "installed", "make", "names", "options_class"]
 
 
 def make(name: str, /, **options: Any) -> Environment:

@@ -27,7 +27,7 @@ MODES = {
 def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.algorithms import algorithms, title
     from coterie.envs import families
-    from coterie.jax_envs import installed
+    from coterie.jax_envs import EXAMPLES, installed
     from coterie.jax_envs import names as names_of
     from coterie.lecture import experiments
     from coterie.naming import PACKAGES
@@ -39,11 +39,11 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
             for name, cls in algorithms().items()
         ],
         "environments": [f"{f}/{v}" for f, m in families().items() for v in m.EXAMPLES],
-        "packages": {package: names_of(package) for package in installed()},
         "lecture": [{"name": name, "title": item.title} for name, item in experiments().items()],
     }  # fmt: skip
     if parsed.run.json:
-        return answer_json(found)
+        packages = {package: names_of(package) for package in installed()}
+        return answer_json(found | {"packages": packages})
     from rich.table import Column, Table
 
     from coterie.show.terminal.console import line
@@ -63,9 +63,10 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     for name, module in families().items():
         homes.add_row(bold(f"{name}/", "cyan"), "  ".join(module.EXAMPLES))
     for package in PACKAGES:
-        missing = line(f"pip install 'coterie[{package}]'", style="dim")
-        known = found["packages"].get(package)
-        homes.add_row(bold(f"{package}:", "cyan"), "  ".join(known) if known else missing)
+        there = package in installed()
+        more = "and others" if there else f"pip install 'coterie[{package}]'"
+        some = "  ".join((*EXAMPLES[package], "")) if there else ""
+        homes.add_row(bold(f"{package}:", "cyan"), line(some, (more, "dim")))
     where = ("(a JAX or a Python environment; docs/your-environment.md)", "dim")
     homes.add_row(bold("yours"), line("package.module:callable ", where))
     homes.add_row(bold("Python"), "gymnasium:ID  pettingzoo:MODULE")
