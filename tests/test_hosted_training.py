@@ -23,6 +23,7 @@ import coterie
 from coterie import EnvironmentFault, PythonEnvSettings, UsageError
 from coterie.algorithms import algorithms
 from coterie.cli.entry import main
+from coterie.learners.replay import minibatch
 from coterie.python_envs import evaluate as hosted_play
 from coterie.python_envs import opening
 from coterie.python_envs import training as hosted_lanes
@@ -35,6 +36,7 @@ from coterie.runs import plan
 from coterie.runs.environments import make_game, open_environment
 from coterie.runs.learner import learner
 from coterie.spec import EnvSpec
+from coterie.training.finite import without_replay
 from coterie.training.loop import Program
 from coterie.types import TimeStep
 
@@ -119,6 +121,27 @@ def hosted_game(algorithm, name="guests:Relay"):
 COMPARED = ("reinforce", "qmix", "mappo", "central_q")
 
 
+def learned(algorithm, learner, rollouts):
+    """What all seeds learned with; replay, whose layout depends on the time limit, by its items."""
+    kept = without_replay(learner)
+    if not hasattr(learner, "replay"):
+        return kept
+
+    def items(ring):
+        index = jnp.arange(min(rollouts * algorithm._items(), algorithm._capacity()))
+        batch = minibatch(ring, index, algorithm.own_minibatch)
+        over = batch.terminated  # what follows means nothing there
+        nothing = {
+            name: jnp.where(over.reshape(over.shape + (1,) * (x.ndim - 3)), 0, x)
+            for name in ("next_observations", "next_action_mask", "next_alive")
+            for x in (getattr(batch, name),)
+        }
+        central = jnp.where(over[..., :1], 0, batch.next_central)
+        return vars(batch) | nothing | {"next_central": central, "cut": ()}
+
+    return kept, jax.vmap(items)(learner.replay)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -144,9 +167,11 @@ def test_what_is_learned_is_what_is_learned_of_the_compiled_twin(name):
     native = Program(algorithm, game_for(algorithm, NativeRelay()), 2, episodes=4)
     expected = native.advance(native.init(3), 0, 4)
     for part in ("learner", "losses", "episodes", "hidden_state"):
-        pairs = zip(*(jax.tree.leaves(getattr(x, part)) for x in (state, expected)), strict=True)
-        for a, b in pairs:
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=part)
+        both = (getattr(x, part) for x in (state, expected))
+        if part == "learner":
+            both = (learned(algorithm, each, 4) for each in both)
+        for (path, a), (_, b) in zip(*map(jax.tree_util.tree_leaves_with_path, both), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=f"{part}{path}")
     _, wanted = native.evaluate(expected, 0)
     np.testing.assert_array_equal(played["eval"][0], wanted["eval"][0])
     np.testing.assert_array_equal(played["eval"][1], wanted["eval"][1])
