@@ -170,6 +170,18 @@ def test_temporaries_that_do_not_fit_refuse_a_run_and_leave_nothing(monkeypatch,
 
 
 @pytest.mark.slow
+def test_a_trained_run_stays_where_its_final_evaluation_does_not_fit(monkeypatch, tmp_path):
+    def refuse(needed: int, advice: str) -> None:
+        memory.check_memory(10**18, advice)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.runs.evaluation.check_memory", refuse)
+        with pytest.raises(UsageError, match="lower --final-episodes"):
+            trained(tmp_path)
+    assert coterie.resume(tmp_path / "run").steps == 256
+
+
+@pytest.mark.slow
 def test_what_is_checked_is_what_runs(compiled, tmp_path):
     """Nothing is compiled twice."""
     trained(tmp_path)

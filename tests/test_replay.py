@@ -12,9 +12,10 @@ from probes import Walk, quick, small
 
 from coterie.learners import replay
 from coterie.learners.former_replay import converted, former_items
-from coterie.types import Transition
+from coterie.spec import Observation
+from coterie.types import Transition, transition
 from coterie.views.game import Game
-from coterie.views.steps import learner_steps
+from coterie.views.steps import Steps, learner_steps
 
 K, N, A, H = 3, 2, 3, 4
 STEPS = ("start", "actions", "rewards", "terminated", "counts")
@@ -218,6 +219,39 @@ def test_a_step_whose_final_observation_finds_no_place_does_not_count():
     assert counts[truncated].mean() == pytest.approx(1 / 8, abs=0.02)
     right = counts & ~np.asarray(rollout.terminated)
     np.testing.assert_array_equal(found.next_observations[right], rollout.next_observations[right])
+
+
+def test_who_left_before_is_seen_as_it_was_when_the_episode_was_cut():
+    """One of two agents dies in the first step, and the episode is truncated in the third; a joint
+    minibatch of the other's step shows the end, not the next episode's start."""
+    t = np.arange(8)
+
+    def observed(x, alive):
+        x = jnp.asarray(x, jnp.float32)
+        each = jnp.broadcast_to(x[:, None, None, None], (8, 1, 2, 1))
+        mask = jnp.ones((8, 1, 2, 2), bool)
+        return Observation(each, mask, jnp.asarray(alive)[:, None], x[:, None, None])
+
+    alive, next_alive = np.ones((2, 8, 2), bool)
+    alive[1:3, 0] = next_alive[:3, 0] = False
+    before, after = observed(t, alive), observed(np.where(t == 2, 100, t + 1), next_alive)
+    nothing = jnp.zeros((8, 1), bool)
+    rollout = transition(
+        before, after, hidden_state=jnp.zeros((8, 1, 2, 0)), start=nothing.at[3].set(True),
+        extras=(), actions=jnp.zeros((8, 1, 2), jnp.int32), rewards=jnp.zeros((8, 1, 2)),
+        terminated=nothing, truncated=nothing.at[2].set(True),
+        truncated_alone=jnp.zeros((8, 1, 2), bool),
+    )  # fmt: skip
+    died = ~after.alive
+    steps = Steps(jnp.zeros((8, 1, 2)), died, died, before.alive)
+    layout = replay.Layout(8, 1, 2, 8)
+    ring = replay.empty(layout, 1, rollout, steps, False, ())
+    ring = replay.store(ring, rollout, steps, {"slot": jnp.int32(0), "rollout": jnp.int32(0)})
+    batch = replay.minibatch(ring, jnp.arange(8), each_its_own=False)
+    assert batch.counts[0, 2].tolist() == [False, True]
+    assert batch.next_central[0, 2].tolist() == [100]
+    assert batch.next_alive[0, 2].tolist() == [False, True]
+    assert batch.next_observations[0, 2, 1].tolist() == [100]
 
 
 def test_what_a_failing_environment_showed_is_kept():

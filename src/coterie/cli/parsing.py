@@ -170,6 +170,8 @@ def _split(
         if name not in options:
             refuse_former([re.sub("^--(no-)?", "", name).replace("-", "_")])
             shown = {option.flag.name for option in options.values()}
+            of_env = {flag for flag in shown if flag.startswith(PREFIX)}
+            shown = of_env if name.startswith(PREFIX) else shown - of_env
             raise UsageError(f"unknown option {name}{did_you_mean(name, shown)}")
         kind, _ = parts_of(options_of(options[name].hint)[0])
         many = typing.get_origin(kind) is tuple

@@ -267,7 +267,9 @@ class ValueBased(ValueSettings, Algorithm):
             extras = self.extras(acting, rollout.actions)
             rollout = dataclasses.replace(rollout, extras=extras)
             steps = self.learning_steps(game, rollout)
-            return empty(layout, environments, rollout, steps, game.truncates_alone, self.replays)
+            # A joint minibatch shows all agents as they were when any of them was truncated.
+            alone = game.truncates_alone and self.own_minibatch
+            return empty(layout, environments, rollout, steps, alone, self.replays)
 
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
 

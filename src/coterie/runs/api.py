@@ -189,23 +189,27 @@ def _begin(
             for sentence in plan.remarks:
                 report("note", {"sentence": sentence})
             loop = Loop(devices, config, directory, environment, here, *told)
-            try:
-                return loop.run(lambda: _untrained(devices, config, source), 0)
-            except NotEnoughMemory:
-                if directory:
-                    directory.withdraw()
-                raise
+            return loop.run(lambda: _untrained(devices, config, directory, source), 0)
 
 
 def _untrained(
-    devices: Devices | HostDevice, config: dict[str, Any], source: warm_start.Source | None = None
+    devices: Devices | HostDevice,
+    config: dict[str, Any],
+    directory: RunDirectory | None = None,
+    source: warm_start.Source | None = None,
 ) -> States:
     """The states before the first step, with another run's networks where they were asked for.
 
     Raises:
-        NotEnoughMemory: to learn from them would take more memory than is free.
+        NotEnoughMemory: to learn from them would take more memory than is free; the directory of
+            the run can then be used again.
     """
-    check_work(devices, devices.bytes())
+    try:
+        check_work(devices, devices.bytes())
+    except NotEnoughMemory:
+        if directory:
+            directory.withdraw()
+        raise
     states = devices.init(config["seed"])
     if "init" not in config:
         return states

@@ -30,21 +30,31 @@ def evaluate_game(
     seed: int,
     stochastic: bool,
     python_env: PythonEnvSettings,
+    setting: str = "--episodes",
 ) -> AllPlayed:
-    """Every seed's team plays, greedily and, if it is stochastic, by sampling too."""
+    """Every seed's team plays, greedily and, if it is stochastic, by sampling too.
+
+    Args:
+        setting: what the user lowers if there is too little memory.
+    """
     if not isinstance(game.env, PythonEnvFactory):
-        return evaluate_jax_env(game, policies, episodes, seed, stochastic)
+        return evaluate_jax_env(game, policies, episodes, seed, stochastic, setting)
     from coterie.python_envs.evaluate import play_python_envs
 
     return play_python_envs(game, policies, episodes, seed, stochastic, python_env)
 
 
 def evaluate_jax_env(
-    game: Game, policies: PyTree, episodes: int, seed: int, stochastic: bool
+    game: Game,
+    policies: PyTree,
+    episodes: int,
+    seed: int,
+    stochastic: bool,
+    setting: str = "--episodes",
 ) -> AllPlayed:
     """``evaluate_game`` where the environment is compiled."""
     seeds = jax.tree.leaves(policies)[0].shape[0]
-    advice = "lower --episodes"
+    advice = f"lower {setting}"
     check_memory(playing_bytes(game, episodes, seeds, stochastic), advice)
     # Apart from the keys of training, which are split from the same kind of root.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0xE7A1), seeds)

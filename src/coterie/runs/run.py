@@ -185,7 +185,13 @@ def play_finally(run: Run) -> dict[str, AllPlayed]:
             played[which] = next(iter(played.values()))
         else:
             played[which] = evaluate_game(
-                run.game, policies, episodes, seed, run.stochastic, python_env
+                run.game,
+                policies,
+                episodes,
+                seed,
+                run.stochastic,
+                python_env,
+                "--final-episodes",
             )
         run.results[which] = summary(agents, played[which], bounds)
     return played
