@@ -17,7 +17,7 @@ from typing import Any, Union
 import numpy as np
 
 from coterie.errors import EnvironmentFault, UsageError, described
-from coterie.naming import is_code
+from coterie.naming import PACKAGES, is_code, package_of
 from coterie.python_envs.adapters.conventions import is_jax_env
 from coterie.python_envs.adapters.environment import PythonEnv
 from coterie.python_envs.adapters.lookup import open_factory, title
@@ -135,6 +135,7 @@ class _Session:
         self._seconds: list[float] = []
         self._ends: list[tuple[int, bool]] = []
         self._able = Able()
+        self._is_jax = False
         self._apart: PythonEnv | None = None
 
     def open(self, make: Callable[[], Any]) -> PythonEnv | Compiled | None:
@@ -149,6 +150,7 @@ class _Session:
             return None
         try:
             if is_jax_env(made):
+                self._is_jax = True
                 env = Compiled(made, self._time_limit, self._name)
                 self._able.see(env.spec)
                 return env
@@ -260,17 +262,26 @@ class _Session:
         if len(self._ends) >= 3 and lengths == {length} and only_terminated and length > 1:
             self.add(
                 f"every episode terminated after exactly {length} steps, as if it ran out of "
-                "time; a time-out must be reported as truncated: do that, or name the limit "
-                f"(--time-limit {length})",
+                f"time; {self._about_time(length)}",
                 violation=False,
             )
         seconds = self._median_seconds()
-        if seconds > SLOW_SECONDS:
+        if seconds > SLOW_SECONDS and not self._is_jax:
             self.add(
                 f"a step takes {1000 * seconds:.0f} ms, {1 / seconds:.0f} a second, and "
                 "learning will wait for it; profile the environment, or use more workers",
                 violation=False,
             )
+
+    def _about_time(self, length: int) -> str:
+        """What to do about a time-out that is reported as a termination."""
+        if package := package_of(self._name):
+            return (
+                f"{PACKAGES[package]} does not tell this from an end of the game, so learners "
+                "expect no rewards after it"
+            )
+        limit = f"time_limit={length} in its spec" if self._is_jax else f"--time-limit {length}"
+        return f"a time-out must be reported as truncated: do that, or name the limit ({limit})"
 
     def report(self) -> Report:
         """What was found so far."""
