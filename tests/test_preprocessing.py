@@ -511,8 +511,9 @@ def test_a_python_environment_is_seen_as_its_compiled_twin(name):
                       update_ratio=1 / 8, **ALL)  # fmt: skip
     game = Game(SameCamera(), "joint" if algorithm.central else "none", "sum",
                 joint=algorithm.joint_view, preprocessing=DONE)  # fmt: skip
-    hosted = dataclasses.replace(game, env=open_python_env("camera", PythonCamera))
-    host = HostDevice(algorithm, hosted, 1, 3, 4, PythonEnvSettings(workers=0), pytest.fail)
+    limit = PythonEnvSettings(time_limit=3, workers=0)  # replay then keeps every last step of both
+    hosted = dataclasses.replace(game, env=open_python_env("camera", PythonCamera, limit))
+    host = HostDevice(algorithm, hosted, 1, 3, 4, limit, pytest.fail)
     states, program = host.init(3), Program(algorithm, game, 1, 4)
     compiled = program.init(3)
     for i in range(4):

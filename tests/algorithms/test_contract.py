@@ -124,7 +124,7 @@ def trainer(algorithm, game):
 
 
 def check_training(algorithm, train, iterations=10):
-    before, after, (_, losses), (returns, _) = train(algorithm.schedules(np.arange(iterations)))
+    before, after, (_, losses), (returns, *_) = train(algorithm.schedules(np.arange(iterations)))
     losses = {name: x[-1] for name, x in losses.items()}
     for x in jax.tree.leaves((after, losses, returns)):
         assert np.isfinite(x).all()

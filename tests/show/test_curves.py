@@ -42,6 +42,7 @@ def drawn(monkeypatch):
 def test_plot_draws_mean_seeds_and_words(tmp_path, drawn):
     train = [{"seed": 0, "env_steps": 50, "loss": 1.0, "train/return/team_sum": 9.0}]
     run = write(tmp_path / "a", train + evaluations())
+    before = {*sys.modules}
     out = curves.plot([run], tmp_path / "deep" / "curves.png", references={"random": 0.2})
     assert out.read_bytes().startswith(b"\x89PNG")
     (ax,) = drawn[0].axes
@@ -56,7 +57,7 @@ def test_plot_draws_mean_seeds_and_words(tmp_path, drawn):
     assert ax.get_ylabel() == "return of the team (sum over agents),\ngreedy"
     assert ax.get_title(loc="left") == "matrix/climbing"
     assert ax.xaxis.get_major_formatter()(2_500_000) == "2.5M"
-    assert "matplotlib.pyplot" not in sys.modules
+    assert "matplotlib.pyplot" not in {*sys.modules} - before
 
 
 def test_many_seeds_are_drawn_as_the_interval_of_their_mean(tmp_path, drawn):

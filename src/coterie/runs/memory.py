@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coterie.learners.contract import Algorithm
 from coterie.training.devices import Devices
@@ -23,13 +23,19 @@ def smaller(algorithm: Algorithm, game: Game, settings: tuple[str, ...]) -> str:
     known = [name for name in settings if hasattr(algorithm, name)]
     if not getattr(algorithm, "recurrent", False):
         known = [name for name in known if name != "sequence_length"]
-    flags = [f"--{name.replace('_', '-')}" for name in known]
+    flags = [_flag(name, getattr(algorithm, name)) for name in known]
     advice = f"lower {', '.join(flags)} or --seeds"
     if settings is OF_WORK and hasattr(algorithm, "minibatches"):
         advice += ", or raise --minibatches"
     if game.central == "joint" and game.players.central_size:
         advice += ", or choose --central state, which is smaller"
     return advice
+
+
+def _flag(name: str, value: Any) -> str:
+    """A setting's flag, with its value where that is a single number."""
+    flag = f"--{name.replace('_', '-')}"
+    return f"{flag} (now {value:,})" if isinstance(value, int) else flag
 
 
 def check_state(devices: Devices | HostDevice, advice: str = "") -> int:

@@ -310,7 +310,7 @@ class Game:
             central=seen.central,
             truncated_alone=None if final is None else alone,
             final=final,
-            info={name: jnp.asarray(x, jnp.float32) for name, x in (shown.info or {}).items()},
+            info={k: jnp.asarray(x, jnp.float32) for k, x in (shown.info or {}).items()} or None,
         )
         return step, frames
 

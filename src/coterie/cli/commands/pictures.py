@@ -43,6 +43,7 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.runs import api
     from coterie.show.film import encode as film
     from coterie.show.film.recording import FPS, record
+    from coterie.show.terminal.progress import frames_counted
 
     own = parsed.run
     film.check(own.out, FPS if own.fps is None else own.fps)
@@ -53,8 +54,10 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
         )
     run = api.open_run(names[0], own.environment, **asdict(parsed.code))
     greedy = own.greedy or None
-    recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed)
-    answer(visible(film.film(recording, own.out, own.fps)))
+    with frames_counted() as told:
+        recording = record(run, own.seed, own.which, own.episodes, greedy, own.episode_seed, told)
+        out = film.film(recording, own.out, own.fps)
+    answer(visible(out))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -115,6 +116,7 @@ def record(
     episodes: int = 1,
     greedy: bool | None = None,
     episode_seed: int = 0,
+    told: Callable[[int], Any] = lambda count: None,
 ) -> Recording:
     """Episodes that one trained team plays in the environment it was trained in.
 
@@ -124,6 +126,7 @@ def record(
         greedy: play the likeliest or most valued actions; stochastic policies are sampled unless
             this is True.
         episode_seed: of the starts.
+        told: called at every frame with how many there are so far.
 
     Raises:
         UsageError: there is no such team, or it cannot be drawn from.
@@ -147,18 +150,31 @@ def record(
     fps = FPS
     if isinstance(run.game.env, Environment):
         player = _Player(run, policy, greedy)
-        played = tuple(tuple(player.episode(key)) for key in keys)
+        played = _played((player.episode(key) for key in keys), told)
     else:
         with RenderedPlayer(run, policy, greedy) as rendered:
             fps = min(rendered.fps or FPS, MOST_FPS)
             starts = ((episode_seed, k, key) for k, key in enumerate(keys))
-            played = tuple(tuple(_frames(rendered.episode(*start))) for start in starts)
+            played = _played((_frames(rendered.episode(*start)) for start in starts), told)
     trained = run.policy_steps.get(which)
     steps = trained[seed] if trained else None
     of_step = "" if steps is None else f" of step {steps:,}"
     title = f"{run.config['algorithm']} on {run.config['environment']}, team {seed}, {which} policy"
     manner = "greedy" if greedy else "sampled"
     return Recording(f"{title}{of_step}, {manner}", run.game.players.agents, played, fps)
+
+
+def _played(
+    episodes: Iterable[Iterator[Frame]], told: Callable[[int], Any]
+) -> tuple[tuple[Frame, ...], ...]:
+    numbers = itertools.count(1)
+
+    def counted(frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            told(next(numbers))
+            yield frame
+
+    return tuple(tuple(counted(frames)) for frames in episodes)
 
 
 def _frames(moments: Iterator[Moment]) -> Iterator[Frame]:

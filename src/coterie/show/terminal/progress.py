@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
@@ -23,6 +25,18 @@ CENTRAL = {"state": "the environment's state", "joint": "the joint observation"}
 
 
 COMPILING = "compiling"
+
+
+@contextlib.contextmanager
+def frames_counted() -> Iterator[Callable[[int], None]]:
+    """A live line on standard error, if that is a terminal, which says how many frames there are:
+    drawing one can take a tenth of a second."""
+    console = Terminal(sys.stderr)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda count: None
+        return
+    with console.status(line("playing")) as status:
+        yield lambda count: status.update(line(f"{plural(count, 'frame')} played"))
 
 
 class _Words(ProgressColumn):
