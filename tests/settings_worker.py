@@ -12,6 +12,7 @@ import io
 import json
 import random
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class Idle:
 
     count = 1
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, algorithm: Any, game: Any, *_: Any) -> None:
+        self.program = types.SimpleNamespace(algorithm=algorithm, game=game)
 
     def bytes(self) -> int:
         return 0

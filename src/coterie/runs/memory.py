@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jax
+
+from coterie.errors import NotEnoughMemory
 from coterie.learners.contract import Algorithm
 from coterie.training.devices import Devices
 from coterie.training.memory import check_memory
@@ -54,5 +57,12 @@ def check_work(devices: Devices | HostDevice, state: int, advice: str = "") -> N
     """
     program = devices.program
     advice = advice or smaller(program.algorithm, program.game, OF_WORK)
-    working = devices.working_bytes()
+    try:
+        working = devices.working_bytes()
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith(("UNIMPLEMENTED", "RESOURCE_EXHAUSTED")):
+            raise
+        raise NotEnoughMemory(
+            f"programs for arrays so large cannot be compiled: {advice}"
+        ) from error
     check_memory(state + working, advice, working)

@@ -124,8 +124,12 @@ class RunDirectory:
         self.write_config(config)
 
     def withdraw(self) -> None:
-        """Undoes ``begin``, for a run that turned out to be impossible: it can be begun again."""
-        (self.path / "config.json").unlink()
+        """Undoes ``begin``, for a run that turned out to be impossible: it can be begun again, and
+        where the directory holds nothing else it is gone."""
+        for name in ("config.json", LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def holds_a_run(self) -> bool:
         """Whether a run was begun here."""
