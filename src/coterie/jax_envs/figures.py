@@ -35,7 +35,7 @@ def drawn(draw: Callable[[], Any]) -> UInt8[np.ndarray, "H W 3"]:
 
 @contextlib.contextmanager
 def _offscreen() -> Iterator[None]:
-    """Pyplot draws into memory, and whoever shows a figure opens no window."""
+    """Pyplot draws into memory; ``plt.show`` opens no window."""
     import matplotlib
     import matplotlib.pyplot as plt
 

@@ -92,7 +92,7 @@ def _slice(tree: PyTree, first: Array, count: int) -> PyTree:
 def _history(
     rows: dict[str, PyTree], newest: int, ended: Bool[Array, " K"], alone: bool
 ) -> tuple[Transition, Steps]:
-    """All steps [C, K], but for hidden states: how episodes ended is told by how others began.
+    """All steps [C, K], without hidden states. An episode ended where the next step is a start.
 
     Where agents can be truncated ``alone``, one was if it is not alive after a step that is not
     terminal to it.

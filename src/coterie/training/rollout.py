@@ -56,7 +56,8 @@ def scan_rollout(
     step_keys = jax.random.split(step_key, (steps, environments))
     whole = algorithm.whole_episodes
     # As many steps at a time as the pool of reset states is enough for, and equally many.
-    turn = max(t for t in range(1, steps + 1) if steps % t == 0 and t + whole <= lasts(vector))
+    most = min(steps, lasts(vector) - whole)
+    turn = next(t for t in range(most, 0, -1) if steps % t == 0)
 
     def act_until_refill(carry, xs):
         (vector, hidden_state, counting), (begins, xs) = carry, xs
