@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -317,7 +318,7 @@ def quick_program(algorithm: Algorithm, game: Game, seeds: int = 1) -> Program:
     """The program as it is, compiled for a quick compilation."""
     program = Program(algorithm, game, seeds, episodes=4)
     program._init = quick(program._init.__wrapped__)
-    program._advance = quick(program._run_chunk)
+    program._advance = quick(partial(program._run_chunk, program.algorithm))
     return program
 
 

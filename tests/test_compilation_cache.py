@@ -24,11 +24,11 @@ sys.exit(status)
 """
 
 
-def trained(out, cache, **more):
+def trained(out, cache, *flags, **more):
     """A training in a process of its own: what it said, and how often JAX found a program."""
     given = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", SWITCH))}
     given |= {"XDG_CACHE_HOME": str(cache), **more}
-    command = [sys.executable, "-c", COUNT, *TRAIN, "--out", str(out)]
+    command = [sys.executable, "-c", COUNT, *TRAIN, *flags, "--out", str(out)]
     done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     counts = dict(line.split() for line in done.stderr.splitlines()[-2:])
@@ -59,6 +59,16 @@ def test_a_second_start_compiles_nothing_and_learns_the_same(first, tmp_path):
     assert now["hits"] >= len(kept)
     assert now["hits"] + now["misses"] == before["misses"]  # what compiles at once is not kept
     assert learned(tmp_path / "run") == learned(out) != []
+
+
+@pytest.mark.slow
+def test_another_learning_rate_compiles_nothing_and_learns_something_else(first, tmp_path):
+    out, cache, before = first
+    numbers = ("--lr", "0.01", "--gamma", "0.5", "--epsilon-end", "0.2", "--target-tau", "0.3")
+    _said, now = trained(tmp_path / "run", cache, *numbers)
+    assert now["hits"] >= len(programs(cache)) > 0
+    assert now["hits"] + now["misses"] == before["misses"]
+    assert learned(tmp_path / "run") != learned(out)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -76,7 +77,8 @@ def test_every_leaf_of_the_state_matters(name):
     algorithm = small(name, recurrent=True, reward_scaling="scale", learning_starts=0,
                       target_interval=3)  # fmt: skip
     program = quick_program(algorithm, game_for(algorithm, Walk()))
-    program._advance = jax.jit(program._run_chunk)  # buffers are not donated
+    run_chunk = partial(program._run_chunk, program.algorithm)
+    program._advance = jax.jit(run_chunk)  # buffers are not donated
     start = program.init(0)
     half = program.advance(start, 0, 7)
     calm = named(program.advance(half, 7, 3))

@@ -84,6 +84,28 @@ def short(value: int | float) -> str:
     return f"{digits[:-zeros]}e{zeros}" if zeros >= 6 else f"{int(value):,}"
 
 
+class Arithmetic:
+    """Marks a setting whose value is only computed with, never decided by; use ``ARITHMETIC``."""
+
+
+ARITHMETIC = Arithmetic()
+"""Compiled programs take such a setting as an argument, so that one program serves all its values.
+
+    gamma: Annotated[float, Range(0, 1), ARITHMETIC] = 0.99
+"""
+
+
+def arithmetic(settings: Any) -> dict[str, float]:
+    """The settings marked ``ARITHMETIC`` that are numbers, by name."""
+    marked = [
+        name
+        for name, hint in hints(type(settings)).items()
+        if typing.get_origin(hint) is Annotated and ARITHMETIC in typing.get_args(hint)[1:]
+    ]
+    values = {name: getattr(settings, name) for name in marked}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
 # Kinds that several settings have -----------------------------------------------------------------
 
 Share = Annotated[float, Range(0, 1)]

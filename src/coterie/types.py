@@ -26,6 +26,8 @@ PRNGKey = Key[Array, ""]
 PyTree = Any
 Actions = Int[Array, "*S N"] | Float[Array, "*S N P"]
 """Joint actions: a number for each agent, or a vector of choices and numbers."""
+Number = float | int | Float[Array, ""]
+"""A setting in a formula: itself, or the argument of a compiled program that stands for it."""
 Schedules = dict[str, Array]
 """What depends on time alone, by name: ε, how many updates are due, the learning rate."""
 
@@ -36,6 +38,7 @@ __all__ = [
     "EnvSpec",
     "Float",
     "Int",
+    "Number",
     "PRNGKey",
     "PyTree",
     "Reward",

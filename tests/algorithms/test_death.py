@@ -505,7 +505,9 @@ def test_whole_programs_take_environments_with_a_flag_for_each_agent(name, rewar
     game = Game(SHIFT, "joint" if algorithm.central else "none", reward)
     program = Program(algorithm, game, 1, 2)
     state, clock = program.template(), algorithm.schedules(np.arange(program.chunk))
-    jax.eval_shape(program._run_chunk, state, clock, np.int32(1))
+    jax.eval_shape(
+        functools.partial(program._run_chunk, program.algorithm), state, clock, np.int32(1)
+    )
     jax.eval_shape(program._evaluate, state, np.zeros(2, np.uint32))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from coterie.learners.policy_gradient import per_agent
 from coterie.ops.action_selection import of_action, sample
 from coterie.ops.losses import counterfactual_advantage, log_probabilities, policy_gradient
 from coterie.ops.observations import joined
-from coterie.settings import Count, Share
+from coterie.settings import ARITHMETIC, Count, Share
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps
@@ -36,7 +36,7 @@ class COMA(CounterfactualSettings, ActorCritic):
     central: ClassVar[bool] = True
 
     rollout_steps: Count = 10
-    gae_lambda: Share | None = 0.8
+    gae_lambda: Annotated[Share | None, ARITHMETIC] = 0.8
     """λ of the TD(λ) targets of the critic; None for n-step targets."""
     target_interval: Count | None = 200
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from coterie.learners.contract import Mode, refuse_many, scaling_remarks
 from coterie.ops.action_selection import ILLEGAL, of_action
 from coterie.ops.losses import policy_gradient
 from coterie.ops.running_statistics import RewardScaling
-from coterie.settings import JointActions, Part, Rate, Weight
+from coterie.settings import ARITHMETIC, JointActions, Part, Rate, Weight
 from coterie.types import PRNGKey, PyTree, Transition
 from coterie.views.game import Game, usable
 from coterie.views.joint_actions import JointView
@@ -36,8 +36,9 @@ class PAC(ActorCritic):
     central: ClassVar[bool] = True
 
     reward_scaling: RewardScaling = "none"  # a large penalty would shrink what tells optima apart
-    target_tau: Part | None = 0.01
-    critic_lr: Rate | None = 2e-3  # above the actors': they act on what critics have learned
+    target_tau: Annotated[Part | None, ARITHMETIC] = 0.01
+    # Above the actors': they act on what critics have learned.
+    critic_lr: Annotated[Rate | None, ARITHMETIC] = 2e-3
     entropy: Weight = 1.0
     entropy_end: float | None = 0.01
     joint_optimum: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -49,7 +49,7 @@ from coterie.ops.returns import lambda_return, n_step_return
 from coterie.ops.running_statistics import Moments
 from coterie.ops.updates import follow
 from coterie.policies.acting import distribution, noise
-from coterie.settings import Count, Part, Rate, Share
+from coterie.settings import ARITHMETIC, Count, Part, Rate, Share
 from coterie.spec import ObservationSpace
 from coterie.types import Actions, PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
@@ -70,15 +70,15 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
     """Length T of a rollout: steps of each environment between two updates."""
     n_steps: Count = 5
     """Number n of rewards in an n-step target, at most T, without gae_lambda; the lecture has 1."""
-    gae_lambda: Share | None = None
+    gae_lambda: Annotated[Share | None, ARITHMETIC] = None
     """λ of generalised advantage estimation; None for n-step targets."""
     normalise_advantages: bool = False
     """Standardise the advantages of each agent over the rollout."""
-    critic_lr: Rate | None = None
+    critic_lr: Annotated[Rate | None, ARITHMETIC] = None
     """Learning rate of the critics; by default --lr. With --lr-end it falls by the same factor."""
     target_interval: Count | None = None
     """Bootstrap from target critics θ̄, which are copied from θ every N updates."""
-    target_tau: Part | None = None
+    target_tau: Annotated[Part | None, ARITHMETIC] = None
     """Bootstrap from target critics θ̄, which move by this share towards θ at every update."""
 
     # What each algorithm says -----------------------------------------------------------------
@@ -363,7 +363,8 @@ class ActorCritic(TargetSettings, PolicySettings, Algorithm):
         (_, metrics), grads = value_and_grad(networks, batch, schedules)
         for name, gradient in grads.items():
             metrics[f"{name}_gradient_norm"] = gradient_norm(gradient)
-        rates = {"actor": self.lr, "critic": self.critic_lr or self.lr}
+        critic_lr = self.lr if self.critic_lr is None else self.critic_lr
+        rates = {"actor": self.lr, "critic": critic_lr}
         networks, optimiser = descend(self, networks, grads, optimiser, rates, schedules["rate"])
         if target is not None:
             now = schedules["since_copy"] + count

@@ -9,8 +9,9 @@ hold settings only (``learners/parts.py``).
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -25,10 +26,10 @@ from coterie.networks.per_agent import PerAgent
 from coterie.ops.running_statistics import RewardScaling
 from coterie.policies.acting import act
 from coterie.policies.distributions import Categorical, Distribution
-from coterie.settings import check
+from coterie.settings import arithmetic, check
 from coterie.spec import Observation
 from coterie.storage.formats import refuse_former
-from coterie.types import Actions, PRNGKey, PyTree, Schedules, Transition
+from coterie.types import Actions, Number, PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 
 Mode = Literal[
@@ -108,6 +109,18 @@ class Algorithm(abc.ABC):
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         paths = {name: value.path for name, value in own.items() if isinstance(value, OwnNetwork)}
         return dataclasses.asdict(self) | paths
+
+    @replaceable
+    def numbers(self) -> dict[str, float]:
+        """Settings that compiled programs take as arguments, by name: those marked ARITHMETIC."""
+        return arithmetic(self)
+
+    def with_numbers(self, numbers: Mapping[str, Number]) -> Algorithm:
+        """The algorithm with arguments of a compiled program in the place of settings."""
+        new = copy.copy(self)
+        for name, value in numbers.items():
+            object.__setattr__(new, name, value)
+        return new
 
     @replaceable
     def contradictions(self) -> list[str]:
@@ -273,7 +286,7 @@ def unreached(name: str, end: float | None, over: int | None, steps: int) -> lis
     ]
 
 
-def never_copied(interval: int | None, tau: float | int | None, updates: int) -> list[str]:
+def never_copied(interval: int | None, tau: Number | None, updates: int) -> list[str]:
     """A sentence if ``interval`` changes nothing in a run of so many updates."""
     if interval is None:
         return []

@@ -14,6 +14,7 @@ from coterie.networks.torsos import TorsoSetting
 from coterie.ops.action_vectors import Bounds
 from coterie.ops.running_statistics import RewardScaling
 from coterie.settings import (
+    ARITHMETIC,
     MOST,
     Count,
     EndRate,
@@ -26,6 +27,7 @@ from coterie.settings import (
     StepCount,
     Weight,
 )
+from coterie.types import Number
 
 Ratio = Annotated[float, Range(1e-5, 1e3)]
 Start = Annotated[int, Range(0, MOST)]
@@ -37,9 +39,9 @@ Frames = Annotated[int, Range(1, 64)]
 class LearnerSettings:
     """Settings of every algorithm."""
 
-    gamma: Share = 0.99
+    gamma: Annotated[Share, ARITHMETIC] = 0.99
     """Discount factor γ."""
-    lr: Rate = 5e-4
+    lr: Annotated[Rate, ARITHMETIC] = 5e-4
     """Learning rate of Adam."""
     lr_end: EndRate | None = None
     """Learning rate at the end of a linear schedule; without it the learning rate is constant."""
@@ -79,10 +81,10 @@ class TargetSettings:
     """How target networks θ̄ follow θ."""
 
     target_interval: Count | None = None
-    target_tau: Part | None = None
+    target_tau: Annotated[Part | None, ARITHMETIC] = None
 
 
-def target_rate(settings: TargetSettings) -> float | int | None:
+def target_rate(settings: TargetSettings) -> Number | None:
     """τ of targets that move at every update, or None; target_interval replaces a default τ."""
     usual = type(settings).target_tau
     return (
@@ -94,7 +96,7 @@ def target_rate(settings: TargetSettings) -> float | int | None:
 class ValueSettings(TargetSettings, LearnerSettings):
     """Settings of the value-based algorithms."""
 
-    gamma: Share = 0.95
+    gamma: Annotated[Share, ARITHMETIC] = 0.95
     batch_size: Count = 128
     """Minibatch size B: transitions, or sequences of transitions with --recurrent."""
     buffer_size: Count = 500_000
@@ -114,7 +116,7 @@ class ValueSettings(TargetSettings, LearnerSettings):
     epsilon_steps: StepCount | None = None
     """Environment steps over which ε moves linearly to epsilon_end; by default a quarter of the
     run."""
-    target_tau: Part | None = 0.01
+    target_tau: Annotated[Part | None, ARITHMETIC] = 0.01
     """Move the target network θ̄ by this share towards θ at every update."""
     target_interval: Count | None = None
     """Instead of moving it, copy the network θ to the target network θ̄ after so many updates; with
@@ -125,7 +127,7 @@ class ValueSettings(TargetSettings, LearnerSettings):
     """How rewards are changed before learning. scale: divided by their root mean square so far.
     none: unchanged. standardise: (r - mean)/std, which changes the task if agents can influence how
     long an episode lasts."""
-    max_grad_norm: Positive | None = 10.0
+    max_grad_norm: Annotated[Positive | None, ARITHMETIC] = 10.0
     """Largest norm of a gradient, for each independent loss; None for no clipping."""
     hidden: Layers = (64, 64)
     """Sizes of the hidden layers of the utility networks, which use ReLU."""
@@ -151,7 +153,7 @@ class PolicySettings(LearnerSettings):
     """How rewards are changed before learning. scale: divided by the root mean square of their
     discounted sums so far. none: unchanged. standardise: (r - mean)/std, which changes the task if
     agents can influence how long an episode lasts."""
-    max_grad_norm: Positive | None = 10.0
+    max_grad_norm: Annotated[Positive | None, ARITHMETIC] = 10.0
     """Largest norm of a gradient, for each network; None for no clipping."""
     hidden: Layers = (128, 128)
     """Sizes of the hidden layers of actors and critics."""
@@ -182,7 +184,7 @@ class CounterfactualSettings:
     """Settings of COMA, which learns foraging less than half as well with the others' defaults."""
 
     entropy: Weight = 0.01
-    max_grad_norm: Positive | None = 0.5
+    max_grad_norm: Annotated[Positive | None, ARITHMETIC] = 0.5
     hidden: Layers = (64, 64)
     activation: Literal["relu", "tanh"] = "tanh"
 
@@ -193,11 +195,11 @@ class ProximalSettings:
 
     environments: Count = 64
     rollout_steps: Count = 32
-    gae_lambda: Share | None = 0.95
+    gae_lambda: Annotated[Share | None, ARITHMETIC] = 0.95
     normalise_advantages: bool = True
     entropy: Weight = 0.01
-    max_grad_norm: Positive | None = 0.5
-    clip: Positive = 0.2
+    max_grad_norm: Annotated[Positive | None, ARITHMETIC] = 0.5
+    clip: Annotated[Positive, ARITHMETIC] = 0.2
     """PPO's ε: the probability ratio is clipped to 1 - ε and 1 + ε."""
     epochs: Count = 4
     """Number of passes over each rollout."""

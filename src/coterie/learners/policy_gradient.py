@@ -20,7 +20,7 @@ from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, norm
 from coterie.spec import EnvSpec
-from coterie.types import PRNGKey, PyTree
+from coterie.types import Number, PRNGKey, PyTree
 from coterie.views.game import Game
 
 ACTOR_SCALE = 0.01
@@ -157,7 +157,7 @@ def descend(
     networks: PyTree,
     grads: PyTree,
     optimiser: PyTree,
-    rates: dict[str, float],
+    rates: dict[str, Number],
     rate: Array,
 ) -> tuple[PyTree, PyTree]:
     """One Adam step; ``networks`` and ``grads`` are dicts of ``PerAgent`` by name.

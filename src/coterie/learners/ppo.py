@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from coterie.learners.parts import ProximalSettings
 from coterie.ops.losses import masked_mean
+from coterie.types import Number
 
 
 def minibatches(settings: ProximalSettings) -> int:
@@ -19,7 +20,7 @@ def ratio_diagnostics(
     log_probs: Float[Array, "T B N"],
     behaviour_log_probs: Float[Array, "T B N"],
     alive: Bool[Array, "T B N"],
-    clip: float | int,
+    clip: Number,
 ) -> dict[str, Float[Array, ""]]:
     """How far π is from the behaviour policy π_β, means over living agents' steps.
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from coterie.ops.action_selection import mask_illegal
-from coterie.types import PyTree
+from coterie.types import Number, PyTree
 
 
 def one_step_target(
     rewards: Float[Array, "*S"],
     terminated: Bool[Array, "*S"],
     next_values: Float[Array, "*S"],
-    gamma: float | int,
+    gamma: Number,
 ) -> Float[Array, "*S"]:
     """y = r + γ (1 − terminated) v', constant to the optimiser (book eq. 8.6; lecture, IDQN 13-16).
 
@@ -94,7 +94,7 @@ def clipped_surrogate(
     log_probs: Float[Array, "*S"],
     behaviour_log_probs: Float[Array, "*S"],
     advantages: Float[Array, "*S"],
-    clip: float | int,
+    clip: Number,
 ) -> Float[Array, "*S"]:
     """−min(ρ Adv, clip(ρ, 1 − ε, 1 + ε) Adv), ρ = π(a | h)/π_β(a | h) (Schulman et al. 2017).
 

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from coterie.ops.losses import one_step_target
+from coterie.types import Number
 
 
 def reward_to_go(
-    rewards: Float[Array, "T *S"], ended: Bool[Array, "T *S"], gamma: float | int
+    rewards: Float[Array, "T *S"], ended: Bool[Array, "T *S"], gamma: Number
 ) -> Float[Array, "T *S"]:
     """u_t = r_t + γ u_{t+1} within an episode (Monte-Carlo return; book §8.2.3, REINFORCE)."""
 
@@ -33,7 +34,7 @@ def discounted_so_far(
     rewards: Float[Array, "T *S"],
     start: Bool[Array, "T *S"],
     before: Float[Array, "*S"],
-    gamma: float | int,
+    gamma: Number,
 ) -> Float[Array, "T *S"]:
     """g_t = r_t + γ g_{t-1} within an episode: as large as values are, and known at once.
 
@@ -55,7 +56,7 @@ def n_step_return(
     next_values: Float[Array, "T *S"],
     terminated: Bool[Array, "T *S"],
     ended: Bool[Array, "T *S"],
-    gamma: float | int,
+    gamma: Number,
     n: int,
 ) -> Float[Array, "T *S"]:
     """r_t + γ r_{t+1} + ... + γⁿ V(h_{t+n}), fewer steps where the episode or rollout ends before.
@@ -77,8 +78,8 @@ def lambda_return(
     next_values: Float[Array, "T *S"],
     terminated: Bool[Array, "T *S"],
     ended: Bool[Array, "T *S"],
-    gamma: float | int,
-    lam: float | int,
+    gamma: Number,
+    lam: Number,
 ) -> Float[Array, "T *S"]:
     """G_t = r_t + γ [(1 − λ) V(h_{t+1}) + λ G_{t+1}] (Sutton & Barto 2018, §12.1, TD(λ)).
 
@@ -102,8 +103,8 @@ def gae(
     next_values: Float[Array, "T *S"],
     terminated: Bool[Array, "T *S"],
     ended: Bool[Array, "T *S"],
-    gamma: float | int,
-    lam: float | int,
+    gamma: Number,
+    lam: Number,
 ) -> Float[Array, "T *S"]:
     """Adv_t = δ_t + γλ Adv_{t+1}, δ_t = r_t + γ V(h_{t+1}) − V(h_t) (Schulman et al. 2016).
 

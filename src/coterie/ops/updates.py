@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from coterie.types import PyTree
+from coterie.types import Number, PyTree
 
 
 def follow(
-    target: PyTree, online: PyTree, count: Array, interval: int | None, tau: float | int | None
+    target: PyTree, online: PyTree, count: Array, interval: int | None, tau: Number | None
 ) -> PyTree:
     """θ̄ after update number ``count``: a step of size τ towards θ, or a copy at every interval."""
     if tau is not None:
@@ -29,7 +29,7 @@ def norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
 
 
-def clip_norm(grads: PyTree, limit: float | int | None) -> PyTree:
+def clip_norm(grads: PyTree, limit: Number | None) -> PyTree:
     """Gradients scaled down to a global norm of ``limit``, if there is one."""
     if limit is None:
         return grads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ class PythonEnvProgram(Paced):
         self.draw = jax.jit(jax.vmap(self._draw, out_axes=(1, 3, 1)))
         axes = (0, 1, 1, 1, 1, 1, 3, None, None)
         self.act = jax.jit(jax.vmap(self._act, in_axes=axes, out_axes=1))
-        self.learn = jax.jit(self._learn_all, donate_argnums=(0, 1))
+        self.learn = ForAnyNumbers(algorithm, self._learn_all, donated=(0, 1))
         self.better_of = jax.jit(jax.vmap(better_of, in_axes=(0, 0, None, 0)))
         self.choose = make_choose(game)
 
@@ -117,14 +118,18 @@ class PythonEnvProgram(Paced):
         actions, hidden, extras = self.algorithm.explore(policy, hidden, seen, starts, own, now)
         return game.own_actions(actions), actions, extras, (hidden, frames)
 
-    def _learn_all(self, *given: Any) -> tuple[PyTree, dict[str, Array], FiniteChecks, Array]:
+    def _learn_all(
+        self, algorithm: Algorithm, *given: Any
+    ) -> tuple[PyTree, dict[str, Array], FiniteChecks, Array]:
         """All seeds' learners and losses, what was met, whether anything is not finite."""
-        each = jax.vmap(self._learn, in_axes=(0, 0, 2, 1, None, None))
+        learn = functools.partial(self._learn, algorithm)
+        each = jax.vmap(learn, in_axes=(0, 0, 2, 1, None, None))
         learner, losses, checks = each(*given)
         return learner, losses, checks, any_failed(checks)
 
     def _learn(
         self,
+        algorithm: Algorithm,
         learner: PyTree,
         losses: dict[str, Array],
         record: Record,
@@ -134,8 +139,8 @@ class PythonEnvProgram(Paced):
     ) -> tuple[PyTree, dict[str, Array], FiniteChecks]:
         now = {name: value[i] for name, value in schedules.items()}
         rollout = transitions(self.game, record)
-        learner, more = self.algorithm.learn(self.game, learner, rollout, keys[i], now)
-        checks = check_finite(self.algorithm, self.game, rollout, more, without_replay(learner))
+        learner, more = algorithm.learn(self.game, learner, rollout, keys[i], now)
+        checks = check_finite(algorithm, self.game, rollout, more, without_replay(learner))
         return learner, add(losses, more), checks
 
 

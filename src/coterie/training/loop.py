@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from coterie.learners.contract import Algorithm
+from coterie.training.arguments import ForAnyNumbers
 from coterie.training.evaluate import play_both
 from coterie.training.finite import (
     FiniteChecks,
@@ -114,7 +115,7 @@ class Program(Paced):
             jax.vmap(lambda k: init(algorithm, game, k), axis_name=SEED_AXIS),
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        self._advance = jax.jit(self._run_chunk, donate_argnums=0)
+        self._advance = ForAnyNumbers(algorithm, self._run_chunk, donated=(0,))
         self._evaluate = jax.jit(
             jax.vmap(lambda s, p: self._evaluate_seed(s, p, episodes), in_axes=(0, None)),
             donate_argnums=0,
@@ -151,14 +152,14 @@ class Program(Paced):
         return state
 
     def _run_chunk(
-        self, state: TrainState, schedules: Schedules, count: Array
+        self, algorithm: Algorithm, state: TrainState, schedules: Schedules, count: Array
     ) -> tuple[TrainState, Array, FiniteChecks, Array]:
         """Iterates until the count is reached or a number is not finite.
 
         Returns: the states, iterations made, what the last one met, whether anything is wrong.
         """
         step = jax.vmap(
-            lambda s, c: iterate(self.algorithm, self.game, s, c),
+            lambda s, c: iterate(algorithm, self.game, s, c),
             in_axes=(0, None),
             axis_name=SEED_AXIS,
         )
