@@ -10,7 +10,7 @@ of its own:
 * steps/s: environment steps of the whole team, after compilation;
 * state: what a checkpoint holds; working: temporaries and outputs of the compiled programs, as the
   memory check counts them; peak: the most memory that the process had resident;
-* compile: tracing and compiling training and evaluation, in seconds.
+* compile: processor seconds of tracing and compiling training and evaluation.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def row(algorithm_name: str, task: str, agents: int, seconds: float) -> dict[str
     algorithm = make_algorithm(algorithm_name, **SETTINGS[algorithm_name]).resolve(1_000_000)
     game = make_game(algorithm, coterie.make(name, **options), name, None, "auto")
     devices = Devices(algorithm, game, 1)
-    begun = time.perf_counter()
+    begun = time.process_time()
     working = devices.working_bytes()
-    compiled = time.perf_counter() - begun
+    compiled = time.process_time() - begun
     states, iteration = devices.init(0), 0
     each = devices.program.steps_per_iteration
     warm = getattr(algorithm, "learning_starts", 0) // each + 2

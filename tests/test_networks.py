@@ -190,6 +190,16 @@ def test_the_mixer_is_monotone_in_every_utility(scale):
     assert by_q.max() > 0
 
 
+def test_a_small_scale_lets_joint_values_begin_near_zero_whatever_z_holds():
+    def first(scale):
+        made = MonotonicMixer(agents=N, central=O, embedding=4, hyper=5, key=KEY, scale=scale)
+        return made(normal(200, N), 1000 * normal(200, O, seed=2))
+
+    usual, small = (np.abs(np.asarray(quick(lambda s=s: first(s))())) for s in (1.0, 0.001))
+    assert usual.mean() > 10
+    assert small.max() < 0.01
+
+
 def test_the_mixer_by_its_equations():
     m = mixer()
     q, z = np.array([1.0, -2.0, 0.5], np.float32), np.array([0.3, -1.2], np.float32)

@@ -14,7 +14,7 @@ from coterie.learners.value_based import ValueBased
 from coterie.networks.mixers import MonotonicMixer
 from coterie.networks.torsos import Torso
 from coterie.ops.losses import one_step_target
-from coterie.settings import Width
+from coterie.settings import Positive, Width
 from coterie.types import PRNGKey
 from coterie.views.game import Game
 
@@ -36,6 +36,9 @@ class QMIX(ValueBased):
     """Width E of the mixing network."""
     hyper_hidden: Width = 64
     """Width of the hypernetworks' hidden layers."""
+    mixer_scale: Positive = 1.0
+    """Scale of the hypernetworks' initial weights. A small one lets joint values begin near 0
+    where the numbers in z are far above 1, as positions and health may be."""
 
     def make_mixer(self, key: PRNGKey, game: Game) -> MonotonicMixer:
         """The mixing network; it has no hidden state, so its torso is none of the user's own."""
@@ -45,7 +48,7 @@ class QMIX(ValueBased):
             name = self.torso if isinstance(self.torso, str) else "auto"
             z = Torso(game.central_space, name, torso_key)
         n = game.spec.n_agents
-        return MonotonicMixer(n, z, self.mixer_embedding, self.hyper_hidden, key)
+        return MonotonicMixer(n, z, self.mixer_embedding, self.hyper_hidden, key, self.mixer_scale)
 
     def joint(
         self,

@@ -27,15 +27,30 @@ class MonotonicMixer(eqx.Module):
     embedding: int = eqx.field(static=True)
     torso: Torso | None
 
-    def __init__(self, agents: int, central: int | Torso, embedding: int, hyper: int, key: PRNGKey):
-        """``central`` is the length of z, or the torso that makes features of it."""
+    def __init__(
+        self,
+        agents: int,
+        central: int | Torso,
+        embedding: int,
+        hyper: int,
+        key: PRNGKey,
+        scale: float = 1.0,
+    ):
+        """``central`` is the length of z, or the torso that makes features of it.
+
+        ``scale`` multiplies the initial weights of each layer of the hypernetworks.
+        """
         self.torso = None if isinstance(central, int) else central
         central = central if isinstance(central, int) else central.features
         k1, k2, k3, k4 = jax.random.split(key, 4)
-        self.hyper_w1 = MLP([central, hyper, agents * embedding], k1)
-        self.hyper_b1 = Linear(central, embedding, k2)
-        self.hyper_w2 = MLP([central, hyper, embedding], k3)
-        self.value = MLP([central, embedding, 1], k4)
+        made = (
+            MLP([central, hyper, agents * embedding], k1),
+            Linear(central, embedding, k2),
+            MLP([central, hyper, embedding], k3),
+            MLP([central, embedding, 1], k4),
+        )
+        scaled = jax.tree.map(lambda x: scale * x if eqx.is_array(x) else x, made)
+        self.hyper_w1, self.hyper_b1, self.hyper_w2, self.value = scaled
         self.embedding = embedding
 
     def __call__(

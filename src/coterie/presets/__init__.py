@@ -19,7 +19,7 @@ from coterie.algorithms import algorithms, check_class, known_settings, make
 from coterie.algorithms import find as find_algorithm
 from coterie.errors import UsageError
 from coterie.learners.contract import Algorithm
-from coterie.settings import Name, fitted, hints, shown
+from coterie.settings import Name, fitted, hints, parts_of, shown
 from coterie.spec import Reward
 from coterie.text import did_you_mean
 
@@ -95,7 +95,7 @@ class Preset:
         return not self.families or environment.startswith(self.families)
 
     def _value(self, value: Any, hint: Any, steps: int, time_limit: int | None) -> Any:
-        if value == "none" and type(None) in typing.get_args(hint):
+        if value == "none" and type(None) in typing.get_args(parts_of(hint)[0]):
             return None
         if not isinstance(value, dict):
             return value
