@@ -282,6 +282,7 @@ def test_all_of_the_package_have_names_but_those_that_need_objects_or_other_pack
         ("jaxmarl:smax", {}, "JaxMARL has no environment 'smax'; did you mean jaxmarl:SMAX?"),
         ("jaxmarl:", {}, "JaxMARL has no environment ''; it has HeuristicEnemySMAX, SMAX, "),
         ("jaxmral:SMAX", {}, "jaxmral:SMAX: there is no jaxmral; did you mean jaxmarl:SMAX?"),
+        ("SMAX", {}, "SMAX is an environment of JaxMARL: name it jaxmarl:SMAX"),
         ("jaxmarl/SMAX", {}, "environments of JaxMARL are named jaxmarl:NAME"),
         ("jaxmarl:SMAX", {"max_step": 3}, "no option 'max_step'; did you mean max_steps?"),
         ("jaxmarl:switch_riddle", {"x": 3}, "it has num_agents, initial_bulb_state, reward_all_"),

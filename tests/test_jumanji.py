@@ -280,3 +280,8 @@ def test_a_picture_is_drawn_without_a_window_and_leaves_pyplot_as_it_was():
     assert picture.shape[2] == 3
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3  # walls, ways, agent, target
     assert (matplotlib.get_backend(), plt.isinteractive(), plt.get_fignums()) == before
+
+
+def test_a_name_without_the_package_is_answered_with_it():
+    with pytest.raises(coterie.UsageError, match="of Jumanji: name it jumanji:Snake-v1"):
+        coterie.make("Snake-v1")

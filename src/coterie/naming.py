@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable
 
@@ -32,6 +33,15 @@ def unknown_option(name: str, options: Iterable[str], known: Iterable[str]) -> s
     return None
 
 
+def _is_registered(name: str) -> bool:
+    """Whether Gymnasium is installed and knows an environment of this name."""
+    if importlib.util.find_spec("gymnasium") is None:
+        return False
+    import gymnasium
+
+    return name in gymnasium.registry
+
+
 def misnamed(name: str) -> str | None:
     """What is wrong with the kind of a name, as a sentence; None if it may be one."""
     file, _, maker = name.partition(":")
@@ -48,6 +58,8 @@ def misnamed(name: str) -> str | None:
         return f"{name} is a file of payoffs: name it matrix/{name}"
     if (head := name.partition("/")[0].lower()) in PACKAGES and ":" not in name:
         return f"{name}: environments of {PACKAGES[head]} are named {head}:NAME"
+    if _is_registered(name):
+        return f"{name} is an environment of Gymnasium: name it gymnasium:{name}"
     kinds = ("gymnasium", "pettingzoo", *PACKAGES)
     hint = did_you_mean(file, kinds, cutoff=0.8).replace("?", f":{maker}?")
     return f"{name}: there is no {file}{hint}" if maker and hint and file not in kinds else None

@@ -132,6 +132,7 @@ def test_whatever_is_no_environment_is_refused_by_its_reason(what):
         ("./deep/my_env.py:make", "^./deep/my_env.py is a file.* my_env:make$"),
         ("table.json", "name it matrix/table.json"),
         ("gymnasum:CartPole-v1", "did you mean gymnasium:CartPole-v1"),
+        ("CartPole-v1", "is an environment of Gymnasium: name it gymnasium:CartPole-v1"),
         ("petingzoo:x.y", "did you mean pettingzoo:x.y"),
         ("lfb/8x8-2p-3f", "did you mean lbf/8x8-2p-3f"),
     ],

@@ -41,13 +41,17 @@ def make(name: str, /, **options: Any) -> Environment:
     """
     package = package_of(name)
     if package is None:
+        _refuse_bare(name)
         return envs.make(name, **options)
     return _module(package).make(name.partition(":")[2], options)
 
 
 def options_class(name: str) -> Any:
     """The dataclass of a JAX environment's options; None where only ``make`` knows them."""
-    return None if package_of(name) else envs.family(name).Options
+    if package_of(name):
+        return None
+    _refuse_bare(name)
+    return envs.family(name).Options
 
 
 def names(package: str) -> tuple[str, ...]:
@@ -62,6 +66,16 @@ def names(package: str) -> tuple[str, ...]:
 def installed() -> tuple[str, ...]:
     """The packages of ``naming.PACKAGES`` that are installed."""
     return tuple(package for package in PACKAGES if importlib.util.find_spec(package))
+
+
+def _refuse_bare(name: str) -> None:
+    """UsageError if this is a package's own name of an environment, without the package's."""
+    if "/" in name or name in envs.families():
+        return
+    for package in installed():
+        if name in names(package):
+            title = PACKAGES[package]
+            raise UsageError(f"{name} is an environment of {title}: name it {package}:{name}")
 
 
 def _module(package: str) -> ModuleType:
