@@ -173,7 +173,7 @@ def test_unknown_and_missing_trackers_are_named(monkeypatch):
     with pytest.raises(UsageError, match="did you mean tensorboard"):
         trackers.make(["tensorbord"])
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match=r"pip install 'coterie\[wandb\]'"):
+    with pytest.raises(UsageError, match=r"pip install .*\[wandb\]'"):
         trackers.make(["wandb"])
 
 

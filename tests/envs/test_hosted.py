@@ -389,11 +389,11 @@ class Absent:
 @pytest.mark.parametrize(
     ("missing", "name", "message"),
     [
-        ("gymnasium", "gymnasium:CartPole-v1", r"coterie\[python-envs\]"),
-        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[python-envs\]"),
-        ("pettingzoo", "pettingzoo:pettingzoo.test", r"coterie\[python-envs\]"),
-        ("lbforaging", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"coterie\[lbforaging\]"),
-        ("mpe2", "pettingzoo:mpe2.simple_spread_v3", r"coterie\[mpe\]"),
+        ("gymnasium", "gymnasium:CartPole-v1", r"\[python-envs\]"),
+        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"\[python-envs\]"),
+        ("pettingzoo", "pettingzoo:pettingzoo.test", r"\[python-envs\]"),
+        ("lbforaging", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"\[lbforaging\]"),
+        ("mpe2", "pettingzoo:mpe2.simple_spread_v3", r"\[mpe\]"),
     ],
 )
 def test_missing_packages_name_their_extra(

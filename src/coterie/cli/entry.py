@@ -40,6 +40,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page
   game ENVIRONMENT|RUN           a matrix game's equilibria; what a run learned of it
   check ENVIRONMENT              what is wrong with an environment of yours, in sentences
+  doctor                         what works on this machine, to send with a bug report
   completion bash|zsh|fish       a script that completes commands and flags in your shell
 
 coterie COMMAND --help explains a command; coterie --version names this version. An example:

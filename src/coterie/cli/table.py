@@ -8,6 +8,7 @@ from typing import Any
 
 from coterie.cli.commands.check import CheckArgs, command_check
 from coterie.cli.commands.completion import CompletionArgs, command_completion
+from coterie.cli.commands.doctor import DoctorArgs, command_doctor
 from coterie.cli.commands.evaluate import EvaluateArgs, command_evaluate
 from coterie.cli.commands.game import GameArgs, command_game
 from coterie.cli.commands.lecture import LectureArgs, command_lecture
@@ -88,5 +89,6 @@ COMMANDS = {
     ),
     "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]", opens=True),
     "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),
+    "doctor": Command(command_doctor, DoctorArgs, "coterie doctor [FOLDER] [--json]", (0, 1)),
     "completion": Command(command_completion, CompletionArgs, "coterie completion bash|zsh|fish"),
 }  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from coterie.errors import UsageError
+from coterie.extras import how_to_install
 
 Joint = tuple[int, ...]
 """A joint action, as one action index per agent."""
@@ -212,7 +213,7 @@ def mixed_equilibria(
     try:
         import nashpy
     except ImportError:
-        raise UsageError("mixed equilibria need nashpy: pip install 'coterie[analysis]'") from None
+        raise UsageError(f"mixed equilibria need nashpy: {how_to_install('analysis')}") from None
     game = nashpy.Game(payoffs[..., 0], payoffs[..., 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nashpy's word that a game is degenerate: see above

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coterie import envs
 from coterie.errors import UsageError
+from coterie.extras import how_to_install
 from coterie.naming import PACKAGES, package_of
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ def _refuse_bare(name: str) -> None:
 
 def _module(package: str) -> ModuleType:
     if package not in installed():
-        raise UsageError(f"{PACKAGES[package]} is not installed: pip install 'coterie[{package}]'")
+        raise UsageError(f"{PACKAGES[package]} is not installed: {how_to_install(package)}")
     return importlib.import_module(f"{__name__}.{package}")

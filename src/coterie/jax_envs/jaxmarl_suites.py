@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from coterie.errors import UsageError
+from coterie.extras import how_to_install
 from coterie.spec import Reward
 
 
@@ -84,7 +85,7 @@ class Suite:
 
     def refuse(self, name: str) -> None:
         """UsageError for an environment that needs what is not installed."""
-        raise UsageError(f"jaxmarl:{name} needs {self.needs}: pip install 'coterie[jaxmarl]'")
+        raise UsageError(f"jaxmarl:{name} needs {self.needs}: {how_to_install('jaxmarl')}")
 
 
 def _individual(env: Any) -> Reward:

@@ -21,6 +21,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 from coterie.errors import EnvironmentFault, UsageError, described
+from coterie.extras import how_to_install
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 """Signals that a command answers, and its worker processes leave to it."""
@@ -156,7 +157,7 @@ def advice(package: str, extra: str) -> str:
         extra: of Coterie, which includes it.
     """
     if importlib.util.find_spec("jax"):
-        return f"pip install 'coterie[{extra}]'"
+        return how_to_install(extra)
     return f"{sys.executable} -m pip install {package}"
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import jax
 
+from coterie.errors import UsageError
+
 SWITCH = "COTERIE_COMPILATION_CACHE"
 """The environment variable: ``off``, or the directory that holds the cache."""
 LARGEST = 2_000_000_000
@@ -36,29 +38,50 @@ def keep_compiled_programs() -> None:
 
     A directory that others could write to is not used, as what is in it is executed.
     """
-    config: Any = jax.config  # its attributes are not declared
-    chosen, switched_off = config.jax_compilation_cache_dir, not config.jax_enable_compilation_cache
-    if chosen or switched_off or os.environ.get(SWITCH) == "off":
+    if decided():
         return
-    root = _root()
-    folder = root / _machine()
     try:
-        for each in (root, folder):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (_is_private(root) and _is_private(folder)):
-            warnings.warn(
-                f"compiled programs are not kept: others can write to {root}; make it yours alone "
-                f"(chmod 700), or set {SWITCH} to another directory or to off",
-                stacklevel=2,
-            )
-            return
-        _remove_damaged(folder)
-        _remove_oldest(root)
+        folder = prepared()
+    except UsageError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return
     except OSError:  # a read-only home: nothing is kept
         return
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+
+
+def decided() -> str | None:
+    """What the user has decided about compiled programs, as words; None if nothing."""
+    config: Any = jax.config  # its attributes are not declared
+    if os.environ.get(SWITCH) == "off":
+        return f"off ({SWITCH})"
+    if not config.jax_enable_compilation_cache:
+        return "off (JAX_ENABLE_COMPILATION_CACHE)"
+    chosen = config.jax_compilation_cache_dir
+    return f"{chosen} (JAX's own setting)" if chosen else None
+
+
+def prepared() -> Path:
+    """The directory for programs of this machine, made and tidied.
+
+    Raises:
+        UsageError: others can write to it.
+        OSError: it cannot be made or written.
+    """
+    root = _root()
+    folder = root / _machine()
+    for each in (root, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (_is_private(root) and _is_private(folder)):
+        raise UsageError(
+            f"compiled programs are not kept: others can write to {root}; make it yours alone "
+            f"(chmod 700), or set {SWITCH} to another directory or to off"
+        )
+    _remove_damaged(folder)
+    _remove_oldest(root)
+    return folder
 
 
 def _root() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax
 
 from coterie.errors import UsageError
 from coterie.jax_envs import options_class
+from coterie.machine import usable_cores
 from coterie.module_paths import importable, options
 from coterie.storage.config_file import versions
 
@@ -103,12 +103,11 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
 def place() -> dict[str, Any]:
     """Versions and machine, on which the last bits of a result depend."""
     device = jax.devices()[0]
-    usable = getattr(os, "sched_getaffinity", None)
     machine = {
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "cores": len(usable(0)) if usable else os.cpu_count() or 1,
+        "cores": usable_cores(),
     }
     return {"versions": versions(), "machine": machine}
 

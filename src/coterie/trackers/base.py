@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from coterie.errors import NoPictures, UsageError
+from coterie.extras import how_to_install
 from coterie.runs.callbacks import Event
 from coterie.show.film.encode import film
 from coterie.show.film.recording import record
@@ -180,7 +181,7 @@ def library(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"the tracker {extra} needs the extra {extra}: pip install 'coterie[{extra}]' ({error})"
+            f"the tracker {extra} needs the extra {extra}: {how_to_install(extra)} ({error})"
         ) from None
 
 

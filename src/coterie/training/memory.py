@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
 from coterie.errors import NotEnoughMemory
+from coterie.machine import available_memory
 
 
 def working_bytes(function: Any, *arguments: Any) -> int:
@@ -25,17 +23,6 @@ def working_bytes(function: Any, *arguments: Any) -> int:
         return 0
     new = found.output_size_in_bytes - found.alias_size_in_bytes
     return found.temp_size_in_bytes + max(new, 0)
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that a process can still get, where the system tells."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def check_memory(needed: int, advice: str, working: int = 0) -> None:

@@ -27,6 +27,7 @@ MODES = {
 def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.algorithms import algorithms, title
     from coterie.envs import families
+    from coterie.extras import how_to_install
     from coterie.jax_envs import EXAMPLES, installed
     from coterie.jax_envs import names as names_of
     from coterie.lecture import experiments
@@ -64,7 +65,7 @@ def command_list(names: list[str], parsed: Any, args: list[str]) -> None:
         homes.add_row(bold(f"{name}/", "cyan"), "  ".join(module.EXAMPLES))
     for package in PACKAGES:
         there = package in installed()
-        more = "and others" if there else f"pip install 'coterie[{package}]'"
+        more = "and others" if there else how_to_install(package)
         some = "  ".join((*EXAMPLES[package], "")) if there else ""
         homes.add_row(bold(f"{package}:", "cyan"), line(some, (more, "dim")))
     where = ("(a JAX or a Python environment; docs/your-environment.md)", "dim")

@@ -26,6 +26,7 @@ from coterie.envs.scene import (
     Shape,
 )
 from coterie.errors import UsageError
+from coterie.extras import how_to_install
 from coterie.runs.run import Run
 from coterie.show.film.recording import FPS, MOST_FPS, Frame, Recording, record
 from coterie.show.lettering import film_font, lettered
@@ -143,7 +144,7 @@ def _ffmpeg() -> str:
         from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError:
         raise UsageError(
-            "an .mp4 needs the extra video: pip install 'coterie[video]' (a .gif does without)"
+            f"an .mp4 needs the extra video: {how_to_install('video')} (a .gif does without)"
         ) from None
     return get_ffmpeg_exe()
 
