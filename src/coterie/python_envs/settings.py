@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from coterie.errors import UsageError
+from coterie.machine import usable_cores
 from coterie.python_envs.workers.pool import NOT_HERE, can_be_sent
 from coterie.settings import Interpreter, Restarts, TimeLimit, Timeout, Workers, check
 from coterie.spec import PythonEnvFactory
@@ -39,7 +39,7 @@ class PythonEnvSettings:
 
     def processes(self) -> int:
         """Worker processes, as a number."""
-        return (os.cpu_count() or 1) if self.workers is None else self.workers
+        return usable_cores() if self.workers is None else self.workers
 
 
 def resolve_settings(

@@ -18,6 +18,7 @@ import numpy as np
 
 from coterie.errors import NotFinite
 from coterie.learners.contract import Algorithm
+from coterie.machine import usable_cores
 from coterie.training.loop import Program
 from coterie.training.state import TrainState, clear_totals
 from coterie.types import PyTree
@@ -39,7 +40,7 @@ def one_core_per_seed(seeds: int, python_env: bool = False) -> None:
     if "PJRT_NPROC" in os.environ or "XLA_FLAGS" in os.environ:
         return
     with contextlib.suppress(RuntimeError):  # JAX is in use already
-        jax.config.update("jax_num_cpu_devices", min(seeds, os.cpu_count() or 1))
+        jax.config.update("jax_num_cpu_devices", min(seeds, usable_cores()))
         os.environ["PJRT_NPROC"] = "1"
         if python_env and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
             jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,11 @@ def command_lecture(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.lecture.base import course
     from coterie.lecture.base.display import LectureDisplay
     from coterie.lecture.base.experiment import Scale
+    from coterie.machine import usable_cores
     from coterie.training.devices import one_core_per_seed
 
     own = parsed.run
-    one_core_per_seed(os.cpu_count() or 1)
+    one_core_per_seed(usable_cores())
     with LectureDisplay() as display:
         scale = Scale(own.quick, own.seeds, own.seed)
         outcomes = course.give(names, own.out, scale, display.tell, display)
