@@ -140,6 +140,7 @@ PREPARE = {
     ("docs/analysis.md", 4): of_speakers,
     ("docs/analysis.md", 5): of_several_runs,
     ("docs/environments-matrix.md", 0): lambda s: s.update(payoffs=np.zeros((2, 3, 2))),
+    ("docs/first-team.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn"),
     ("docs/formats.md", 0): of_a_checkpoint,
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,
