@@ -1,4 +1,4 @@
-"""Fixtures that open pages in Chromium, as a reader does; where there is none, tests are skipped."""
+"""Fixtures that open pages in Chromium, as a reader does; without it tests are skipped."""
 
 import shutil
 

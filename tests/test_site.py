@@ -1,4 +1,4 @@
-"""The site: pages made from the code say what the code says, and every link of it leads somewhere."""
+"""The site: pages made from the code say what it says, and every link leads somewhere."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def test_an_algorithms_page_explains_the_metrics_that_it_logs(name, there, absen
         ("docs/algorithms/vdn.md", "docs/algorithms.md", "#acting", "../algorithms.md#acting"),
         ("docs/changelog.md", "CHANGELOG.md", "docs/b.md#c", "b.md#c"),
         ("docs/changelog.md", "CHANGELOG.md", "https://x.org", "https://x.org"),
-        ("docs/speed.md", "benchmarks/README.md", "training_speed.py", "SOURCE/benchmarks/training_speed.py"),
+        ("docs/speed.md", "benchmarks/README.md", "soak.py", "SOURCE/benchmarks/soak.py"),
     ],
 )  # fmt: skip
 def test_links_are_led_to_where_the_site_has_their_aim(place, origin, link, led_to):
@@ -71,7 +71,8 @@ def test_links_are_led_to_where_the_site_has_their_aim(place, origin, link, led_
 
 
 def test_indices_are_set_in_prose_alone():
-    text = "r_i^t of `r_i`, see [Q_i](a_i.md)\n\n# Q_i\n\n```\nq_i\n```\nteam_sum, a_-i, f_mix, h_i^{t+1}"
+    text = "r_i^t of `r_i`, see [Q_i](a_i.md)\n\n# Q_i\n\n```\nq_i\n```\n"
+    text += "team_sum, a_-i, f_mix, h_i^{t+1}"
     sub, t = "<sub>i</sub>", "<sup>t</sup>"
     assert indexed(text) == (
         f"r{sub}{t} of `r_i`, see [Q{sub}](a_i.md)\n\n# Q_i\n\n```\nq_i\n```\n"

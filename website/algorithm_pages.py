@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from curve_pictures import curves
+
 from coterie.algorithms import Algorithm
 from coterie.flags import field_docs
-from curve_pictures import curves
 
 ROOT = Path(__file__).parents[1]
 SHARED = {
@@ -19,7 +20,7 @@ SHARED = {
     "ActorCritic": "What the actor-critics share",
     "ProximalSettings": "What IPPO and MAPPO share",
 }
-"""Sections of docs/algorithms.md about several algorithms, by the class that they have in common."""
+"""Sections of docs/algorithms.md about several algorithms, by the class that these share."""
 KINDS = {
     "": "Algorithm", "environments that report it": "Algorithm", "Python environments": "Algorithm",
     "value-based": "ValueSettings", "policy gradients": "PolicySettings",
@@ -30,7 +31,7 @@ _TABLE = re.compile(r"^\| settings? .*\n(?:\|.*\n)+", re.M)
 
 
 def sections() -> dict[str, tuple[str, str]]:
-    """Of docs/algorithms.md: each section's title up to its colon, what follows it, and its text."""
+    """Of docs/algorithms.md: each section's title up to a colon, what follows, and its text."""
     text = (ROOT / "docs" / "algorithms.md").read_text()
     titled = (part.partition("\n") for part in re.split("^## ", text, flags=re.M)[1:])
     return {

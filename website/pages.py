@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import coterie
 from algorithm_pages import algorithm_page
+from links import SHOWN
+
+import coterie
 from coterie.algorithms import algorithms
 from coterie.cli.table import COMMANDS, Command, groups_of
 from coterie.flags import flags
-from links import SHOWN
 
 ROOT = Path(__file__).parents[1]
 HOMES = {

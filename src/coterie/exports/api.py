@@ -20,7 +20,9 @@ from coterie.storage.files import replacing
 
 Format = Literal["numpy", "onnx", "stablehlo", "html"]
 """A folder with a module and a file of arrays, or one file."""
-ENDINGS = {"onnx": ".onnx", "stablehlo": ".stablehlo", "html": ".html", "numpy": ""}
+ENDINGS: dict[Format, str] = {
+    "onnx": ".onnx", "stablehlo": ".stablehlo", "html": ".html", "numpy": "",
+}  # fmt: skip
 
 
 def export(
@@ -82,8 +84,8 @@ def _numpy(team: Team, run: Path) -> dict[str, bytes]:
     del run
     found = portable(team)
     file = io.BytesIO()
-    arrays: Mapping[str, Any] = found.arrays
-    np.savez(file, about=np.array(json.dumps(found.about)), **arrays)
+    arrays: Mapping[str, Any] = found.arrays | {"about": np.array(json.dumps(found.about))}
+    np.savez(file, allow_pickle=False, **arrays)
     module = (files("coterie.exports") / "numpy_team.py").read_bytes()
     return {"team.npz": file.getvalue(), "team.py": module}
 

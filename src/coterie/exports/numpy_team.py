@@ -1,10 +1,10 @@
 """A trained team that plays with NumPy alone; `team.npz` stands beside this file.
 
-    from team import Team
+from team import Team
 
-    team = Team()
-    hidden_state = team.initial_hidden_state()
-    actions, hidden_state = team.act(observations, hidden_state)
+team = Team()
+hidden_state = team.initial_hidden_state()
+actions, hidden_state = team.act(observations, hidden_state)
 """
 
 import json
@@ -20,7 +20,8 @@ class Team:
         agents, observation_sizes, action_counts: of each agent, in their order.
     """
 
-    def __init__(self, path=Path(__file__).with_name("team.npz")):
+    def __init__(self, path=None):
+        path = Path(__file__).with_name("team.npz") if path is None else path
         with np.load(path, allow_pickle=False) as file:
             self._arrays = {name: file[name] for name in file.files}
         about = json.loads(str(self._arrays.pop("about")))

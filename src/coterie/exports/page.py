@@ -32,7 +32,8 @@ def page(team: Portable, env: Any, title: str) -> str:
     here = files("coterie.exports")
     style = colours() + (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
-    keys = "Keys: arrows walk, the space bar loads, the full stop waits." * isinstance(env, Foraging)
+    walks = isinstance(env, Foraging)
+    keys = "Keys: arrows walk, the space bar loads, the full stop waits." if walks else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>

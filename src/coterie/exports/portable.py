@@ -51,7 +51,7 @@ def portable(team: Team) -> Portable:
     policy = team.policy
     networks = policy.networks
     index = np.asarray(policy.index) if max(policy.index) else np.zeros(1, int)
-    arrays = {
+    arrays: dict[str, Any] = {
         "available": np.arange(max(team.action_counts)) < np.array(team.action_counts)[:, None]
     }
     if policy.statistics is not None:

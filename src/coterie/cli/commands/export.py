@@ -14,7 +14,7 @@ from coterie.text import visible
 
 @dataclass(frozen=True)
 class ExportArgs:
-    """Writes a trained team in a form that other programs play: ONNX, StableHLO, NumPy, or a page."""
+    """Writes a trained team for other programs: ONNX, StableHLO, NumPy, or a page that plays."""
 
     format: Literal["numpy", "onnx", "stablehlo", "html"] | None = None
     """numpy: a folder with a module that needs NumPy alone, and its arrays. onnx, stablehlo: a file
