@@ -16,6 +16,7 @@ from quick import compile_quickly, trace_quickly
 
 ORDER = os.environ.setdefault("COTERIE_TEST_ORDER", str(random.randrange(10_000)))
 """Seed of the order of files. Worker processes of pytest-xdist inherit it, so they agree."""
+pytest_plugins = ["browser"]
 os.environ["COTERIE_COMPILATION_CACHE"] = "off"  # tests share programs where they say so
 
 

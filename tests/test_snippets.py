@@ -130,6 +130,11 @@ def of_turns(space):
     space |= {"team": coterie.load("runs/cards"), "env": Cards()}
 
 
+def of_an_export(space):
+    tiny("vdn", "matrix/climbing", out="runs/vdn")
+    sys.path.insert(0, os.getcwd())  # the test restores it
+
+
 OF_SETTINGS = "from typing import Annotated; from coterie.settings import Range"
 
 # What the text around a block takes for granted, by page and number of the block.
@@ -140,6 +145,8 @@ PREPARE = {
     ("docs/analysis.md", 4): of_speakers,
     ("docs/analysis.md", 5): of_several_runs,
     ("docs/environments-matrix.md", 0): lambda s: s.update(payoffs=np.zeros((2, 3, 2))),
+    ("docs/export.md", 0): of_an_export,
+    ("docs/first-team.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn"),
     ("docs/formats.md", 0): of_a_checkpoint,
     ("docs/reports.md", 0): lambda _: tiny("vdn", "matrix/climbing", out="runs/vdn-lbf"),
     ("docs/your-environment.md", 0): of_a_doorway,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coterie.envs.base import Environment
     from coterie.envs.matrix import MatrixGame
     from coterie.errors import EnvironmentFault, Interrupted, UsageError
+    from coterie.exports.api import export
     from coterie.jax_envs import make
     from coterie.python_envs.check.check import check_env
     from coterie.python_envs.settings import PythonEnvSettings
@@ -70,6 +71,7 @@ _HOME = {
     "TimeStep": "types",
     "UsageError": "errors",
     "check_env": "python_envs.check.check",
+    "export": "exports.api",
     "load": "runs.team",
     "make": "jax_envs",
     "open_run": "runs.api",
@@ -85,8 +87,8 @@ __all__ = [  # noqa: RUF022
     "ActionSpace", "COMA", "CentralA2C", "CentralQ", "EnvSpec", "Environment",
     "EnvironmentFault", "Event", "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO",
     "MLflow", "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE",
-    "Run", "Team", "TensorBoard", "TimeStep", "UsageError", "VDN", "WandB", "check_env", "load",
-    "make", "open_run", "resume", "train", "watch",
+    "Run", "Team", "TensorBoard", "TimeStep", "UsageError", "VDN", "WandB", "check_env",
+    "export", "load", "make", "open_run", "resume", "train", "watch",
 ]  # fmt: skip
 
 

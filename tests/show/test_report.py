@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 from quick import quick_compilation
 from sealing import evaluations, logged, rewrite
 
@@ -36,10 +35,6 @@ from coterie.show.report.of_runs import Source, report
 from coterie.show.report.page import write_report
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>`**'
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def curve(label, values, seeds=5, spread=1.0):
@@ -237,41 +232,6 @@ def test_what_cannot_be_shown_is_one_sentence(make, sentence):
 
 
 # In a browser ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine to look at pages with")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens a page as a reader does; complaints and requests are kept beside it."""
-    contexts = []
-
-    def open_page(path, size=(1400, 900), scheme="light"):
-        width, height = size
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=width < 600
-        )
-        contexts.append(context)
-        shown = context.new_page()
-        shown.complaints, shown.requests = [], []
-        shown.on("console", lambda message: shown.complaints.append(message.text))
-        shown.on("pageerror", lambda error: shown.complaints.append(str(error)))
-        shown.on("dialog", lambda dialog: shown.complaints.append(dialog.message))
-        shown.on("request", lambda request: shown.requests.append(request.url))
-        shown.goto(path.as_uri())
-        return shown
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1400, 900), (360, 740)], ids=str)

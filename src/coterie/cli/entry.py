@@ -38,6 +38,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   watch RUN --out FILE.gif       a trained team playing: .gif, .mp4 or .html
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds
   report RUN ... --out FILE.html curves, returns, episodes and settings on one page
+  export RUN --format FORMAT     a team for other programs: ONNX, StableHLO, NumPy, a page
   game ENVIRONMENT|RUN           a matrix game's equilibria; what a run learned of it
   check ENVIRONMENT              what is wrong with an environment of yours, in sentences
   doctor                         what works on this machine, to send with a bug report

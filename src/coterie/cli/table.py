@@ -10,6 +10,7 @@ from coterie.cli.commands.check import CheckArgs, command_check
 from coterie.cli.commands.completion import CompletionArgs, command_completion
 from coterie.cli.commands.doctor import DoctorArgs, command_doctor
 from coterie.cli.commands.evaluate import EvaluateArgs, command_evaluate
+from coterie.cli.commands.export import ExportArgs, command_export
 from coterie.cli.commands.game import GameArgs, command_game
 from coterie.cli.commands.lecture import LectureArgs, command_lecture
 from coterie.cli.commands.listing import ListArgs, command_list
@@ -86,6 +87,9 @@ COMMANDS = {
     "report": Command(
         command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6),
         opens=True,
+    ),
+    "export": Command(
+        command_export, ExportArgs, "coterie export RUN --format FORMAT [--out FILE]", opens=True
     ),
     "game": Command(command_game, GameArgs, "coterie game NAME|FILE|RUN [--json]", opens=True),
     "check": Command(command_check, CheckArgs, "coterie check ENVIRONMENT [FLAG ...]"),

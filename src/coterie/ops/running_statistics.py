@@ -68,7 +68,7 @@ class Moments(eqx.Module):
 
     def standardise(self, values: Float[Array, "*S N"]) -> Float[Array, "*S N"]:
         """(x − mean) / √variance; unchanged while that variance is no more than rounding."""
-        spread, floor = self._spread()
+        spread, floor = self.spread()
         scaled = (values - self.mean) / jnp.maximum(spread, floor)
         return jnp.where(spread > floor, scaled, values)
 
@@ -78,10 +78,10 @@ class Moments(eqx.Module):
         The last axes of ``values`` are those of the moments; before anything was seen, the mean
         is 0.
         """
-        spread, floor = self._spread()
+        spread, floor = self.spread()
         scaled = (values - self.mean) / jnp.where(spread > floor, spread, 1.0)
         return jnp.clip(scaled, -NORMALISED_LIMIT, NORMALISED_LIMIT)
 
-    def _spread(self) -> tuple[Float[Array, "*M"], Float[Array, "*M"]]:
+    def spread(self) -> tuple[Float[Array, "*M"], Float[Array, "*M"]]:
         """√variance, and up to what size that is no more than rounding."""
         return jnp.sqrt(self.variance), 1e-5 * jnp.abs(self.mean) + 1e-8

@@ -45,6 +45,7 @@ class Team:
         actions: the agents' action spaces, where not all of them are single choices.
         seen: the agents' observation spaces, where they are no vectors.
         preprocessing: what becomes of observations before the policy sees them.
+        spec: all of that about what agents see and do.
         spaces: the Python environment that the team was trained in, as far as its agents' spaces
             go; None where that is not known, or was a JAX environment.
         which, env_steps: the ``best`` or the ``last`` policies, and the environment steps that
@@ -69,14 +70,14 @@ class Team:
         return f"Team({', '.join(self.agents)}; {self.which or 'its own'} policies{steps})"
 
     def __post_init__(self) -> None:
-        self._spec = EnvSpec(
+        self.spec = EnvSpec(
             self.agents,
             self.observation_sizes,
             self.action_counts,
             actions=self.actions,
             observations=self.seen,
         )
-        self._input = TeamInput(self._spec, self.spaces)
+        self._input = TeamInput(self.spec, self.spaces)
         self._act = jax.jit(self._choose)
         self._initial = self._initial_hidden_state()
 
@@ -105,7 +106,7 @@ class Team:
 
     def _initial_hidden_state(self) -> Any:
         hidden_state = self.policy.initial_hidden_state()
-        frames = self.preprocessing.no_frames(self._spec)
+        frames = self.preprocessing.no_frames(self.spec)
         if frames is None:
             return hidden_state
         return Remembered(hidden_state, _by_agent(frames), jnp.zeros(len(self.agents), bool))
@@ -168,6 +169,19 @@ class Team:
         each = zip(chosen, given.alive, strict=True)
         return given.answer([action if there else None for action, there in each]), hidden_state
 
+    def step(
+        self, hidden_state: Any, observations: Any, action_masks: Any, alive: Any
+    ) -> tuple[Any, Any]:
+        """``act`` without a key, as a pure function of arrays that JAX can trace.
+
+        Args:
+            observations: [N, O], flat and padded.
+            action_masks: [N, A], legal actions.
+            alive: [N], agents that are in the episode.
+        """
+        named = jnp.ones(len(self.agents), bool)
+        return self._choose(hidden_state, observations, action_masks, alive, named, None)
+
     def _choose(
         self, before: Any, observations: Any, mask: Any, alive: Any, named: Any, key: Any
     ) -> tuple[Array, Any]:
@@ -175,8 +189,8 @@ class Team:
         hidden_state = before.hidden_state if stacked else before
         observations, frames = self._look(before if stacked else None, observations, alive)
         observations = jnp.where(alive[:, None], observations, 0)
-        mask = usable(mask, alive, bool(self._spec.actions))
-        team = JointView(self.preprocessing.spec(self._spec)) if self.joint else None
+        mask = usable(mask, alive, bool(self.spec.actions))
+        team = JointView(self.preprocessing.spec(self.spec)) if self.joint else None
         if team:
             observations, mask = team.observe(observations), team.mask(mask)
         vectors = self.policy.vectors
@@ -192,7 +206,7 @@ class Team:
 
     def _look(self, before: Remembered | None, observations: Any, alive: Any) -> tuple[Any, Any]:
         """What agents see, [N, O], and each agent's frames to remember, [N, K - 1, P]."""
-        look = partial(self.preprocessing.look, self._spec, observations, alive)
+        look = partial(self.preprocessing.look, self.spec, observations, alive)
         first, fresh = look()
         if before is None:
             return first, None

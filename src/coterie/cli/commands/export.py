@@ -1,0 +1,41 @@
+"""``coterie export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coterie.cli.printing import answer
+from coterie.errors import UsageError
+from coterie.settings import Seed
+from coterie.text import visible
+
+
+@dataclass(frozen=True)
+class ExportArgs:
+    """Writes a trained team for other programs: ONNX, StableHLO, NumPy, or a page that plays."""
+
+    format: Literal["numpy", "onnx", "stablehlo", "html"] | None = None
+    """numpy: a folder with a module that needs NumPy alone, and its arrays. onnx, stablehlo: a file
+    for a runtime or compiler. html: a page that plays foraging or a matrix game with you. Required,
+    unless the ending of --out says it."""
+    out: Path | None = None
+    """File to write, or of numpy the folder; by default team, with the ending of the format."""
+    seed: Seed = 0
+    """Number of the team, counted from 0."""
+    which: Literal["best", "last"] | None = None
+    """Policies with the best evaluation during training, or the last ones; by default the best, and
+    the last in games where the interests of agents conflict."""
+
+
+def command_export(names: list[str], parsed: Any, args: list[str]) -> None:
+    from coterie.exports.api import ENDINGS, export
+
+    own, code = parsed.run, parsed.code
+    by_ending = {ending: name for name, ending in ENDINGS.items() if ending}
+    chosen = own.format or by_ending.get("" if own.out is None else own.out.suffix)
+    if chosen is None:
+        raise UsageError(f"--format must be given: one of {', '.join(ENDINGS)}")
+    team = {"seed": own.seed, "which": own.which, "torso": code.torso, "head": code.head}
+    answer(visible(export(names[0], chosen, own.out, **team)))
