@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import inspect
+import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -138,3 +140,17 @@ def test_what_an_algorithm_reports_has_names_of_its_own():
         names = (*cls.metrics, *cls.diagnostics)
         assert len(names) == len(set(names))
         assert "updates" in cls.metrics
+
+
+ROOT = EXAMPLES.parent
+WITHOUT_ARRAYS = ["--config", "lint.ignore=[]", "--output-format", "json"]
+
+
+def test_no_name_is_undefined():
+    """The linter takes axes in the types of arrays for names; these have one letter."""
+    folders = [str(ROOT / name) for name in ("src", "benchmarks", "examples", "website")]
+    command = [sys.executable, "-m", "ruff", "check", "--select", "F821", *WITHOUT_ARRAYS, *folders]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    names = {each["message"].split("`")[1] for each in json.loads(found.stdout)}
+    assert {"T", "M"} <= names  # it has looked
+    assert sorted(name for name in names if len(name) > 1) == []

@@ -22,6 +22,7 @@ from coterie.python_envs.settings import PythonEnvSettings
 from coterie.python_envs.workers.pool import make_vector_env
 from coterie.python_envs.workers.worker import Limits, rows_bytes
 from coterie.spec import Observation, PythonEnvFactory
+from coterie.training.arguments import ForAnyNumbers
 from coterie.training.devices import stack
 from coterie.training.evaluate import Played
 from coterie.training.finite import FiniteChecks, any_failed, check_finite, failure, without_replay

@@ -19,6 +19,7 @@ import numpy as np
 from coterie.errors import NotFinite
 from coterie.learners.contract import Algorithm
 from coterie.machine import usable_cores
+from coterie.training.evaluate import Played
 from coterie.training.loop import Program
 from coterie.training.state import TrainState, clear_totals
 from coterie.types import PyTree

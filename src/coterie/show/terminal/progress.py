@@ -105,10 +105,14 @@ class TrainDisplay:
         what = ((facts["algorithm"], "bold"), " on ", (facts["environment"], "bold"))
         self.say(*what, f" · {plural(game.players.n_agents, 'agent')} · {teams}")
         self.say(f"{facts['mode']} · {size(facts['bytes'])}", style="dim")
-        z = f" · z: {CENTRAL[game.central]}" if game.central in CENTRAL else ""
-        self.say(f"reward: {REWARDS[game.reward]}{z}", style="dim")
-        when = ", policies sampled" if self.metric.startswith("eval_sampled/") else ""
-        self.say(f"returns: {RETURNS[self.metric.rpartition('/')[2]]}{when}", style="dim")
+        z = [f"z: {CENTRAL[game.central]}"] if game.central in CENTRAL else []
+        sampled = ["policies sampled"] if self.metric.startswith("eval_sampled/") else []
+        alone = game.players.n_agents == 1  # what is common to one agent needs no words
+        learned = z if alone else [f"reward: {REWARDS[game.reward]}", *z]
+        returns = [] if alone else [RETURNS[self.metric.rpartition("/")[2]]]
+        for what, parts, joint in (("", learned, " · "), ("returns: ", returns + sampled, ", ")):
+            if parts:
+                self.say(what + joint.join(parts), style="dim")
         if self.live:
             self.bar.start()
             usual = "usual: 5 to 30 seconds, once"
