@@ -148,12 +148,12 @@ def _names_of_extras() -> list[str]:
     return [name for name in named if name not in _FOR_DEVELOPERS]
 
 
-def _requirements(extra: str = "") -> list[Any]:
-    """What the package needs, or what an extra adds, on this system."""
+def _requirements(extra: str = "", package: str = "coterie") -> list[Any]:
+    """What a package needs, or what an extra of it adds, on this system; not what that needs."""
     from packaging.requirements import Requirement
 
     try:
-        every = [Requirement(text) for text in metadata.requires("coterie") or []]
+        every = [Requirement(text) for text in metadata.requires(package) or []]
     except metadata.PackageNotFoundError:
         return []
     found = []
@@ -162,10 +162,8 @@ def _requirements(extra: str = "") -> list[Any]:
         now = each.marker is None or each.marker.evaluate({"extra": extra})
         if not now or (extra and always):
             continue
-        if each.name == "coterie":
-            found += [r for other in sorted(each.extras) for r in _requirements(other)]
-        else:
-            found.append(each)
+        found += [each] if each.name != "coterie" else []
+        found += [r for other in sorted(each.extras) for r in _requirements(other, each.name)]
     return found
 
 
