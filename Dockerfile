@@ -7,10 +7,10 @@ ARG EXTRAS=analysis,lbforaging,mpe
 COPY pyproject.toml README.md LICENSE constraints.txt /src/coterie/
 COPY src /src/coterie/src
 RUN pip install --no-cache-dir -c /src/coterie/constraints.txt "/src/coterie[${EXTRAS}]" \
-    && useradd --create-home coterie \
+    && useradd --create-home --uid 1000 coterie \
     && mkdir /work \
     && chown coterie /work
-USER coterie
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["coterie"]
 CMD ["doctor"]

@@ -91,6 +91,13 @@ def test_a_place_that_cannot_be_written_is_broken(without_jax, tmp_path, capsys)
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_directory_that_is_gone_is_broken(without_jax, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert states(Path())["writing"][1].startswith("the current directory is gone: ")
+
+
 def test_a_file_system_without_locks_is_a_warning(without_jax, tmp_path, monkeypatch):
     monkeypatch.setattr("coterie.storage.files._lock", lambda descriptor: True)
     assert states(tmp_path)["locks"][0] == "warning"

@@ -251,7 +251,11 @@ def _probed() -> tuple[dict[str, Any] | None, str]:
     except (ValueError, IndexError):
         said = [line for line in done.stderr.splitlines() if line.strip()]
         reason = said[-1].strip() if said else f"its process ended with status {done.returncode}"
-        return None, f"{reason[:300]}; install jax and jaxlib anew: {_reinstall()}"
+        asked = os.environ.get("JAX_PLATFORMS")
+        helps = f"install jax and jaxlib anew: {_reinstall()}"
+        if asked:
+            helps = f"JAX_PLATFORMS={asked} asks for what is not there: unset it"
+        return None, f"{reason[:300]}; {helps}"
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -259,11 +263,15 @@ def _probed() -> tuple[dict[str, Any] | None, str]:
 
 def _files(folder: Path) -> Iterator[Check]:
     check = partial(Check, "files")
-    folder = folder.absolute()
+    elsewhere = "choose another folder for runs (--out)"
+    try:
+        folder = folder.absolute()
+    except OSError:
+        yield check("writing", str(folder), "broken", f"the current directory is gone: {elsewhere}")
+        return
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # a run makes what is missing
     place = str(folder)
-    elsewhere = "choose another folder for runs (--out)"
     try:
         free = shutil.disk_usage(folder).free
         with tempfile.TemporaryDirectory(dir=folder, prefix=".coterie-doctor-") as scratch:
