@@ -16,6 +16,11 @@ from coterie.algorithms import algorithms
 from coterie.storage.tree_files import write_tree
 
 ROOT = Path(__file__).parent.parent
+HOME = (
+    "https://github.com/coterie-marl/coterie/(?:blob|tree)/main"
+    "|https://raw.githubusercontent.com/coterie-marl/coterie/main"
+)
+"""What addresses of files of this repository begin with."""
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -89,6 +94,21 @@ def test_every_algorithm_has_its_section():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+    for target in re.findall(rf"\]\((?:{HOME})/([^)#]+)", page.read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readme_leads_somewhere_from_an_index_too():
+    """An index shows it outside of the repository: every link is a whole address."""
+    links = re.findall(r"\]\(([^)]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 20
+    assert all(link.startswith("https://") for link in links)
+
+
+def test_citations_name_this_version():
+    for name in ("README.md", "CITATION.cff"):
+        (version,) = re.findall(r"^ *version\W+([\w.]+)", (ROOT / name).read_text(), re.M)
+        assert version == coterie.__version__, name
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -157,7 +158,7 @@ def descend(
     networks: PyTree,
     grads: PyTree,
     optimiser: PyTree,
-    rates: dict[str, Number],
+    rates: Mapping[str, Number],
     rate: Array,
 ) -> tuple[PyTree, PyTree]:
     """One Adam step; ``networks`` and ``grads`` are dicts of ``PerAgent`` by name.

@@ -148,12 +148,12 @@ def _names_of_extras() -> list[str]:
     return [name for name in named if name not in _FOR_DEVELOPERS]
 
 
-def _requirements(extra: str = "") -> list[Any]:
-    """What the package needs, or what an extra adds, on this system."""
+def _requirements(extra: str = "", package: str = "coterie") -> list[Any]:
+    """What a package needs, or what an extra of it adds, on this system; not what that needs."""
     from packaging.requirements import Requirement
 
     try:
-        every = [Requirement(text) for text in metadata.requires("coterie") or []]
+        every = [Requirement(text) for text in metadata.requires(package) or []]
     except metadata.PackageNotFoundError:
         return []
     found = []
@@ -162,10 +162,8 @@ def _requirements(extra: str = "") -> list[Any]:
         now = each.marker is None or each.marker.evaluate({"extra": extra})
         if not now or (extra and always):
             continue
-        if each.name == "coterie":
-            found += [r for other in sorted(each.extras) for r in _requirements(other)]
-        else:
-            found.append(each)
+        found += [each] if each.name != "coterie" else []
+        found += [r for other in sorted(each.extras) for r in _requirements(other, each.name)]
     return found
 
 
@@ -253,7 +251,11 @@ def _probed() -> tuple[dict[str, Any] | None, str]:
     except (ValueError, IndexError):
         said = [line for line in done.stderr.splitlines() if line.strip()]
         reason = said[-1].strip() if said else f"its process ended with status {done.returncode}"
-        return None, f"{reason[:300]}; install jax and jaxlib anew: {_reinstall()}"
+        asked = os.environ.get("JAX_PLATFORMS")
+        helps = f"install jax and jaxlib anew: {_reinstall()}"
+        if asked:
+            helps = f"JAX_PLATFORMS={asked} asks for what is not there: unset it"
+        return None, f"{reason[:300]}; {helps}"
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -261,11 +263,15 @@ def _probed() -> tuple[dict[str, Any] | None, str]:
 
 def _files(folder: Path) -> Iterator[Check]:
     check = partial(Check, "files")
-    folder = folder.absolute()
+    elsewhere = "choose another folder for runs (--out)"
+    try:
+        folder = folder.absolute()
+    except OSError:
+        yield check("writing", str(folder), "broken", f"the current directory is gone: {elsewhere}")
+        return
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # a run makes what is missing
     place = str(folder)
-    elsewhere = "choose another folder for runs (--out)"
     try:
         free = shutil.disk_usage(folder).free
         with tempfile.TemporaryDirectory(dir=folder, prefix=".coterie-doctor-") as scratch:

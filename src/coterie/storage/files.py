@@ -7,9 +7,12 @@ stood under a name before stays there until all of the new content is on the dis
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import io
 import json
+import operator
 import os
 import shlex
 import socket
@@ -21,11 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import DamagedFile, UsageError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system: nobody is kept out
-    fcntl = None
 
 LOCK = ".lock"
 JSON_LIMIT = 10_000_000
@@ -92,9 +90,9 @@ def make_directory(directory: Path, root: Path) -> None:
 
 def sync_directory(directory: Path) -> None:
     """Makes a name in a directory survive a power cut (where directories can be opened)."""
-    if not hasattr(os, "O_DIRECTORY"):
+    if not (as_directory := _flags("O_DIRECTORY")):
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | as_directory)
     try:
         os.fsync(descriptor)
     finally:
@@ -121,6 +119,22 @@ def refuse_links(directory: Path) -> None:
                 raise UsageError(f"{path} is a link, and nothing is written through links")
 
 
+def _flags(*names: str) -> int:
+    """Flags of ``os.open`` by name; a system that lacks one does without, as Windows does."""
+    return functools.reduce(operator.or_, (getattr(os, name, 0) for name in names), 0)
+
+
+WRITING = os.O_RDWR | os.O_CREAT | _flags("O_NOFOLLOW", "O_BINARY")
+"""Flags that make a file where there is none, and follow no link."""
+
+
+def _open(path: Path, flags: int, mode: int) -> int:
+    """``os.open``; a link is not followed by ``WRITING`` where the system has no flag for that."""
+    if flags & os.O_CREAT and not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link", str(path))
+    return os.open(path, flags, mode)
+
+
 # Reading what may be anything ---------------------------------------------------------------------
 
 
@@ -140,9 +154,9 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
             the rest of a sentence.
     """
     # Without O_NONBLOCK, opening a FIFO waits for a writer, and a device may do as it likes.
-    quick = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+    quick = _flags("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
     try:
-        descriptor = os.open(path, flags | quick, 0o666)
+        descriptor = _open(path, flags | quick, 0o666)
     except IsADirectoryError as error:
         raise OSError(error.errno, "it is a directory, not a file", str(path)) from None
     file = io.FileIO(descriptor, "r+" if flags & os.O_RDWR else "r")
@@ -283,7 +297,7 @@ def only_writer(directory: Path) -> Iterator[None]:
         UsageError: somebody else is writing there, or nothing can be written.
     """
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = _open(directory / LOCK, WRITING, 0o644)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from None
     _held.add(descriptor)
@@ -305,15 +319,12 @@ def only_writer(directory: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
+    from filelock import lock_descriptor  # a command that writes nothing should not wait for it
+
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(descriptor, blocking=False)
     except OSError:  # a file system without locks
         return True
-    return True
 
 
 def _sign(descriptor: int) -> None:
@@ -322,20 +333,28 @@ def _sign(descriptor: int) -> None:
     about = {"process": os.getpid(), "host": socket.gethostname(), "command": command}
     _wipe(descriptor)
     with contextlib.suppress(OSError):
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        _content(descriptor).write(json.dumps(about).encode())
 
 
 def _wipe(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         if descriptor in _held:
-            os.ftruncate(descriptor, 0)
+            _content(descriptor).truncate()
 
 
 def _holder(descriptor: int) -> str:
     try:
-        about = json.loads(os.pread(descriptor, 4096, 0))
+        # Windows lets nobody else read the first byte, which is what is locked there.
+        about = json.loads(b"{" + _content(descriptor, 1).read(4096))
         number, host, command = int(about["process"]), str(about["host"]), str(about["command"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "another process"
     words = f"process {number} on {host} ({command})"
     return "".join(c if c.isprintable() else "?" for c in words)
+
+
+def _content(descriptor: int, start: int = 0) -> io.FileIO:
+    """The file of a descriptor, which stays open, from a byte on."""
+    file = io.FileIO(descriptor, "r+", closefd=False)
+    file.seek(start)
+    return file

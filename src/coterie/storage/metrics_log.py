@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coterie.storage.files import opened, parse_json, read_at_most
+from coterie.storage.files import WRITING, opened, parse_json, read_at_most
 
 LINE_LIMIT = 2**24
 """Bytes of a line; what is longer is damage."""
@@ -44,7 +44,7 @@ def _digest(text: bytes, number: int, run: str) -> str:
 
 # Writing ------------------------------------------------------------------------------------------
 
-_WRITING = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+_WRITING = WRITING | os.O_APPEND
 
 
 def append(path: Path, lines: list[dict[str, Any]], first: int, run: str) -> None:

@@ -34,7 +34,7 @@ def command_export(names: list[str], parsed: Any, args: list[str]) -> None:
 
     own, code = parsed.run, parsed.code
     by_ending = {ending: name for name, ending in ENDINGS.items() if ending}
-    chosen = own.format or by_ending.get("" if own.out is None else own.out.suffix)
+    chosen: Any = own.format or by_ending.get("" if own.out is None else own.out.suffix)
     if chosen is None:
         raise UsageError(f"--format must be given: one of {', '.join(ENDINGS)}")
     team = {"seed": own.seed, "which": own.which, "torso": code.torso, "head": code.head}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from coterie.extras import how_to_install
 from coterie.runs.doctor import Check
 from coterie.show.numbers import plural
 from coterie.show.terminal.console import line
@@ -24,17 +25,19 @@ def render_doctor(checks: list[Check]) -> RenderableType:
     table.add_column(overflow="fold")
     for group in dict.fromkeys(each.group for each in checks):
         table.add_row(line(group, style="bold"))
-        for each in (each for each in checks if each.group == group):
+        own = [each for each in checks if each.group == group]
+        for each in (each for each in own if each.state != "missing"):
             table.add_row(line(MARKS[each.state], f" {each.name}"), _found(each))
+        if missing := [each.name for each in own if each.state == "missing"]:
+            names = line(", ".join(missing))
+            advice = line(how_to_install("EXTRA"), style="dim")
+            table.add_row(line(MARKS["missing"], " not installed"), Group(names, advice))
     return Group(table, line(), _verdict(checks))
 
 
 def _found(check: Check) -> RenderableType:
-    style = MARKS[check.state][1]
-    if check.state == "missing":
-        return line(f"{check.value}  {check.advice}", style="dim")
-    found = line(check.value)
-    return Group(found, line(check.advice, style=style)) if check.advice else found
+    found, advice = line(check.value), line(check.advice, style=MARKS[check.state][1])
+    return Group(found, advice) if check.advice else found
 
 
 def _verdict(checks: list[Check]) -> RenderableType:
