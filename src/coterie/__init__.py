@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coterie.runs.team import Team, load
     from coterie.show.film.encode import watch
     from coterie.spec import ActionSpace, EnvSpec, ObservationSpace
+    from coterie.sweeps.api import sweep
     from coterie.trackers import MLflow, TensorBoard, WandB
     from coterie.types import TimeStep
 
@@ -76,6 +77,7 @@ _HOME = {
     "make": "jax_envs",
     "open_run": "runs.api",
     "resume": "runs.api",
+    "sweep": "sweeps.api",
     "train": "runs.api",
     "watch": "show.film.encode",
 }
@@ -88,7 +90,7 @@ __all__ = [  # noqa: RUF022
     "EnvironmentFault", "Event", "IA2C", "IDQN", "IPPO", "Interrupted", "MAA2C", "MAPPO",
     "MLflow", "MatrixGame", "ObservationSpace", "PAC", "PythonEnvSettings", "QMIX", "REINFORCE",
     "Run", "Team", "TensorBoard", "TimeStep", "UsageError", "VDN", "WandB", "check_env",
-    "export", "load", "make", "open_run", "resume", "train", "watch",
+    "export", "load", "make", "open_run", "resume", "sweep", "train", "watch",
 ]  # fmt: skip
 
 

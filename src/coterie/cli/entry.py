@@ -34,6 +34,7 @@ Multi-agent deep reinforcement learning, compiled end to end.
   lecture [EXPERIMENT ...]       reproduce the lecture's figures and tables, and check its claims
   train ALGORITHM ENVIRONMENT    train teams; every setting is a flag
   resume RUN                     continue an interrupted run, or extend it with --steps
+  sweep FILE.toml                train many teams: algorithms, environments, settings
   evaluate RUN                   returns of the trained teams, best and last policies
   watch RUN --out FILE.gif       a trained team playing: .gif, .mp4 or .html
   plot RUN ... --out FILE.png    learning curves, mean and 95% interval over seeds

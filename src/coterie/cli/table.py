@@ -22,6 +22,7 @@ from coterie.cli.commands.pictures import (
     command_report,
     command_watch,
 )
+from coterie.cli.commands.sweep import SweepArgs, command_sweep
 from coterie.cli.commands.train import (
     ResumeArgs,
     TrainArgs,
@@ -77,6 +78,7 @@ COMMANDS = {
     "resume": Command(
         command_resume, ResumeArgs, "coterie resume RUN [--steps N] [--json]", opens=True
     ),
+    "sweep": Command(command_sweep, SweepArgs, "coterie sweep FILE.toml [FLAG ...]"),
     "evaluate": Command(
         command_evaluate, EvaluateArgs, "coterie evaluate RUN [FLAG ...]", opens=True
     ),

@@ -20,6 +20,7 @@ from coterie.show.numbers import plural
 from coterie.statistics import Bounds, mean_interval
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
+from coterie.sweeps.directory import label_in_sweep
 from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -172,10 +173,13 @@ def aggregate(
 
 
 def labels(named: Sequence[tuple[Path, str, str]]) -> list[str]:
-    """The algorithm; where it ran twice on one environment, the run directory's name as well."""
+    """The algorithm; where it ran twice on one environment, what its sweep varies, or the run
+    directory's name as well."""
     pairs = [(algorithm, environment) for _, algorithm, environment in named]
     return [
-        algorithm if pairs.count((algorithm, environment)) == 1 else f"{algorithm} · {_name(run)}"
+        algorithm
+        if pairs.count((algorithm, environment)) == 1
+        else label_in_sweep(run) or f"{algorithm} · {_name(run)}"
         for run, algorithm, environment in named
     ]
 

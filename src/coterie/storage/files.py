@@ -318,6 +318,18 @@ def only_writer(directory: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def held_by(directory: Path) -> str | None:
+    """Who is writing to a directory, in words; None if nobody is."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return None if _lock(descriptor) else _holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int) -> bool:
     from filelock import lock_descriptor  # a command that writes nothing should not wait for it
 

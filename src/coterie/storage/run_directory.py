@@ -270,6 +270,12 @@ class RunDirectory:
         """Environment steps per seed that the log has seen."""
         return max((line["env_steps"] for line in self.lines(tell)), default=0)
 
+    def newest_checkpoint(self) -> int:
+        """Environment steps per seed of the newest checkpoint, 0 if there is none."""
+        kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
+                if p.parent.name.isdecimal())  # fmt: skip
+        return max(kept, default=0)
+
     def is_finished(self, config: dict[str, Any], tell: Callable[[str], None] = _quiet) -> bool:
         """Whether all steps were made and kept, and the final evaluation, if there is one.
 
@@ -278,9 +284,7 @@ class RunDirectory:
         """
         if self.learner.is_file():
             return True
-        kept = (int(p.parent.name) for p in self.path.glob("checkpoints/*/state.safetensors")
-                if p.parent.name.isdecimal())  # fmt: skip
-        made = max(kept, default=0) >= config["steps"]
+        made = self.newest_checkpoint() >= config["steps"]
         if not config["final_episodes"]:
             return made
         # Who removed the checkpoints of a complete run has its log.

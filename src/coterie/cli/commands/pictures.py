@@ -75,9 +75,10 @@ class PlotArgs:
 
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
+    from coterie.sweeps.directory import runs_of
 
     own = parsed.run
-    runs = [Path(n) for n in names]
+    runs = runs_of(map(Path, names))
     answer(visible(plot(runs, own.out, metric=own.metric, greedy=own.greedy)))
 
 
@@ -98,9 +99,10 @@ class ReportArgs:
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report.of_runs import report
+    from coterie.sweeps.directory import runs_of
 
     own, command = parsed.run, shlex.join(["coterie", *args])
-    runs = [Path(n) for n in names]
+    runs = runs_of(map(Path, names))
     page = report(
         runs, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
     )

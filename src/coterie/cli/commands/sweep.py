@@ -1,0 +1,76 @@
+"""``coterie sweep``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.cli.printing import INTERRUPTED, answer, answer_json
+from coterie.module_paths import is_code
+from coterie.settings import NoOrMoreEpisodes, Workers
+from coterie.text import visible
+
+
+@dataclass(frozen=True)
+class SweepArgs:
+    """Trains many teams: algorithms, environments and settings as a TOML file lists them
+    (docs/sweeps.md). The same command again goes on with what is not complete."""
+
+    out: Path | None = None
+    """Directory of the sweep; by default runs/NAME of NAME.toml."""
+    workers: Workers | None = None
+    """Processes at a time; by default one for each GPU, or else for each core."""
+    cell: NoOrMoreEpisodes | None = None
+    """Go on with this cell only, counted from 0, as an array job of SLURM does."""
+    dry_run: bool = False
+    """List the cells, and train nothing."""
+    json: bool = False
+    """Print cells with their status as one JSON document."""
+
+
+def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
+    from coterie.sweeps import api
+    from coterie.sweeps.cells import read
+
+    own, file = parsed.run, Path(names[0])
+    tables = read(file)
+    named = [tables.get("algorithms"), tables.get("environments")]
+    if any(is_code(str(n)) for each in named if isinstance(each, list) for n in each):
+        sys.path.append(os.getcwd())  # as for a command that names it
+    out = api.directory_of(file, own.out)
+    if own.dry_run:
+        return _list(api.planned(tables), out, own.json)
+    made = api.sweep(tables, out, workers=own.workers, cell=own.cell, report=_tell)
+    if own.json:
+        answer_json({"sweep": str(out), "complete": made.complete, "cells": [
+            {"name": job.cell.name, "run": str(job.path), "status": job.status,
+             "problem": job.problem} for job in made.jobs]})  # fmt: skip
+    elif own.cell is None:
+        answer(visible(out / api.TABLE))
+    if made.stopped:
+        print("coterie: stopped; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    return 0 if made.complete else 1
+
+
+def _list(found: Sequence[Any], out: Path, as_json: bool) -> int:
+    if as_json:
+        answer_json({"sweep": str(out), "cells": [
+            {"name": cell.name, "command": ["coterie", *cell.command(out / "cells" / cell.name)]}
+            for cell in found]})  # fmt: skip
+        return 0
+    for k, cell in enumerate(found):
+        answer(visible(f"{k:4} {cell.name}"))
+    return 0
+
+
+def _tell(job: Any, jobs: Sequence[Any]) -> None:
+    counts = Counter(each.status for each in jobs)
+    problem = f": {job.problem}" if job.problem else ""
+    line = f"{counts['done']} of {len(jobs)} done · {job.cell.name} {job.status}{problem}"
+    print(visible(line), file=sys.stderr)

@@ -1,0 +1,194 @@
+"""``sweep``: runs all cells of a sweep, or goes on with those that are not complete."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import UsageError
+from coterie.runs.policy_files import default_policy
+from coterie.settings import Workers, fitted
+from coterie.storage.config_file import ABSENT_ONCE, encoded, versions
+from coterie.storage.files import only_writer, read_sealed, replacing, seal
+from coterie.storage.run_directory import RunDirectory
+from coterie.sweeps.cells import Cell, axes_of, cells, read
+from coterie.sweeps.directory import SWEEP
+from coterie.sweeps.local import Job, Local, slots
+
+TABLE = "table.csv"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What became of a sweep.
+
+    Attributes:
+        path: its directory.
+        jobs: its cells with their ``path``, ``status`` and ``problem``.
+        stopped: it was asked to stop before all cells had ended.
+    """
+
+    path: Path
+    jobs: Sequence[Job]
+
+    @property
+    def stopped(self) -> bool:
+        return any(job.status == "stopped" for job in self.jobs)
+
+    @property
+    def complete(self) -> bool:
+        """Every cell is a complete run."""
+        return all(job.status == "done" for job in self.jobs)
+
+
+def sweep(
+    file: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    cell: int | None = None,
+    report: Callable[[Job, Sequence[Job]], None] | None = None,
+) -> Sweep:
+    """Trains every cell of a sweep in a process of its own; called again, it goes on.
+
+    A cell that fails does not end the others. Ctrl-C and SIGTERM make every cell save and stop.
+
+    Args:
+        file: a TOML file, or its tables as a mapping (docs/sweeps.md).
+        out: directory of the sweep; ``runs/NAME`` of ``NAME.toml`` unless given.
+        workers: processes at a time; as many as there are GPUs, or cores, unless given.
+        cell: goes on with this cell only, counted from 0, as an array job of SLURM does; it waits
+            for no other cell, and writes no table.
+        report: called with a cell whose status has changed, and all cells.
+
+    Raises:
+        UsageError: the sweep makes no sense, or its directory holds another one.
+    """
+    found = planned(file)
+    path = directory_of(file, out)
+    workers = fitted("workers", workers, Workers | None)
+    if cell is not None and not 0 <= cell < len(found):
+        raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
+    path.mkdir(parents=True, exist_ok=True)
+    chosen = found if cell is None else [found[cell]]
+    jobs = [Job(c, path / "cells" / c.name, path / "logs" / f"{c.name}.txt") for c in chosen]
+    if cell is not None:
+        _begin(path, found)
+        _go(jobs, 1, lambda job: report(job, jobs) if report else None)
+        return Sweep(path, jobs)
+
+    def tell(job: Job) -> None:
+        if job.status != "running":
+            _write(path / TABLE, _table(jobs).encode())
+        if report:
+            report(job, jobs)
+
+    with only_writer(path):
+        _begin(path, found)
+        _go(jobs, workers, tell)
+        _write(path / TABLE, _table(jobs).encode())
+    return Sweep(path, jobs)
+
+
+def planned(file: str | Path | Mapping[str, Any]) -> list[Cell]:
+    """The cells of a sweep; UsageError where they make no sense."""
+    return cells(file if isinstance(file, Mapping) else read(Path(file)))
+
+
+def directory_of(file: str | Path | Mapping[str, Any], out: str | Path | None) -> Path:
+    """Where a sweep is written."""
+    if out is not None:
+        return Path(out)
+    if isinstance(file, Mapping):
+        raise UsageError("name the directory of the sweep (out)")
+    return Path("runs") / Path(file).stem
+
+
+def _go(jobs: Sequence[Job], workers: int | None, tell: Callable[[Job], None]) -> None:
+    for job in jobs:
+        if job.is_done():
+            job.status = "done"
+    Local(slots(workers), tell).run([job for job in jobs if job.status != "done"])
+
+
+def _begin(path: Path, found: Sequence[Cell]) -> None:
+    """Writes ``sweep.json``, unless cells begun with other settings are in the way."""
+    recorded = path / SWEEP
+    if recorded.exists():
+        before = {cell["name"]: cell for cell in read_sealed(recorded)["cells"]}
+        for cell in found:
+            known = before.get(cell.name)
+            if known is None or not (path / "cells" / cell.name).exists():
+                continue
+            now = encoded(_as_json(cell))
+            if encoded(known) != now:
+                names = _differing(known["settings"], cell.settings)
+                raise UsageError(
+                    f"{path} holds a sweep with other settings ({', '.join(names)}): choose "
+                    "another --out (nothing was changed)"
+                )
+    elif any(each.name != ".lock" for each in path.iterdir()):
+        raise UsageError(f"{path} exists already and is no sweep; choose another --out")
+    content = {"format": FORMAT, "coterie": versions()["coterie"],
+               "varied": axes_of(found), "cells": [_as_json(cell) for cell in found]}  # fmt: skip
+    _write(recorded, encoded(seal(content)))
+
+
+def _as_json(cell: Cell) -> dict[str, Any]:
+    return {"name": cell.name, "algorithm": cell.algorithm, "environment": cell.environment,
+            "varied": cell.varied, "settings": cell.settings}  # fmt: skip
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = {**before, **now}
+    return [n for n in names if encoded(before.get(n)) != encoded(now.get(n))] or ["their order"]
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def _table(jobs: Sequence[Job]) -> str:
+    """``table.csv``: a line for each seed of each cell."""
+    axes = axes_of([job.cell for job in jobs])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("cell", "algorithm", "environment", *axes, "seed", "status", "env_steps", "policies",
+            "metric", "value", "problem")  # fmt: skip
+    writer.writerow(head)
+    for job in jobs:
+        cell = job.cell
+        first = [cell.name, cell.algorithm, cell.environment]
+        first += [_plain(cell.varied.get(name)) for name in axes]
+        for row in _results(job):
+            writer.writerow([*first, *row, job.problem])
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _results(job: Job) -> Iterator[list[Any]]:
+    """Seed, status, steps, policies, metric and its value in the final evaluation."""
+    directory = RunDirectory(job.path)
+    if job.status != "done":
+        first, count = (job.cell.settings.get(name, d) for name, d in (("seed", 0), ("seeds", 1)))
+        for k in range(count):
+            yield [first + k, job.status, directory.newest_checkpoint() or "", "", "", ""]
+        return
+    config = directory.config()
+    metric, which = (ABSENT_ONCE | config)["metric"], default_policy(job.path)
+    results = directory.result(config)
+    values = results[which][metric]["per_seed"] if results else [""] * config["seeds"]
+    for k, value in enumerate(values):
+        yield [config["seed"] + k, "done", config["steps"], which, metric, value]

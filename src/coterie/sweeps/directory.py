@@ -1,0 +1,57 @@
+"""A sweep's directory as those read it who show it: its runs, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import UsageError
+from coterie.storage.files import read_sealed
+from coterie.sweeps.cells import label
+
+SWEEP = "sweep.json"
+
+
+def runs_of(paths: Iterable[Path]) -> list[Path]:
+    """The same paths, with the runs of a sweep, as far as they were begun, in place of a sweep.
+
+    Raises:
+        UsageError: nothing of a sweep was begun, or its file is damaged.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not (path / SWEEP).is_file():
+            found.append(path)
+            continue
+        runs = [path / "cells" / str(cell["name"]) for cell in _cells(path)]
+        begun = [run for run in runs if (run / "metrics.jsonl").is_file()]
+        if not begun:
+            raise UsageError(f"no run of the sweep {path} has logged anything yet")
+        found += begun
+    return found
+
+
+def label_in_sweep(run: Path) -> str | None:
+    """The algorithm and what its sweep varies; None for a run that is in no sweep."""
+    path = run.resolve().parent.parent
+    try:
+        found = _cells(path) if (path / SWEEP).is_file() else []
+    except UsageError:
+        return None
+    names = (label(str(c["algorithm"]), c["varied"]) for c in found if c["name"] == run.name)
+    return next(names, None)
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    content = read_sealed(path / SWEEP)
+    found = content.get("cells")
+    wanted = {"name": str, "algorithm": str, "varied": dict}
+    good = isinstance(found, list) and all(
+        isinstance(cell, dict) and all(isinstance(cell.get(k), t) for k, t in wanted.items())
+        and Path(cell["name"]).name == cell["name"]
+        for cell in found
+    )  # fmt: skip
+    if not good:
+        raise UsageError(f"{path / SWEEP} is not that of a sweep")
+    return found or []
