@@ -19,7 +19,7 @@ from coterie.cli.entry import main
         (["train", "q"], ["qmix"]),
         (["train", "vdn", "matrix/cl"], ["matrix/climbing"]),
         (["train", "vdn", "matrix/climbing", "--env."], ["--env.rounds", "--env.players"]),
-        (["train", "qmix", "--mixer"], ["--mixer-embedding"]),
+        (["train", "qmix", "--mixer"], ["--mixer-embedding", "--mixer-scale"]),
         (["train", "idqn", "--mixer"], []),
         (["train", "vdn", "matrix/climbing", "--sharing", ""], ["own", "shared"]),
         (["train", "vdn", "matrix/climbing", "--sharing", "s"], ["shared"]),

@@ -22,7 +22,7 @@ HOMES = {
     "runs": "Training, runs and teams", "algorithms": "Algorithms", "envs": "Environments",
     "jax_envs": "Environments", "spec": "What agents see and do", "types": "What agents see and do",
     "python_envs": "Python environments", "show": "Pictures", "exports": "Exports",
-    "trackers": "Trackers", "errors": "Errors",
+    "sweeps": "Training, runs and teams", "trackers": "Trackers", "errors": "Errors",
 }  # fmt: skip
 """Sections of the page of public names, by the part of the package that they are in."""
 PARTS = {
