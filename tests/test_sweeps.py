@@ -162,3 +162,14 @@ def test_cells_end_with_a_sweep_that_is_killed(tmp_path):
     process.kill()
     process.communicate()
     _until(lambda: not _is_alive(cell), 60)
+
+
+@pytest.mark.slow
+def test_jobs_of_an_array_begin_at_once_and_train_a_cell_each(tmp_path):
+    file, out = tmp_path / "s.toml", tmp_path / "out"
+    file.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in TINY.items()))
+    words = [sys.executable, "-m", "coterie", "sweep", str(file), "--out", str(out), "--cell"]
+    jobs = [subprocess.Popen([*words, str(k)]) for k in range(2)]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert all(coterie.open_run(run).complete for run in runs_of([out]))
+    assert len(runs_of([out])) == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from coterie.storage.files import only_writer, read_sealed, replacing, seal
 from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import Cell, axes_of, cells, read
 from coterie.sweeps.directory import SWEEP
-from coterie.sweeps.local import Job, Local, slots
+from coterie.sweeps.local import LOCK_SECONDS, Job, Local, slots
 
 TABLE = "table.csv"
 FORMAT = 1
@@ -74,11 +76,15 @@ def sweep(
     workers = fitted("workers", workers, Workers | None)
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror}") from None
     chosen = found if cell is None else [found[cell]]
     jobs = [Job(c, path / "cells" / c.name, path / "logs" / f"{c.name}.txt") for c in chosen]
     if cell is not None:
-        _begin(path, found)
+        with _in_turn(path):  # all jobs of an array begin at once
+            _begin(path, found)
         _go(jobs, 1, lambda job: report(job, jobs) if report else None)
         return Sweep(path, jobs)
 
@@ -114,6 +120,22 @@ def _go(jobs: Sequence[Job], workers: int | None, tell: Callable[[Job], None]) -
         if job.is_done():
             job.status = "done"
     Local(slots(workers), tell).run([job for job in jobs if job.status != "done"])
+
+
+@contextlib.contextmanager
+def _in_turn(path: Path) -> Iterator[None]:
+    """As ``only_writer``, but waits for others, up to ``LOCK_SECONDS``."""
+    with contextlib.ExitStack() as stack:
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                stack.enter_context(only_writer(path))
+                break
+            except UsageError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+        yield
 
 
 def _begin(path: Path, found: Sequence[Cell]) -> None:
