@@ -321,7 +321,7 @@ def only_writer(directory: Path) -> Iterator[None]:
 def held_by(directory: Path) -> str | None:
     """Who is writing to a directory, in words; None if nobody is."""
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = _open(directory / LOCK, WRITING & ~os.O_CREAT, 0o644)
     except OSError:
         return None
     try:
