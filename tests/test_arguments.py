@@ -1,6 +1,7 @@
 """Numbers of algorithms are arguments of compiled programs: one program for all their values."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -92,9 +93,19 @@ class Deciding(IDQN):
         return batch.rewards + self.gamma * next_values
 
 
-def test_an_algorithm_that_decides_by_a_number_has_it_as_a_constant():
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Writing(IDQN):
+    """Needs a number as text, and one of Python's own, while it is compiled."""
+
+    def target(self, batch, next_values):
+        discount = float(f"{self.gamma:.2f}") + 0 * math.log(self.gamma)
+        return batch.rewards + discount * next_values
+
+
+@pytest.mark.parametrize("kind", [Deciding, Writing])
+def test_an_algorithm_that_needs_a_number_s_value_has_it_as_a_constant(kind):
     settings = SMALL | {"buffer_size": 64, "batch_size": 4, "learning_starts": 4}
-    algorithms = [Deciding(gamma=g, **settings).resolve(STEPS) for g in (0.5, 0.25)]
+    algorithms = [kind(gamma=g, **settings).resolve(STEPS) for g in (0.5, 0.25)]
     texts = [lowered(algorithm) for algorithm in algorithms]
     assert texts[0] != texts[1]
     made = program(algorithms[0])

@@ -12,18 +12,12 @@ import jax
 
 from coterie.learners.contract import Algorithm
 
-DECIDED_BY_VALUE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-
 
 class ForAnyNumbers:
     """``function(algorithm, *arguments)``, compiled for any values of ``algorithm.numbers()``.
 
-    Where the algorithm's code needs a value while it is compiled, as ``if self.gamma == 1`` does,
-    they are constants instead.
+    Where the algorithm's code needs a value while it is compiled, as ``if self.gamma == 1`` or
+    ``f"{self.lr:g}"`` do, they are constants instead.
 
     Args:
         donated: which of ``arguments`` are consumed.
@@ -52,7 +46,7 @@ class ForAnyNumbers:
         if self._numbers and not self._decided:
             try:
                 self._compiled.trace(self._numbers, *arguments)  # JAX keeps it: not traced again
-            except DECIDED_BY_VALUE:
+            except Exception:  # as constants they compile, or the error is shown then
                 self._numbers = {}
         self._decided = True
         return self._numbers
