@@ -395,7 +395,8 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("images") / "run"
     options = {"python_env": coterie.PythonEnvSettings(workers=0)}
     algorithm = quick("ippo", sharing="own", rollout_steps=8)
-    coterie.train(algorithm, pictures_and_hints, 8000, out=out, **options)
+    # With some other seeds one of the agents has learned nothing after so few steps.
+    coterie.train(algorithm, pictures_and_hints, 8000, seed=2, out=out, **options)
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -35,11 +35,11 @@ def unknown_option(name: str, options: Iterable[str], known: Iterable[str]) -> s
 
 def _is_registered(name: str) -> bool:
     """Whether Gymnasium is installed and knows an environment of this name."""
-    if importlib.util.find_spec("gymnasium") is None:
-        return False
-    import gymnasium
+    with contextlib.suppress(ImportError):
+        import gymnasium
 
-    return name in gymnasium.registry
+        return name in gymnasium.registry
+    return False
 
 
 def misnamed(name: str) -> str | None:
