@@ -64,12 +64,12 @@ def algorithm_page(name: str, cls: type[Algorithm]) -> str:
         f"# {cls.__name__}: {title}",
         _TABLE.sub("", body).strip(),
         f"Details that it shares with other algorithms: {', '.join(links)}.",
+        *curves(name),
         "## Settings",
         f"Of `coterie train {name} ENVIRONMENT`, and of `coterie.{cls.__name__}` in Python. A mark "
         "in the last column: the lecture has no such option, or another value; *and on* says that "
         "it is on by default.",
         _settings(cls),
-        *curves(name),
         "## Metrics",
         "What the log of a run holds ([the format](formats.md#metricsjsonl)).",
         _metrics(cls),

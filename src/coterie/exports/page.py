@@ -33,7 +33,11 @@ def page(team: Portable, env: Any, title: str) -> str:
     style = colours() + (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
     walks = isinstance(env, Foraging)
-    keys = "Keys: arrows walk, the space bar loads, the full stop waits." if walks else ""
+    keys = (
+        "Numbers are levels. Keys: arrows walk, the space bar loads, the full stop waits."
+        if walks
+        else ""
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
