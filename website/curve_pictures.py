@@ -58,6 +58,6 @@ def _axes(most: int) -> str:
     for part in (0, 0.5, 1):
         x, _ = _at(part * most, 0, most)
         anchor = "end" if part == 1 else "middle"
-        text = f"{part * most / 1000:.0f}k" + " steps" * (part == 1)
+        text = f"{part * most / 1000:.0f}k steps" if part else "0"
         found.append(f'<text x="{x}" y="{HEIGHT - 8}" text-anchor="{anchor}">{text}</text>')
     return "".join(found)

@@ -41,7 +41,7 @@ def led(markdown: str, place: PurePosixPath, origin: PurePosixPath, source: str)
 
 _FENCES = r"(^ *```.*?^ *```$)"
 _CODE = r"(^ *```.*?^ *```$|`[^`]+`|\]\([^)]*\)|^(?:#|:::)[^\n]*$)"
-_INDEX = re.compile(r"(?<!\w)((?:Adv|f|\w)\u0304?)_(mix|-?[a-z0-9](?:,[a-z])?)(?![\w])")
+_INDEX = re.compile(r"(?<!\w)((?:Adv|f|\w)\u0304?)_(mix|-?[a-zβ0-9](?:,[a-z])?)(?![\w])")
 _POWER = re.compile(r"(?<=[A-Za-z0-9>])\^(\{[^}]+\}|[a-z0-9])")
 
 

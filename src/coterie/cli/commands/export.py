@@ -33,8 +33,9 @@ def command_export(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.exports.api import ENDINGS, export
 
     own, code = parsed.run, parsed.code
-    by_ending = {ending: name for name, ending in ENDINGS.items() if ending}
-    chosen: Any = own.format or by_ending.get("" if own.out is None else own.out.suffix)
+    ending = "" if own.out is None else own.out.suffix
+    named = [name for name, its in ENDINGS.items() if its == ending and ending]
+    chosen: Any = own.format or next(iter(named), None)
     if chosen is None:
         raise UsageError(f"--format must be given: one of {', '.join(ENDINGS)}")
     team = {"seed": own.seed, "which": own.which, "torso": code.torso, "head": code.head}
