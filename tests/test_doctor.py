@@ -180,3 +180,10 @@ def test_a_folder_is_named_by_its_path(monkeypatch, tmp_path):
     assert how_to_install("video") == f"pip install '{folder}[video]'"
     monkeypatch.chdir(folder)
     assert how_to_install("video") == "pip install '.[video]'"
+
+
+def test_no_message_spells_out_how_an_extra_is_installed():
+    """What is true in a clone is not true of an index: ``how_to_install`` knows."""
+    sources = (Path(coterie.__file__).parent).rglob("*.py")
+    spelt = [p.name for p in sources if "pip install 'coterie" in p.read_text(encoding="utf-8")]
+    assert set(spelt) <= {"extras.py"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.exports.portable import Portable
+from coterie.extras import how_to_install
 
 OPSET, IR = 18, 9
 """Versions of ONNX's operators and of its files that runtimes of the last years read."""
@@ -29,7 +30,7 @@ def model(team: Portable) -> bytes:
         import onnx
         from onnx import TensorProto, helper
     except ImportError:
-        raise UsageError("ONNX needs the extra export: pip install 'coterie[export]'") from None
+        raise UsageError(f"ONNX needs the extra export: {how_to_install('export')}") from None
     graph = _Graph(helper, team)
     n, actions = team.arrays["available"].shape
     size, hidden = max(team.about["observation_sizes"]), team.about["hidden_size"]
