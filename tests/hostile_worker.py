@@ -61,6 +61,8 @@ class Watch:
             return
         if event == "open":
             path, mode, flags = arguments
+            if isinstance(path, int):  # seen when it was opened by its name
+                return
             writes = bool((flags or 0) & WRITES) or (
                 isinstance(mode, str) and set(mode) & set("wax+")
             )
