@@ -168,8 +168,37 @@ def test_gru_by_its_equations():
     r, u = 1 / (1 + np.exp(-(x_r + h_r))), 1 / (1 + np.exp(-(x_u + h_u)))
     expected = (1 - u) * np.tanh(x_n + r * h_n) + u * h
     x = jnp.asarray(x, jnp.float32)
-    actual = quick(lambda g: g.step(jnp.array([h]), g.inputs(x)))(gru)
-    np.testing.assert_allclose(actual, [expected], rtol=1e-5)
+    actual = quick(lambda g: g.unroll(jnp.array([h]), x[None], jnp.array([False])))(gru)
+    np.testing.assert_allclose(actual, [[expected]], rtol=1e-5)
+
+
+def test_the_gradient_of_the_gru_is_that_of_its_equations():
+    gru, x, start = quick(lambda: GRU(O, 3, KEY))(), normal(5, 2, 4, O), np.zeros((5, 2, 4), bool)
+    start[0, 0, 1] = start[2, 1, 3] = start[4] = True
+    x, start = jnp.asarray(x), jnp.asarray(start)
+    first, towards = jnp.asarray(normal(2, 4, 3, seed=1)), normal(5, 2, 4, 3, seed=2)
+
+    def by_equations(gru, first, x):
+        h, after = first, []
+        for k in range(len(x)):
+            x_r, x_u, x_n = jnp.split(gru.inputs(x[k]), 3, axis=-1)
+            h = jnp.where(start[k, ..., None], 0, h)
+            h_r, h_u, h_n = jnp.split(gru.hidden(h), 3, axis=-1)
+            r, u = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_u + h_u)
+            h = (1 - u) * jnp.tanh(x_n + r * h_n) + u * h
+            after.append(h)
+        return jnp.stack(after)
+
+    def unrolled(gru, first, x):
+        return gru.unroll(first, x, start)
+
+    slopes = [
+        quick(jax.grad(lambda *args, f=f: jnp.sum(towards * f(*args)), (0, 1, 2)))(gru, first, x)
+        for f in (by_equations, unrolled)
+    ]
+    for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
+        assert np.abs(one).max() > 0.1
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from coterie.errors import UsageError
+from coterie.networks.gru import hidden_states
 from coterie.networks.own import HeadSetting, OwnHead, OwnTorso
 from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
@@ -126,13 +127,15 @@ class GRU(eqx.Module):
         self.inputs = Linear(inputs, 3 * size, i_key, scale=math.sqrt(inputs / size))
         self.hidden = Linear(size, 3 * size, h_key)
 
-    def step(self, h: Float[Array, "*S H"], gates: Float[Array, "*S G"]) -> Float[Array, "*S H"]:
-        reset_x, update_x, new_x = jnp.split(gates, 3, axis=-1)
-        reset_h, update_h, new_h = jnp.split(self.hidden(h), 3, axis=-1)
-        reset = jax.nn.sigmoid(reset_x + reset_h)
-        update = jax.nn.sigmoid(update_x + update_h)
-        new = jnp.tanh(new_x + reset * new_h)
-        return (1 - update) * new + update * h
+    def unroll(
+        self,
+        first: Float[Array, "*M H"],
+        inputs: Float[Array, "T *M I"],
+        start: Bool[Array, "T *M"],
+    ) -> Float[Array, "T *M H"]:
+        """The hidden state after every step (see ``gru.hidden_states``)."""
+        x_r, x_u, x_n = jnp.split(self.inputs(inputs), 3, axis=-1)
+        return hidden_states(self.hidden.weight, self.hidden.bias, (x_r, x_u, x_n), start, first)
 
 
 class History(eqx.Module):
@@ -201,17 +204,8 @@ class History(eqx.Module):
             inputs = self.torso(inputs)
         if self.gru is None:
             return self.body(inputs), jnp.zeros((*inputs.shape[:-1], 0), inputs.dtype)
-        gru = self.gru
-
-        def step(h, now):
-            gates, first = now
-            h = gru.step(jnp.where(first[..., None], 0.0, h), gates)
-            return h, h
-
-        _, hidden_states = jax.lax.scan(
-            step, hidden_state, (gru.inputs(self.body.trunk(inputs)), start)
-        )
-        return self.body.layers[-1](hidden_states), hidden_states
+        found = self.gru.unroll(hidden_state, self.body.trunk(inputs), start)
+        return self.body.layers[-1](found), found
 
 
 def _along(
