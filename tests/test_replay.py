@@ -376,3 +376,20 @@ def test_schedules_write_a_ring_without_gaps(settings):
         assert found["slot"][i] + items <= capacity, "a write never wraps"
         assert found["stored"][i] == min((i + 1) * items, capacity)
         assert found["rollout"][i] == i % replay.period(int(capacity) // items)
+
+
+def test_seeds_write_to_their_rings_in_place():
+    """``vmap`` alone makes scatters of these writes, and XLA may copy all rings for each."""
+    old, new, row = jnp.zeros((3, 20, 4, 2), bool), jnp.ones((3, 5, 4, 2), bool), jnp.int32(7)
+    write = jax.jit(jax.vmap(replay._write, (0, 0, None)), donate_argnums=0)
+    assert "scatter" not in write.lower(old, new, row).as_text()
+    expected = np.zeros((3, 20, 4, 2), bool)
+    expected[:, 7:12] = True
+    np.testing.assert_array_equal(write(old, new, row), expected)
+
+    rows = jnp.array([0, 15, 3])
+    expected[:] = False
+    for seed, first in enumerate(rows):
+        expected[seed, first : first + 5] = True
+    apart = jax.vmap(replay._write)(jnp.zeros((3, 20, 4, 2), bool), new, rows)
+    np.testing.assert_array_equal(apart, expected)

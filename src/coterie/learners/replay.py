@@ -342,9 +342,22 @@ def _mended(
     return eqx.tree_at(lambda r: r.stored.counts, ring, counts), rollout
 
 
+@jax.custom_batching.custom_vmap
 def _write(old: Array, new: Array, row: Int[Array, ""]) -> Array:
     """[T, K, ...] into [P, K, ...] at a row."""
     return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), row, axis=0)
+
+
+@_write.def_vmap
+def _write_seeds(
+    seeds: int, batched: list[bool], old: Array, new: Array, row: Any
+) -> tuple[Array, bool]:
+    """Into the rings of all seeds at the same row; ``vmap`` makes a scatter of it, for which XLA
+    copies the ring."""
+    if batched[2] or not all(batched[:2]):
+        axes = [0 if each else None for each in batched]
+        return jax.vmap(_write.fun, axes, axis_size=seeds)(old, new, row), True
+    return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), row, axis=1), True
 
 
 def _write_seen(

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from coterie.networks.products import of_weight
+
 Gates = tuple[Float[Array, "T *M H"], Float[Array, "T *M H"], Float[Array, "T *M H"]]
 
 
@@ -67,9 +69,8 @@ def _backward(residuals, d_after):
 
     steps = (d_after, to_n, to_u, to_r, r, u, start)
     d_first, (d_p, d_inputs) = jax.lax.scan(step, jnp.zeros_like(h[0]), steps, reverse=True)
-    rows = tuple(range(h.ndim - 1))
-    d_weight = jnp.tensordot(d_p, h, (rows, rows)).T  # in this order twice as fast
-    return d_weight, jnp.sum(d_p, axis=rows), d_inputs, None, d_first
+    h, d_p = (x.reshape(-1, x.shape[-1]) for x in (h, d_p))
+    return of_weight(h, d_p), jnp.sum(d_p, axis=0), d_inputs, None, d_first
 
 
 hidden_states.defvjp(_forward, _backward)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Num
 from coterie.errors import UsageError
 from coterie.networks.gru import hidden_states
 from coterie.networks.own import HeadSetting, OwnHead, OwnTorso
+from coterie.networks.products import affine
 from coterie.networks.torsos import Torso
 from coterie.types import PRNGKey
 
@@ -48,7 +49,7 @@ class Linear(eqx.Module):
         self.bias = jax.random.uniform(b_key, (outputs,), minval=-shift, maxval=shift)
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
-        return x @ self.weight + self.bias
+        return affine(x, self.weight, self.bias)
 
 
 class LayerNorm(eqx.Module):

@@ -164,10 +164,10 @@ class PerAgent(eqx.Module):
         start: Bool[Array, "T *M N"],
     ) -> tuple[Float[Array, "T *M N J"], Float[Array, "T *M N H"]]:
         n_networks = max(self.index) + 1
+        networks = jax.tree.map(jnp.asarray, self.networks)  # parameters may be NumPy's
         if n_networks == 1:
-            one = jax.tree.map(lambda p: p[0], self.networks)
+            one = jax.tree.map(lambda p: p[0], networks)
             return one.unroll(hidden_state, inputs, start)
-        networks = self.networks
         if self.index != tuple(range(n_networks)):
             routing = jnp.asarray(self.index)
             networks = jax.tree.map(lambda p: p[routing], networks)
