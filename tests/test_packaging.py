@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from built_wheel import install, ran, wheel
 from packaging.requirements import Requirement
+from quick import FLAGS
 
 pytestmark = pytest.mark.slow
 TRAIN = "train vdn matrix/climbing --steps 100 --tracker"
@@ -56,7 +57,9 @@ def alone(tmp_path_factory) -> Path:
                 os.symlink(Path(files[0].locate()).parents[len(files[0].parts) - 1] / top,
                            packages / top)  # fmt: skip
     install(wheel(folder), packages)
-    done = coterie(folder, RUN)
+    python = folder / "venv" / "bin" / "python"
+    quick = ("env", f"XLA_FLAGS={FLAGS}")
+    done = ran(*quick, python, "-m", "coterie", *RUN.split(), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
