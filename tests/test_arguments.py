@@ -37,8 +37,8 @@ def with_other_numbers(algorithm):
     return dataclasses.replace(algorithm, **half)
 
 
-def lowered(algorithm):
-    made = program(algorithm)
+def lowered(algorithm, made=None):
+    made = made or program(algorithm)
     schedules = algorithm.schedules(np.arange(made.chunk, dtype=np.int64))
     return made._advance.lower(made.template(), schedules, np.int32(0)).as_text()
 
@@ -83,9 +83,54 @@ def test_a_target_interval_replaces_the_usual_tau_only():
         learned(small("vdn", target_interval=5, target_tau=tau), iterations=12)
 
 
+@pytest.mark.parametrize("name", ["vdn", "maa2c", "pac", "coma"])
+def test_with_a_target_interval_other_numbers_are_the_same_program_too(name):
+    algorithm = small(name, target_interval=5)
+    assert "gamma" in algorithm.numbers()
+    made = program(algorithm)
+    assert lowered(algorithm, made) == lowered(with_other_numbers(algorithm))
+    assert made._advance._numbers == algorithm.numbers()  # not given up
+
+
+KEPT = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Looking(IDQN):
+    """Does with a number what raises nothing, and means something else, where it is traced."""
+
+    def target(self, batch, next_values):
+        assert isinstance(self.gamma, float)
+        assert not hasattr(self.gamma, "shape")
+        assert f"{self.gamma}" == "0.5"
+        assert KEPT.setdefault("gamma", self.gamma) == 0.5
+        return batch.rewards + self.gamma * next_values
+
+
+def test_an_algorithm_outside_the_package_sees_plain_numbers():
+    settings = SMALL | {"buffer_size": 64, "batch_size": 4, "learning_starts": 4}
+    for _ in range(2):
+        lowered(Looking(gamma=0.5, **settings).resolve(STEPS))
+    assert KEPT == {"gamma": 0.5}
+
+
+def test_a_class_asks_for_arguments_and_its_subclass_asks_anew():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Asks(IDQN):
+        numbers_as_arguments = True
+
+    class Inherits(Asks):
+        pass
+
+    assert Asks().numbers() == IDQN().numbers() != {}
+    assert Inherits().numbers() == {}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Deciding(IDQN):
     """Decides by the value of a number while it is compiled."""
+
+    numbers_as_arguments = True
 
     def target(self, batch, next_values):
         if self.gamma == 0.5:
@@ -96,6 +141,8 @@ class Deciding(IDQN):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Writing(IDQN):
     """Needs a number as text, and one of Python's own, while it is compiled."""
+
+    numbers_as_arguments = True
 
     def target(self, batch, next_values):
         discount = float(f"{self.gamma:.2f}") + 0 * math.log(self.gamma)
@@ -109,5 +156,5 @@ def test_an_algorithm_that_needs_a_number_s_value_has_it_as_a_constant(kind):
     texts = [lowered(algorithm) for algorithm in algorithms]
     assert texts[0] != texts[1]
     made = program(algorithms[0])
-    made.advance(made.init(0), 0, 1)
+    lowered(algorithms[0], made)
     assert made._advance._numbers == {}

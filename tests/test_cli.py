@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ import coterie
 from coterie.algorithms import algorithms
 from coterie.cli import table
 from coterie.cli.commands import listing
+from coterie.cli.commands.train import TrainArgs, train_groups
 from coterie.cli.entry import HELP, main
 from coterie.cli.parsing import parse, whole_number
 from coterie.cli.table import COMMANDS
@@ -26,6 +27,7 @@ from coterie.errors import UsageError
 from coterie.flags import flags
 from coterie.show.numbers import clock, plural, short, size
 from coterie.show.terminal.progress import TrainDisplay
+from coterie.text import SYNONYMS, setting_meant
 
 SMALL = ["--environments", "4", "--hidden", "8", "--batch-size", "16", "--buffer-size", "1e3",
          "--learning-starts", "50", "--update-ratio", ".25"]  # fmt: skip
@@ -186,7 +188,7 @@ def test_flags_become_fields(line, expected):
         ("--n 1e16", "--n must be a whole number from -1e15 to 1e15; got 1e16"),
         ("--n 1 2", "unexpected argument 2"),
         ("--on yes", "unexpected argument yes: --on is a switch, which takes no value"),
-        ("--path=", "--path must be a path or None; got ''"),
+        ("--path=", "--path must be a path; got ''"),
         ("--no-on=no", "--no-on must be a switch, which takes no value; got no"),
         ("--layers 1 x", "--layers must be 0 to 1000 values, each a whole number"),
         ("--word d", "--word must be a, b or c; got d"),
@@ -399,6 +401,32 @@ def test_an_environment_of_the_users_is_found_in_the_current_folder(call, tmp_pa
     assert json.loads(out)["env_steps"] == 80, err
 
 
+def test_each_synonym_is_of_a_setting_that_there_is():
+    groups = train_groups(["qmix", "matrix/climbing"], [])
+    groups += train_groups(["ippo", "matrix/climbing"], [])
+    named = {field.name for _, cls in (*groups, ("run", TrainArgs)) for field in fields(cls)}
+    assert set(SYNONYMS.values()) <= named
+    assert not SYNONYMS.keys() & named
+    assert setting_meant("learning_rate", ["lr", "learning_starts"]) == "; did you mean lr?"
+    assert setting_meant("gama", ["gamma"]) == "; did you mean gamma?"
+
+
+def test_a_broken_gymnasium_is_named_as_the_reason(tmp_path):
+    (tmp_path / "gymnasium").mkdir()
+    (tmp_path / "gymnasium" / "__init__.py").write_text("raise RuntimeError('numpy ABI')")
+    names = ("nosuch", "gymnasium:CartPole-v1", "matrix/climbimg")
+    code = f"from coterie.cli.entry import main\nfor name in {names}: main(['train', 'ippo', name])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), SOURCE))},
+    )  # fmt: skip
+    nowhere, named, other = done.stderr.splitlines()
+    why = "Gymnasium could not be imported: RuntimeError: numpy ABI (__init__.py, line 1)"
+    assert nowhere == f"coterie: there is no environment 'nosuch', and {why}"
+    assert named == f"coterie: {why}"
+    assert "did you mean climbing?" in other
+
+
 # Mistakes --------------------------------------------------------------------------------------
 
 TRAIN = "train vdn matrix/climbing --out NEW"
@@ -407,6 +435,8 @@ MISTAKES = {
     "trian vdn matrix/climbing": "there is no command 'trian'; did you mean train?",
     "train vnd matrix/climbing": "there is no algorithm 'vnd'; did you mean vdn?",
     "train vdn lbr/8x8-2p-3f": "no environment 'lbr/8x8-2p-3f'; did you mean lbf/8x8-2p-3f?",
+    "train vdn lfb/5x5-2p-1f": "no environment 'lfb/5x5-2p-1f'; did you mean lbf/5x5-2p-1f?",
+    "train vdn pettingzoo:simple_spread_v3": "; did you mean mpe2.simple_spread_v3?",
     "train vdn lbf/8x8": "lbf/8x8: not the name of a task; write lbf/<rows>x<cols>",
     "train vdn matrix/climbimg": "matrix has no game 'climbimg'; did you mean climbing?",
     "train vdn json:lods": "json has no lods; did you mean loads?",
@@ -424,6 +454,9 @@ MISTAKES = {
     "game": "usage: coterie game NAME|FILE|RUN",
     # flags
     f"{TRAIN} --lrr 3": "unknown option --lrr; did you mean --lr?",
+    f"{TRAIN} --learning-rate 3": "unknown option --learning-rate; did you mean --lr?",
+    f"{TRAIN} --num_envs 3": "unknown option --num-envs; did you mean --environments?",
+    f"{TRAIN} --max-grad-norm x": "a number above 0, at most 1e15 or None; got x",
     f"{TRAIN} --env.round 3": "unknown option --env.round; did you mean --env.rounds?",
     f"{TRAIN} --mixer-embedding 3": "unknown option --mixer-embedding",
     f"{TRAIN} -x": "unexpected argument -x",
@@ -435,10 +468,10 @@ MISTAKES = {
     f"{TRAIN} --steps 1.5": "--steps must be a whole number from 1 to 1e15; got 1.5",
     f"{TRAIN} --steps inf": "--steps must be a whole number from 1 to 1e15; got inf",
     f"{TRAIN} --batch_size x": "--batch-size must be a whole number from 1 to 1e9; got x",
-    f"{TRAIN} --epsilon-steps half": "a whole number from 1 to 1e15 or None; got half",
+    f"{TRAIN} --epsilon-steps half": "a whole number from 1 to 1e15; got half",
     f"{TRAIN} --hidden 64 wide": "1 to 64 values, each a whole number from 1 to 1e6; got 64 wide",
     f"{TRAIN} --sharing all": "--sharing must be own or shared; got all",
-    f"{TRAIN} --reward team": "--reward must be individual, sum or mean or None; got team",
+    f"{TRAIN} --reward team": "--reward must be individual, sum or mean; got team",
     "train vdn lbf/8x8-2p-3f --out NEW --env.levels v4": "--env.levels must be v3 or v2; got v4",
     # values
     f"{TRAIN} --gamma 2": "--gamma must be a number from 0 to 1; got 2",
@@ -461,7 +494,7 @@ MISTAKES = {
     "evaluate BROKEN": "config.json is damaged: not JSON",
     "evaluate BARE": "holds no policy",
     "evaluate RUN --workers 2": "matrix/climbing is a JAX environment: workers, time_limit",
-    "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024 or None; got -1",
+    "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024; got -1",
     "evaluate RUN --episodes 0": "episodes must be a whole number from 1 to 1e9; got 0",
     "evaluate RUN --episodes 1e9": "GB of memory are free",
     "evaluate RUN --which first": "--which must be best or last",
@@ -469,7 +502,7 @@ MISTAKES = {
     "resume nowhere": "nowhere is not a run directory",
     "resume BROKEN": "config.json is damaged: not JSON",
     "resume RUN": "has its 400 steps already; extend it with more --steps",
-    "resume RUN --steps -1": "steps must be a whole number from 1 to 1e15 or None; got -1",
+    "resume RUN --steps -1": "steps must be a whole number from 1 to 1e15; got -1",
     "plot nowhere": "nowhere is not a run directory",
     "plot BROKEN": "config.json is damaged: not JSON",
     "plot RUN --out curve.txt": "curve.txt must be a file that ends in .png, .pdf or .svg",

@@ -119,7 +119,21 @@ def test_what_others_can_write_is_not_executed(first, tmp_path):
     folder.chmod(0o770)
     said, now = trained(tmp_path / "run", own)
     assert now == {"hits": 0, "misses": 0}
-    assert "others can write to" in said
+    assert f"{folder} can be written by others" in said
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda folder: folder.mkdir(mode=0o700), ""),
+        (lambda folder: folder.mkdir(mode=0o755), "can be read by others"),
+        (lambda folder: (folder.mkdir(), folder.chmod(0o720)), "can be written by others"),
+        (lambda folder: folder.symlink_to(folder.parent), "is a link"),
+    ],
+)
+def test_why_a_directory_is_not_used_is_said_as_it_is(make, problem, tmp_path):
+    make(tmp_path / "programs")
+    assert compilation_cache._exposed(tmp_path / "programs") == problem
 
 
 def test_programs_that_are_not_whole_are_removed(tmp_path):

@@ -41,7 +41,8 @@ def test_what_works_is_said_and_nothing_is_left_behind(tmp_path):
     assert found["coterie"]["value"].startswith(f"{coterie.__version__}, from the clone ")
     assert found["jax"]["value"].startswith(metadata.version("jax"))
     assert found["devices"]["value"].startswith("cpu: ")
-    assert found["writing"]["value"].startswith(f"{tmp_path}, ")
+    place = f"{tmp_path}/not/yet, which a run would make in {tmp_path}, "
+    assert found["writing"]["value"].startswith(place)
     assert found["locks"]["value"] == "a second writer is kept out"
     assert found["compiled programs"]["value"].startswith(str(cache))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "jax.py"]
@@ -70,6 +71,51 @@ assert "jax" not in sys.modules
 os.environ["PYTHONPATH"] = sys.argv[2]
 print(json.dumps(doctor.to_dict(doctor.examine())))
 """
+
+
+def probing(monkeypatch, tmp_path, **variables) -> dict[str, Check]:
+    """What is said of the machine, beside a command nvidia-smi."""
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return {each.name: each for each in doctor._jax()}
+
+
+def test_a_jax_that_is_broken_is_not_blamed_on_the_platform(monkeypatch, tmp_path):
+    (tmp_path / "jax.py").write_text("raise ImportError('libfoo is not there')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(coterie, "__file__", str(tmp_path / "a" / "b.py"))
+    (tmp_path / "coterie").symlink_to(Path(SOURCE) / "coterie")
+    found = probing(monkeypatch, tmp_path, JAX_PLATFORMS="cuda")["devices"]
+    assert found.advice.startswith("ImportError: libfoo is not there; install jax and jaxlib anew")
+
+
+def test_a_platform_that_is_not_there_is_named(monkeypatch, tmp_path):
+    found = probing(monkeypatch, tmp_path, JAX_PLATFORMS="nosuch")["devices"]
+    assert found.advice.endswith("; JAX_PLATFORMS=nosuch asks for what is not there: unset it")
+
+
+FOUND = {"devices": [], "cache": {"problem": "", "where": "x", "bytes": 0}}
+
+
+@pytest.mark.parametrize("variable", [("JAX_PLATFORMS", "cpu"), ("CUDA_VISIBLE_DEVICES", "")])
+def test_a_gpu_that_the_user_hides_is_not_missing(monkeypatch, tmp_path, variable):
+    name, value = variable
+    monkeypatch.setattr(doctor, "_probed", lambda: (FOUND, ""))
+    said = f"an NVIDIA driver is there, and {name}={value} hides it: unset that to use it"
+    found = probing(monkeypatch, tmp_path, **{name: value})["GPU"]
+    assert (found.state, found.value) == ("ok", said)
+
+
+def test_a_gpu_that_jax_does_not_use_needs_the_extra(monkeypatch, tmp_path):
+    for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor, "_probed", lambda: (FOUND, ""))
+    found = probing(monkeypatch, tmp_path)["GPU"]
+    assert (found.state, found.advice) == (
+        "warning", f"JAX does not use it: {how_to_install('cuda')}"
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -117,6 +163,12 @@ def test_packages_that_do_not_fit_are_named(without_jax, tmp_path, monkeypatch):
     assert found["analysis"] == ("warning", f"needs nashpy>=0.0.43: {how_to_install('analysis')}")
     assert found["video"] == ("missing", how_to_install("video"))
     assert not works(examine(tmp_path))
+
+
+def test_what_is_no_version_is_not_judged(without_jax, tmp_path, monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda name: ["optax>=1", "x>=1; extra == 'video'"])
+    monkeypatch.setattr(metadata, "version", lambda name: "main-branch")
+    assert {states(tmp_path)[name][0] for name in ("packages", "video")} == {"ok"}
 
 
 def test_the_home_directory_is_not_told(without_jax, tmp_path, monkeypatch):

@@ -9,11 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from own_algorithms import Half
 from quick import quick_compilation
 
 import coterie
 from coterie import UsageError
 from coterie.cli.entry import main
+from coterie.envs.matrix import MatrixGame
 from coterie.jax_envs import make
 
 TINY = {"evaluations": 1, "evaluation_episodes": 1, "final_episodes": 0}
@@ -89,10 +91,13 @@ def played(team, **options):
 
 
 def arrays(team, observations, masks):
-    """Padded, [N, O], [N, A] and [N]; of an agent that is not there the first action is legal."""
+    """Padded, [N, O], [N, A] and [N]; of an agent that is not there the first action is legal.
+
+    Flags of actions that an agent does not have are set: padding may be anything.
+    """
     n = len(team.agents)
     seen = np.zeros((n, max(team.observation_sizes)), np.float32)
-    legal = np.zeros((n, max(team.action_counts)), bool)
+    legal = np.ones((n, max(team.action_counts)), bool)
     for i, own in enumerate(observations):
         legal[i, : team.action_counts[i]] = True if masks is None else masks[i]
         if own is None:
@@ -118,6 +123,26 @@ def same(team, found, act, initial, **options):
     assert len(kinds) > 4  # else nothing was compared
 
 
+def refuses_what_does_not_fit(team):
+    """One sentence each, as the team itself has."""
+    h, first = team.initial_hidden_state(), team.agents[0]
+    seen = [np.zeros(size) for size in team.observation_sizes]
+    masks = [np.ones(count) for count in team.action_counts]
+    for given, sentence in (
+        ((seen[1:], h), "observations must be a list with one for each of agent_0, "),
+        ((dict(zip(team.agents, seen, strict=True)), h), "observations must be a list"),
+        (
+            ([[0], *seen[1:]], h),
+            rf"observations: {first} takes a vector of \d+; got the shape \(1,",
+        ),
+        ((seen, h, masks[1:]), "action_masks must be a list with one for each of agent_0, "),
+        ((seen, h, [[True] * 9, *masks[1:]]), rf"action_masks: {first} takes a vector of \d; got"),
+        ((seen, h[:1]), r"hidden_state must have the shape \(\d, \d\); got \(1, "),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            team.act(*given)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEAMS)
 def test_every_format_acts_as_the_team_does(name, runs, tmp_path):
@@ -132,6 +157,7 @@ def test_every_format_acts_as_the_team_does(name, runs, tmp_path):
     module.loader.exec_module(alone)
     exported = alone.Team()
     assert exported.agents == team.agents
+    refuses_what_does_not_fit(exported)
     same(team, found, exported.act, exported.initial_hidden_state())
 
     path = coterie.export(runs(name), "onnx", tmp_path / "x.onnx")
@@ -240,6 +266,46 @@ def function_flags(path: Path) -> int:
 
 def ending(format: str) -> str:
     return "" if format == "numpy" else f".{format}"
+
+
+# Code of the user's ------------------------------------------------------------------------------
+
+
+def own_game():
+    return make("matrix/climbing")
+
+
+class OwnRules(MatrixGame):
+    """Might have other rules than a page plays."""
+
+
+def own_rules():
+    return OwnRules([[11, -30, 0], [-30, 7, 0], [0, 6, 5]])
+
+
+@pytest.mark.slow
+def test_a_page_of_a_run_on_code_of_the_user_s_takes_it_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with quick_compilation(tmp_path / "compiled"):
+        own = Half(**VALUE, hidden=(6,))
+        coterie.train(own, "test_exports:own_game", 32, out="run", **TINY)
+    code = ["--environment", "test_exports:own_game", "--algorithm", "own_algorithms:Half"]
+    for given, lacks in (
+        (code[:2], " ".join(code[2:])),
+        (code[2:], " ".join(code[:2])),
+    ):
+        assert main(["export", "run", "--out", "x.html", *given]) == 2
+        assert lacks in capsys.readouterr().err
+    assert main(["export", "run", "--out", "x.html", *code]) == 0
+    said = capsys.readouterr()
+    assert said.out == "x.html\n"
+    assert "open it in a browser" in said.err
+    assert Path("x.html").stat().st_size > 10_000
+    coterie.export("run", "html", "y.html", environment=own_game, algorithm=Half)
+    assert Path("y.html").read_bytes() == Path("x.html").read_bytes()
+    with pytest.raises(UsageError, match="a page plays matrix games"):
+        coterie.export("run", "html", "z.html", environment=own_rules, algorithm=Half)
+    assert main(["export", "run", "--out", "x.onnx"]) == 0  # needs neither
 
 
 # The page ----------------------------------------------------------------------------------------
@@ -365,6 +431,7 @@ def test_the_command_writes_and_refuses_in_sentences(runs, tmp_path, monkeypatch
     for args, sentence in (
         ([run], "--format must be given: one of onnx, stablehlo, html, numpy"),
         ([run, "--format", "numpy", "--out", "mine"], "mine holds thesis.tex, so it is no export"),
+        ([run, "--format", "numpy", "--out", "x.npz"], "x.npz must be a folder, as the format is"),
         ([run, "--format", "numpy", "--out", "file"], "file is a file; the format numpy is a"),
         ([run, "--format", "onnx", "--out", "x.html"], "x.html must be a file that ends in .onnx"),
         ([run, "--format", "html", "--seed", "7"], "has no best policy of seed 7"),

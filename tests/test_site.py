@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -78,6 +80,39 @@ def test_indices_are_set_in_prose_alone():
         f"r{sub}{t} of `r_i`, see [Q{sub}](a_i.md)\n\n# Q_i\n\n```\nq_i\n```\n"
         f"team_sum, a<sub>-i</sub>, f<sub>mix</sub>, h{sub}<sup>t+1</sup>"
     )
+
+
+def test_links_out_of_the_site_lead_to_files_of_the_repository():
+    pytest.importorskip("mkdocs")
+    import hooks
+
+    source, led_to = hooks.source(), set()
+    pages = {page.path: page.text for page in hooks.made()}
+    pages |= {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    for path, text in pages.items():
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=path), meta={})
+        shown = hooks.on_page_markdown(text, page)
+        led_to |= set(re.findall(rf"\]\({re.escape(source)}/([^)#]+)", shown))
+    assert "examples/play_team.py" in led_to
+    named = re.findall(rf"\]\({re.escape(source)}/([^)#]+)", (ROOT / "README.md").read_text())
+    assert "CONTRIBUTING.md" in named
+    assert not [path for path in (*led_to, *named) if not (ROOT / path).exists()]
+
+
+def test_an_algorithms_page_is_made_of_an_installed_copy_too(tmp_path):
+    shutil.copytree(ROOT / "src" / "coterie", tmp_path / "coterie")
+    code = (
+        "from algorithm_pages import algorithm_page; from coterie.algorithms import algorithms;"
+        "print(algorithm_page('vdn', algorithms()['vdn']))"
+    )
+    paths = os.pathsep.join(map(str, (tmp_path, ROOT / "website")))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "`src/coterie/algorithms/vdn.py`" in done.stdout
+    assert "class VDN" in done.stdout
 
 
 # The site itself ---------------------------------------------------------------------------------

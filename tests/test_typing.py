@@ -1,41 +1,26 @@
 """Type checkers read the installed package: a script of a user's, checked against the wheel."""
 
 import json
-import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+from built_wheel import ROOT, install, ran, wheel
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "typed_script.py"
-
-
-def ran(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    given = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=given, capture_output=True, text=True,
-        timeout=250,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A virtual environment with the wheel, and what this one has besides."""
     folder = tmp_path_factory.mktemp("installed")
-    options = ("--no-deps", "--no-build-isolation", "-q")
-    built = ran(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, ROOT, cwd=folder)
-    assert built.returncode == 0, built.stderr
     venv.create(folder / "venv")
     (packages,) = folder.glob("venv/lib/python*/site-packages")
     others = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "others.pth").write_text("\n".join(others))
-    (wheel,) = folder.glob("*.whl")
-    target = ("--no-deps", "-q", "--target", packages)
-    done = ran(sys.executable, "-m", "pip", "install", *target, wheel, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    install(wheel(folder), packages)
     return folder
 
 
@@ -79,7 +64,7 @@ def test_the_script_runs_on_the_wheel(installed):
     assert done.returncode == 0, done.stderr
     assert "eval/return/team_mean" in done.stdout
     advice = "from coterie.extras import how_to_install; print(how_to_install('video'))"
-    (wheel,) = installed.glob("*.whl")
+    (made,) = installed.glob("*.whl")
     assert ran(python, "-c", advice, cwd=installed).stdout == (
-        f"pip install 'coterie[video] @ {wheel.as_uri()}'\n"
+        f"pip install 'coterie[video] @ {made.as_uri()}'\n"
     )

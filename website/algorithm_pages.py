@@ -9,6 +9,7 @@ from typing import Any
 
 from curve_pictures import curves
 
+import coterie
 from coterie.algorithms import Algorithm
 from coterie.flags import field_docs
 
@@ -59,7 +60,8 @@ def algorithm_page(name: str, cls: type[Algorithm]) -> str:
     title, body = sections()[cls.__name__]
     shared = [SHARED[base.__name__] for base in cls.__mro__ if base.__name__ in SHARED]
     links = [f"[{s}](#{re.sub('[^a-z]+', '-', s.lower())})" for s in reversed(shared)]
-    code = Path(inspect.getfile(cls)).read_text()
+    file = Path(inspect.getfile(cls))  # of an installed copy, maybe
+    place = file.relative_to(Path(coterie.__file__).parent).as_posix()
     parts = [
         f"# {cls.__name__}: {title}",
         _TABLE.sub("", body).strip(),
@@ -74,8 +76,8 @@ def algorithm_page(name: str, cls: type[Algorithm]) -> str:
         "What the log of a run holds ([the format](formats.md#metricsjsonl)).",
         _metrics(cls),
         "## Code",
-        f"`{Path(inspect.getfile(cls)).relative_to(ROOT)}`",
-        f"```python\n{code}```",
+        f"`src/coterie/{place}`",
+        f"```python\n{file.read_text()}```",
     ]
     return "\n\n".join(parts) + "\n"
 

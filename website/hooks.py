@@ -14,12 +14,14 @@ from links import indexed, led
 from pages import made
 
 ROOT = Path(__file__).parents[1]
+REFERENCE = ("api", "commands")
+"""Pages that name everything, and whose sections would be found before those that explain it."""
 
 
 def source() -> str:
     """Where files of the repository can be read that are no pages."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-    return urls["Documentation"].rpartition("/")[0]
+    return f"{urls['Homepage']}/blob/main"
 
 
 def on_config(config: Any) -> Any:
@@ -40,6 +42,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     path = page.file.src_uri
     if path == "index.md":
         page.meta["hide"] = ["navigation"]
+    if path.startswith(REFERENCE):
+        page.meta["search"] = {"boost": 0.5}
     place = PurePosixPath("docs") / path
     origins = {written.path: PurePosixPath(written.origin) for written in made()}
     return indexed(led(markdown, place, origins.get(path, place), source()))

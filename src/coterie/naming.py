@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 
+from coterie.errors import described
 from coterie.text import did_you_mean
 
 PACKAGES = {"jaxmarl": "JaxMARL", "jumanji": "Jumanji"}
@@ -33,13 +33,18 @@ def unknown_option(name: str, options: Iterable[str], known: Iterable[str]) -> s
     return None
 
 
-def _is_registered(name: str) -> bool:
-    """Whether Gymnasium is installed and knows an environment of this name."""
-    with contextlib.suppress(ImportError):
+def _of_gymnasium(name: str) -> str | None:
+    """A sentence if Gymnasium knows an environment of this name, or is broken; else None."""
+    try:
         import gymnasium
-
-        return name in gymnasium.registry
-    return False
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "gymnasium":
+            return None
+        why = described(error)
+        return f"there is no environment {name!r}, and Gymnasium could not be imported: {why}"
+    if name in gymnasium.registry:
+        return f"{name} is an environment of Gymnasium: name it gymnasium:{name}"
+    return None
 
 
 def misnamed(name: str) -> str | None:
@@ -58,8 +63,8 @@ def misnamed(name: str) -> str | None:
         return f"{name} is a file of payoffs: name it matrix/{name}"
     if (head := name.partition("/")[0].lower()) in PACKAGES and ":" not in name:
         return f"{name}: environments of {PACKAGES[head]} are named {head}:NAME"
-    if _is_registered(name):
-        return f"{name} is an environment of Gymnasium: name it gymnasium:{name}"
+    if ":" not in name and (sentence := _of_gymnasium(name)):
+        return sentence
     kinds = ("gymnasium", "pettingzoo", *PACKAGES)
-    hint = did_you_mean(file, kinds, cutoff=0.8).replace("?", f":{maker}?")
+    hint = did_you_mean(file, kinds, cutoff=0.8, suffix=f":{maker}")
     return f"{name}: there is no {file}{hint}" if maker and hint and file not in kinds else None

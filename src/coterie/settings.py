@@ -89,7 +89,8 @@ class Arithmetic:
 
 
 ARITHMETIC = Arithmetic()
-"""Compiled programs take such a setting as an argument, so that one program serves all its values.
+"""Compiled programs take such a setting as an argument, so that one program serves all its values
+(of a class outside the package where it sets ``numbers_as_arguments``).
 
     gamma: Annotated[float, Range(0, 1), ARITHMETIC] = 0.99
 """

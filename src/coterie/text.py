@@ -59,14 +59,46 @@ def file_name(text: str) -> str:
     return f"{head}-{digest}"
 
 
+SYNONYMS = {
+    "learning_rate": "lr", "actor_lr": "lr", "step_size": "lr", "discount": "gamma",
+    "discount_factor": "gamma", "num_envs": "environments", "n_envs": "environments",
+    "num_environments": "environments", "total_timesteps": "steps", "timesteps": "steps",
+    "total_steps": "steps", "num_steps": "rollout_steps", "n_seeds": "seeds", "num_seeds": "seeds",
+    "replay_size": "buffer_size", "buffer_capacity": "buffer_size", "memory_size": "buffer_size",
+    "minibatch_size": "batch_size", "tau": "target_tau", "target_update_interval":
+    "target_interval", "target_network_frequency": "target_interval", "ent_coef": "entropy",
+    "entropy_coef": "entropy", "clip_coef": "clip", "clip_range": "clip", "clip_eps": "clip",
+    "clip_epsilon": "clip", "update_epochs": "epochs", "num_minibatches": "minibatches",
+    "lambda": "gae_lambda", "hidden_sizes": "hidden", "hidden_dim": "hidden", "grad_clip":
+    "max_grad_norm", "warmup_steps": "learning_starts", "start_epsilon": "epsilon_start",
+    "end_epsilon": "epsilon_end", "eps_start": "epsilon_start", "eps_end": "epsilon_end",
+    "eval_episodes": "evaluation_episodes", "output": "out", "out_dir": "out",
+}  # fmt: skip
+"""What other libraries call settings, and the names that these have here."""
+
+
 def did_you_mean(
-    word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6, prefix: str = ""
+    word: str,
+    known: Iterable[str],
+    otherwise: str = "",
+    cutoff: float = 0.6,
+    prefix: str = "",
+    suffix: str = "",
 ) -> str:
     """ "; did you mean vdn?", or ``otherwise``, where nothing known is like the word.
 
     Args:
         cutoff: how much alike they must be, from 0 to 1.
-        prefix: stands before the word that is meant.
+        prefix, suffix: stand before and behind the word that is meant.
     """
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {prefix}{near[0]}?" if near else otherwise
+    return f"; did you mean {prefix}{near[0]}{suffix}?" if near else otherwise
+
+
+def setting_meant(word: str, known: Iterable[str]) -> str:
+    """``did_you_mean`` of a setting or its flag, which may be called as another library does."""
+    known, plain = list(known), word.lstrip("-").replace("-", "_")
+    for each in known:
+        if each.lstrip("-").replace("-", "_") == SYNONYMS.get(plain):
+            return f"; did you mean {each}?"
+    return did_you_mean(word, known)

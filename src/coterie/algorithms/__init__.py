@@ -17,7 +17,7 @@ from coterie.learners.contract import Algorithm, Mode
 from coterie.module_paths import path_of
 from coterie.settings import RUN, hints, is_kind
 from coterie.storage.formats import refuse_former
-from coterie.text import did_you_mean
+from coterie.text import did_you_mean, setting_meant
 
 __all__ = ["Algorithm", "algorithms", "check_class", "find", "make", "title"]
 
@@ -116,6 +116,6 @@ def known_settings(
     for setting in settings:
         if setting not in known:
             refuse_former([setting])
-            hint = did_you_mean(setting, known)
+            hint = setting_meant(setting, known)
             raise UsageError(f"{name or cls.__name__} has no setting {setting!r}{hint}")
     return settings

@@ -21,7 +21,7 @@ from coterie.naming import is_code
 from coterie.settings import Interpreter, check, fitted, hints, options_of, parts_of
 from coterie.settings import words as what
 from coterie.storage.formats import refuse_former
-from coterie.text import did_you_mean
+from coterie.text import setting_meant
 
 Groups = list[tuple[str, type]]
 """Settings dataclasses by title; those titled ``env`` carry that prefix. A ``dict`` in place of a
@@ -48,12 +48,17 @@ SWITCH = "a switch, which takes no value"
 
 
 class Option(NamedTuple):
-    """A flag, and the field of which group it sets."""
+    """A flag, and the field of which group it sets.
+
+    Attributes:
+        default: the field's; where it is None, nobody has to ask for that.
+    """
 
     flag: Flag
     title: str
     field: str
     hint: Any
+    default: Any
 
 
 def parse(groups: Groups, args: list[str], prog: str) -> Any:
@@ -128,7 +133,7 @@ def _options(groups: Groups) -> dict[str, Option]:
             continue
         declared = hints(cls)
         for flag, field in zip(flags_of(title, cls), dataclasses.fields(cls), strict=True):
-            option = Option(flag, title, field.name, declared[field.name])
+            option = Option(flag, title, field.name, declared[field.name], field.default)
             if flag.name in found:
                 raise UsageError(
                     f"{flag.name} of {cls.__name__} is a flag of the command itself: give the "
@@ -172,7 +177,7 @@ def _split(
             shown = {option.flag.name for option in options.values()}
             of_env = {flag for flag in shown if flag.startswith(PREFIX)}
             shown = of_env if name.startswith(PREFIX) else shown - of_env
-            raise UsageError(f"unknown option {name}{did_you_mean(name, shown)}")
+            raise UsageError(f"unknown option {name}{setting_meant(name, shown)}")
         kind, _ = parts_of(options_of(options[name].hint)[0])
         many = typing.get_origin(kind) is tuple
         while rest and not rest[0].startswith("--") and _takes_more(options[name], words, many):
@@ -190,7 +195,8 @@ def _value(name: str, words: list[str], option: Option) -> Any:
         return not name.startswith("--no-")
     with contextlib.suppress(ValueError, OverflowError):
         return fitted(name, _read(words, option.hint), option.hint)
-    wanted = SWITCH if switch else what(option.hint)
+    kinds = options_of(option.hint) if option.default is None else (option.hint,)
+    wanted = SWITCH if switch else " or ".join(map(what, kinds))
     got = shlex.join(word if len(word) <= 60 else f"{word[:57]}..." for word in words)
     raise UsageError(f"{name} must be {wanted}; got {got or 'nothing'}")
 

@@ -48,12 +48,14 @@ def families() -> dict[str, ModuleType]:
 def family(name: str) -> ModuleType:
     """The family module of ``family/variant``; UsageError naming the nearest otherwise."""
     known = families()
-    head = name.partition("/")[0]
+    head, _, rest = name.partition("/")
     if head not in known:
         if sentence := misnamed(name):
             raise UsageError(sentence)
         examples = [f"{f}/{v}" for f, m in known.items() for v in m.EXAMPLES]
         hint = did_you_mean(name, [*examples, *known], cutoff=0.3)
+        if rest:  # "lfb/5x5-2p-1f": only the family is misspelt
+            hint = did_you_mean(head, known, hint, suffix=f"/{rest}")
         raise UsageError(f"there is no environment {name!r}{hint} (coterie list shows all)")
     return known[head]
 

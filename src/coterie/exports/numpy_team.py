@@ -46,7 +46,11 @@ class Team:
 
         Returns:
             actions, counted from 0, None where the observation is, and the hidden state.
+
+        Raises:
+            ValueError: something has another shape; the sentence names it.
         """
+        self._check(observations, hidden_state, action_masks)
         alive = np.array([own is not None for own in observations])
         seen = np.zeros((len(self.agents), max(self.observation_sizes)), np.float32)
         mask = self._arrays["available"].copy()
@@ -59,6 +63,28 @@ class Team:
         actions = np.argmax(np.where(mask, outputs, -np.inf), axis=-1)
         each = zip(actions.tolist(), alive, strict=True)
         return [action if there else None for action, there in each], hidden_state
+
+    def _check(self, observations, hidden_state, action_masks):
+        names = ", ".join(self.agents)
+        expected = len(self.agents), self._hidden_size
+        if np.shape(hidden_state) != expected:
+            raise ValueError(
+                f"hidden_state must have the shape {expected}; got {np.shape(hidden_state)}: give "
+                "what act returned, or initial_hidden_state() at the start of an episode"
+            )
+        for word, given, sizes in (
+            ("observations", observations, self.observation_sizes),
+            ("action_masks", action_masks, self.action_counts),
+        ):
+            if given is None and word == "action_masks":
+                continue
+            if not isinstance(given, (list, tuple, np.ndarray)) or len(given) != len(sizes):
+                raise ValueError(f"{word} must be a list with one for each of {names}, in order")
+            for agent, own, size in zip(self.agents, given, sizes, strict=True):
+                if own is not None and np.shape(own) != (size,):
+                    raise ValueError(
+                        f"{word}: {agent} takes a vector of {size}; got the shape {np.shape(own)}"
+                    )
 
     def outputs(self, observations, hidden_state):
         """Logits or Q-values [N, A] of padded observations [N, O], and the hidden state [N, H]."""

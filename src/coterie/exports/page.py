@@ -75,11 +75,11 @@ def game(env: Any) -> dict[str, Any]:
     Raises:
         UsageError: see ``page``.
     """
-    if isinstance(env, MatrixGame):
+    if type(env) is MatrixGame:  # a subclass may have other rules
         cells = env.payoffs[..., 0].size
         numbers = {"payoffs": env.payoffs.tolist(), "rounds": env.rounds, "common": env.common}
         found = {"kind": "matrix"} | numbers
-    elif isinstance(env, Foraging):
+    elif type(env) is Foraging:
         cells = env.rows * env.cols
         names = ("rows", "cols", "players", "food", "coop", "sight", "penalty", "levels")
         found = {"kind": "foraging", "time_limit": env.time_limit}

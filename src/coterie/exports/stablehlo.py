@@ -30,12 +30,14 @@ def serialised(team: Team) -> bytes:
             "which an export cannot say: let initial_hidden_state of the network be zeros"
         )
 
+    spec = team.spec
+
     def act(observations: Any, hidden_state: Any, action_masks: Any, alive: Any) -> Any:
         before = jax.tree.unflatten(form, hidden_state)
-        actions, after = team.step(before, observations, action_masks, alive)
+        legal = action_masks & jnp.asarray(spec.available_actions)  # padding may be anything
+        actions, after = team.step(before, observations, legal, alive)
         return actions, tuple(jax.tree.leaves(after))
 
-    spec = team.spec
     n = spec.n_agents
     shapes = (
         jax.ShapeDtypeStruct((n, spec.observation_size), spec.observation_dtype),

@@ -9,6 +9,7 @@ Each package of ``naming.PACKAGES`` has a module of its name here, imported on f
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from types import ModuleType
@@ -59,7 +60,7 @@ def names(package: str) -> tuple[str, ...]:
     """All environments of a package, without the package's name before them.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: it is not installed, or broken.
     """
     return _module(package).names()
 
@@ -74,7 +75,10 @@ def _refuse_bare(name: str) -> None:
     if "/" in name or name in envs.families():
         return
     for package in installed():
-        if name in names(package):
+        known: tuple[str, ...] = ()
+        with contextlib.suppress(UsageError):  # a broken package is not what was asked for
+            known = names(package)
+        if name in known:
             title = PACKAGES[package]
             raise UsageError(f"{name} is an environment of {title}: name it {package}:{name}")
 

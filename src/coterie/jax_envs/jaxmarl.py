@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from coterie.jax_envs.making import (
     chosen,
     fitting,
     ignore_warnings_of,
+    imported,
     in_a_sentence,
     keywords,
     quietly,
@@ -69,8 +69,7 @@ def make(name: str, options: dict[str, Any]) -> Environment:
 
 def _package() -> dict[str, Any]:
     """What JaxMARL's package of environments holds, by name."""
-    with quietly():  # it prints what it finds
-        package = vars(importlib.import_module("jaxmarl.environments"))
+    package = vars(imported("jaxmarl", "jaxmarl.environments"))
     ignore_warnings_of("jaxmarl", "brax", "mujoco")
     if mujoco := sys.modules.get("mujoco"):  # it would write a file into the current directory
         mujoco.set_mju_user_warning(lambda text: None)

@@ -23,6 +23,7 @@ from coterie.jax_envs.making import (
     chosen,
     fitting,
     ignore_warnings_of,
+    imported,
     in_a_sentence,
     keywords,
     quietly,
@@ -86,9 +87,8 @@ def make(name: str, options: dict[str, Any]) -> Environment:
 
 
 def _package() -> Any:
-    with quietly():
-        package = importlib.import_module("jumanji")
-        importlib.import_module("jumanji.environments")
+    package = imported("jumanji", "jumanji")
+    imported("jumanji", "jumanji.environments")
     ignore_warnings_of("jumanji", "esquilax")
     return package
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import importlib
 import inspect
 import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -32,6 +34,20 @@ def quietly() -> Iterator[None]:
             yield
         finally:
             _put(kept)
+
+
+def imported(package: str, module: str) -> ModuleType:
+    """A module of a package of ``PACKAGES``, imported without a word of its own.
+
+    Raises:
+        UsageError: it, or what it imports, is broken.
+    """
+    with quietly():
+        try:
+            return importlib.import_module(module)
+        except Exception as error:
+            why = described(error)
+            raise UsageError(f"{PACKAGES[package]} could not be imported: {why}") from error
 
 
 def _put(streams: Mapping[str, Any]) -> None:

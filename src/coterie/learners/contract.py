@@ -66,6 +66,9 @@ class Algorithm(abc.ABC):
     """Central learning: one learner sees the joint observation and chooses joint actions."""
     whole_episodes: ClassVar[bool] = False
     """Every rollout begins with a new episode in every environment."""
+    numbers_as_arguments: ClassVar[bool] = False
+    """Code of this very class, and what it calls, only computes with settings marked ARITHMETIC:
+    compiled programs then take them as arguments. Not inherited; Coterie's own all do."""
     action_vectors: ClassVar[bool] = False
     """Actions may be vectors of choices and numbers; else they are single choices."""
     metrics: ClassVar[tuple[str, ...]] = ("loss", "updates")
@@ -101,8 +104,8 @@ class Algorithm(abc.ABC):
     @property
     def name(self) -> str:
         """``vdn``, the file's, or ``module:Class`` of one outside the package."""
-        package, _, file = type(self).__module__.rpartition(".")
-        return file if package == "coterie.algorithms" else path_of(type(self))
+        kind = type(self)
+        return kind.__module__.rpartition(".")[2] if _is_ours(kind) else path_of(kind)
 
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, JSON-able; a network of the user's own as its path."""
@@ -110,10 +113,18 @@ class Algorithm(abc.ABC):
         paths = {name: value.path for name, value in own.items() if isinstance(value, OwnNetwork)}
         return dataclasses.asdict(self) | paths
 
-    @replaceable
     def numbers(self) -> dict[str, float]:
-        """Settings that compiled programs take as arguments, by name: those marked ARITHMETIC."""
-        return arithmetic(self)
+        """Settings that compiled programs take as arguments, by name: those marked ARITHMETIC.
+
+        None of a class outside the package that does not itself set ``numbers_as_arguments``, as
+        its code may look at values in ways that no trace notices.
+        """
+        if not (_is_ours(type(self)) or vars(type(self)).get("numbers_as_arguments")):
+            return {}
+        found = arithmetic(self)
+        if getattr(self, "target_interval", None):  # what becomes of τ depends on its value
+            found.pop("target_tau", None)
+        return found
 
     def with_numbers(self, numbers: Mapping[str, Number]) -> Algorithm:
         """The algorithm with arguments of a compiled program in the place of settings."""
@@ -252,6 +263,11 @@ class Algorithm(abc.ABC):
 
         Returns: the learner, and the sums named by ``metrics`` and ``diagnostics``.
         """
+
+
+def _is_ours(kind: type[Algorithm]) -> bool:
+    """Whether it is one of the package's own algorithms."""
+    return kind.__module__.rpartition(".")[0] == "coterie.algorithms"
 
 
 def _by_outputs(self: Any, chosen: Distribution, schedules: Schedules) -> Distribution:

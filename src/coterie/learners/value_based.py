@@ -46,7 +46,6 @@ from coterie.ops.running_statistics import Moments
 from coterie.ops.schedules import moved, share_of
 from coterie.ops.updates import clip_norm, follow, norm
 from coterie.policies.distributions import Categorical, Distribution, EpsilonGreedy
-from coterie.settings import arithmetic
 from coterie.types import PRNGKey, PyTree, Schedules, Transition
 from coterie.views.game import Game
 from coterie.views.steps import Steps, distinct_rewards, learner_steps
@@ -111,12 +110,6 @@ class ValueBased(ValueSettings, Algorithm):
         """The loss of every step."""
 
     # Settings and time ------------------------------------------------------------------------
-
-    @replaceable
-    def numbers(self) -> dict[str, float]:
-        found = arithmetic(self)
-        # Whether it has a use beside target_interval depends on its value.
-        return {k: v for k, v in found.items() if k != "target_tau" or not self.target_interval}
 
     @replaceable
     def contradictions(self) -> list[str]:

@@ -36,7 +36,7 @@ CHECKED = "checked"
 def keep_compiled_programs() -> None:
     """Lets JAX keep what it compiles, unless the user has decided about JAX's cache or against it.
 
-    A directory that others could write to is not used, as what is in it is executed.
+    A directory that is not the user's alone is not used, as what is in it is executed.
     """
     if decided():
         return
@@ -67,18 +67,19 @@ def prepared() -> Path:
     """The directory for programs of this machine, made and tidied.
 
     Raises:
-        UsageError: others can write to it.
+        UsageError: it is not the user's alone.
         OSError: it cannot be made or written.
     """
     root = _root()
     folder = root / _machine()
     for each in (root, folder):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (_is_private(root) and _is_private(folder)):
-        raise UsageError(
-            f"compiled programs are not kept: others can write to {root}; make it yours alone "
-            f"(chmod 700), or set {SWITCH} to another directory or to off"
-        )
+    for each in (root, folder):
+        if problem := _exposed(each):
+            raise UsageError(
+                f"compiled programs are not kept, as {each} {problem}: make it yours alone "
+                f"(chmod 700), or set {SWITCH} to another directory or to off"
+            )
     _remove_damaged(folder)
     _remove_oldest(root)
     return folder
@@ -107,13 +108,18 @@ def _machine() -> str:
     return f"{platform.machine() or 'machine'}-{digest}"
 
 
-def _is_private(folder: Path) -> bool:
-    """Whether it is a directory, no link, of this user's, that nobody else may enter."""
+def _exposed(folder: Path) -> str:
+    """Why it is no directory, itself and no link, that this user alone may enter; or nothing."""
     if not hasattr(os, "getuid"):
-        return True
+        return ""
     found = folder.lstat()
-    own = found.st_uid == os.getuid()
-    return stat.S_ISDIR(found.st_mode) and own and not stat.S_IMODE(found.st_mode) & 0o077
+    if not stat.S_ISDIR(found.st_mode):
+        return "is a link"
+    if found.st_uid != os.getuid():
+        return "belongs to another user"
+    if not (open_to := stat.S_IMODE(found.st_mode) & 0o077):
+        return ""
+    return "can be written by others" if open_to & 0o022 else "can be read by others"
 
 
 def _remove_damaged(folder: Path) -> None:

@@ -20,6 +20,7 @@ import coterie
 from coterie.errors import UsageError
 from coterie.extras import how_to_install, origin
 from coterie.machine import available_memory, total_memory, usable_cores
+from coterie.runs.jax_probe import IMPORTED
 from coterie.storage.files import only_writer, replacing
 
 State = Literal["ok", "missing", "warning", "broken"]
@@ -98,7 +99,7 @@ def _software() -> Iterator[Check]:
         wanted = f"needs {requirement.name}{requirement.specifier}"
         if found is None:
             yield check(requirement.name, "not installed", "broken", f"{wanted}: {_reinstall()}")
-        elif not requirement.specifier.contains(found, prereleases=True):
+        elif not _fits(requirement, found):
             yield check(requirement.name, found, "broken", f"{wanted}: {_reinstall()}")
         elif requirement.name == "jax":
             yield check("jax", f"{found}, jaxlib {_version('jaxlib') or 'not installed'}")
@@ -127,7 +128,7 @@ def _extras() -> Iterator[Check]:
     for extra in _names_of_extras():
         own = _requirements(extra)
         found = {r.name: _installed(r) for r in own}
-        wrong = [r for r in own if (v := found[r.name]) and not r.specifier.contains(v, True)]
+        wrong = [r for r in own if (v := found[r.name]) and not _fits(r, v)]
         lacking = [name for name, version in found.items() if version is None]
         value = ", ".join(f"{name} {version}" for name, version in found.items() if version)
         check = partial(Check, "extras", extra)
@@ -169,6 +170,16 @@ def _requirements(extra: str = "", package: str = "coterie") -> list[Any]:
 
 def _installed(requirement: Any) -> str | None:
     return _version(requirement.name)
+
+
+def _fits(requirement: Any, version: str) -> bool:
+    """Whether a version is one of those needed; what is no version, as a branch, may be."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return requirement.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return True
 
 
 def _version(package: str) -> str | None:
@@ -213,9 +224,28 @@ def _jax() -> Iterator[Check]:
             wrong = "it multiplies matrices wrongly: update its driver, or set JAX_PLATFORMS=cpu"
             yield Check("machine", name, value, "broken", wrong)
     if _has_nvidia() and all(device["platform"] == "cpu" for device in devices):
-        advice = f"JAX does not use it: {how_to_install('cuda')}"
-        yield Check("machine", "GPU", "an NVIDIA driver is there", "warning", advice)
+        yield _unused_gpu()
     yield _cache(answer["cache"])
+
+
+def _unused_gpu() -> Check:
+    """Why JAX does not use the GPU whose driver is there: the user's wish, or a package lacks."""
+    there, off = "an NVIDIA driver is there", _hidden_by()
+    if off:
+        return Check("machine", "GPU", f"{there}, and {off} hides it: unset that to use it")
+    advice = f"JAX does not use it: {how_to_install('cuda')}"
+    return Check("machine", "GPU", there, "warning", advice)
+
+
+def _hidden_by() -> str:
+    """The environment variable that keeps JAX from NVIDIA's GPUs, as ``NAME=value``; or nothing."""
+    for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+        if (asked := os.environ.get(name)) and not {"cuda", "gpu"} & {*asked.lower().split(",")}:
+            return f"{name}={asked}"
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if seen is not None and (not seen.strip() or seen.strip().startswith("-1")):
+        return f"CUDA_VISIBLE_DEVICES={seen}"
+    return ""
 
 
 def _has_nvidia() -> bool:
@@ -253,7 +283,7 @@ def _probed() -> tuple[dict[str, Any] | None, str]:
         reason = said[-1].strip() if said else f"its process ended with status {done.returncode}"
         asked = os.environ.get("JAX_PLATFORMS")
         helps = f"install jax and jaxlib anew: {_reinstall()}"
-        if asked:
+        if asked not in (None, "", "cpu") and IMPORTED in done.stdout.splitlines():
             helps = f"JAX_PLATFORMS={asked} asks for what is not there: unset it"
         return None, f"{reason[:300]}; {helps}"
 
@@ -269,9 +299,10 @@ def _files(folder: Path) -> Iterator[Check]:
     except OSError:
         yield check("writing", str(folder), "broken", f"the current directory is gone: {elsewhere}")
         return
+    wanted = folder
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # a run makes what is missing
-    place = str(folder)
+    place = str(folder) if folder == wanted else f"{wanted}, which a run would make in {folder}"
     try:
         free = shutil.disk_usage(folder).free
         with tempfile.TemporaryDirectory(dir=folder, prefix=".coterie-doctor-") as scratch:

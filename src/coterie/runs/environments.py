@@ -176,7 +176,7 @@ def make_game(
     if algorithm.common_reward and reward == "individual":
         raise UsageError(
             f"{algorithm.name} needs a common reward, but {name} does not reward all agents "
-            "alike: choose how to make one, --reward sum or --reward mean"
+            "alike: --reward sum or --reward mean makes one team of all of them"
         )
     z: Central = "none"
     if algorithm.central:

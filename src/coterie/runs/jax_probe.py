@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+IMPORTED = "imported"
+"""The line before it, once JAX is imported."""
+
 
 def probe() -> dict[str, Any]:
     """What JAX finds and computes.
@@ -19,6 +22,7 @@ def probe() -> dict[str, Any]:
     """
     import jax
 
+    print(IMPORTED)
     return {"devices": [_device(each) for each in jax.devices()], "cache": _cache()}
 
 

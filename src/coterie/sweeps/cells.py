@@ -19,7 +19,7 @@ from coterie.module_paths import is_code
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.user_code import imported_algorithm
 from coterie.settings import RUN, EnvironmentName, Name, fitted, hints, shown
-from coterie.text import did_you_mean, file_name
+from coterie.text import file_name, setting_meant
 
 MOST = 10_000
 """Cells of a sweep."""
@@ -187,7 +187,7 @@ def _cell(
         if hint is None:
             known = [*declared, "algorithms", "environments", "grid", algorithm]
             raise UsageError(
-                f"{algorithm} on {environment} has no setting {name!r}{did_you_mean(name, known)}"
+                f"{algorithm} on {environment} has no setting {name!r}{setting_meant(name, known)}"
             )
         fit[name] = value if hint is _ANY else fitted(name, value, hint)
     if "preset" not in fit:  # with one, what contradicts what is not known yet

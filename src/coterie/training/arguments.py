@@ -17,7 +17,8 @@ class ForAnyNumbers:
     """``function(algorithm, *arguments)``, compiled for any values of ``algorithm.numbers()``.
 
     Where the algorithm's code needs a value while it is compiled, as ``if self.gamma == 1`` or
-    ``f"{self.lr:g}"`` do, they are constants instead.
+    ``f"{self.lr:g}"`` do, they are constants instead. Code that takes an argument for something
+    else in silence, as ``isinstance(self.gamma, float)`` does, has none: ``Algorithm.numbers``.
 
     Args:
         donated: which of ``arguments`` are consumed.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +28,28 @@ class ExportArgs:
     which: Literal["best", "last"] | None = None
     """Policies with the best evaluation during training, or the last ones; by default the best, and
     the last in games where the interests of agents conflict."""
+    environment: str | None = None
+    """Environment of the run; the format html requires it if it is defined in your own code."""
+
+
+NEXT = {
+    "html": "open it in a browser, which needs no network: it plays with you",
+    "numpy": "copy the folder wherever you like; team.py says how to use it",
+}
+"""What to do with an export, where its format does not say it."""
 
 
 def command_export(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.exports.api import ENDINGS, export
 
-    own, code = parsed.run, parsed.code
+    own = parsed.run
     ending = "" if own.out is None else own.out.suffix
     named = [name for name, its in ENDINGS.items() if its == ending and ending]
     chosen: Any = own.format or next(iter(named), None)
     if chosen is None:
         raise UsageError(f"--format must be given: one of {', '.join(ENDINGS)}")
-    team = {"seed": own.seed, "which": own.which, "torso": code.torso, "head": code.head}
-    answer(visible(export(names[0], chosen, own.out, **team)))
+    team = {"seed": own.seed, "which": own.which, "environment": own.environment}
+    out = export(names[0], chosen, own.out, **team, **asdict(parsed.code))
+    answer(visible(out))
+    if next_step := NEXT.get(chosen):
+        print(next_step, file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -26,6 +28,8 @@ EXTRAS = {
     "lbforaging": "lbforaging",
     "mpe2": "mpe",
 }
+FAMILIES = ("mpe2", *(f"pettingzoo.{part}" for part in ("butterfly", "classic", "sisl", "atari")))
+"""Packages with PettingZoo's environments."""
 UNREGISTERED = "; it is not registered"
 MAKERS = ("parallel_env", "env", "raw_env")
 """What PettingZoo's modules call their environments; the first found is taken."""
@@ -201,8 +205,8 @@ def _open_callable(name: str, module: str, attribute: str, /, **options: Any) ->
 
 
 def _check_gymnasium_id(name: str, rest: str) -> None:
-    package = gymnasium()
     module, _, identity = rest.rpartition(":")
+    package = gymnasium(EXTRAS.get(module, EXTRAS["gymnasium"]))
     if module:
         _import(name, module)
     try:
@@ -282,9 +286,22 @@ def _not_importable(name: str, module: str, error: Exception) -> UsageError:
     return UsageError(f"{name}: {module} cannot be imported: {said}{place(error)}")
 
 
+def _family_of(module: str) -> str | None:
+    """The package of PettingZoo's that a module is in, as far as they are installed."""
+    for family in FAMILIES:
+        with contextlib.suppress(ImportError):
+            spec = importlib.util.find_spec(family)
+            places = spec.submodule_search_locations if spec else ()
+            if module in {found.name for found in pkgutil.iter_modules(places or ())}:
+                return family
+    return "mpe2" if module.startswith("simple_") else None  # which PettingZoo's pages list
+
+
 def _beside(missing: str) -> str:
     """Suggests a module of the same package, such as another version of it, or of this folder."""
     package, dot, last = missing.rpartition(".")
+    if not package and (family := _family_of(last)):
+        return f"; did you mean {family}.{last}?"
     places = getattr(sys.modules.get(package), "__path__", ()) if package else [os.getcwd()]
     beside = [found.name for found in pkgutil.iter_modules(places)]
     return did_you_mean(last, beside, prefix=package + dot)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coterie.errors import UsageError
+from coterie.errors import UsageError, described
 from coterie.python_envs.process import advice
 from coterie.shapes import Bool
 from coterie.spec import ActionSpace, ObservationSpace
@@ -199,13 +199,22 @@ def brief(space: Any) -> str:
     return text if len(text) <= 60 else type(space).__name__
 
 
-def gymnasium() -> Any:
-    """The package, imported on first use."""
+def gymnasium(extra: str = "python-envs") -> Any:
+    """The package, imported on first use.
+
+    Args:
+        extra: the one that installs it, with what else is needed.
+
+    Raises:
+        UsageError: it is not installed, or broken.
+    """
     try:
         return importlib.import_module("gymnasium")
-    except ModuleNotFoundError as error:
-        how = advice("gymnasium", "python-envs")
-        raise UsageError(f"a Python environment needs gymnasium: {how}") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "gymnasium":
+            how = advice("gymnasium", extra)
+            raise UsageError(f"a Python environment needs gymnasium: {how}") from error
+        raise UsageError(f"Gymnasium could not be imported: {described(error)}") from error
 
 
 def _plain(seen: Any) -> tuple[Any, Any]:
