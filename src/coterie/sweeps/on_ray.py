@@ -60,10 +60,7 @@ class OnRay(Engine):
             stack.enter_context(self._shared_directory())
             options = {"num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
             self._task = self._ray.remote(ray_node.train).options(max_retries=0, **options)
-            try:
-                yield
-            finally:
-                self.ask_to_stop(at_once=False)  # after an error of ours
+            yield
 
     def has_room(self) -> bool:
         most = int(self._ray.cluster_resources().get(self._resource, 0))
@@ -179,7 +176,7 @@ def _imported(address: str) -> Any:
 
     A Ray of this machine listens on this machine only, and answers who knows its token.
     """
-    chosen = {"RAY_USAGE_STATS_ENABLED": "0"}
+    chosen = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
     if address == LOCAL and "ray" not in sys.modules:
         chosen["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # by which Ray chooses the loopback
         chosen |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import signal
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,19 +86,30 @@ def train(
     Raises:
         CellKilled: the command was ended by a signal.
     """
-    shared.check(os.uname().nodename)
+    shared.check(socket.gethostname())
     directory = directory if directory.is_dir() else shared.path
-    process = CellProcess(command, log, variables=variables, directory=directory)
-    asked = False
-    while True:
-        try:
-            while (ending := process.ending()) is None:
-                time.sleep(POLL)
-            break
-        except KeyboardInterrupt:  # Ray repeats it until the task has ended
-            if not asked:
+    with _cancelled() as is_cancelled:
+        process = CellProcess(command, log, variables=variables, directory=directory)
+        asked = False
+        while (ending := process.ending()) is None:
+            if is_cancelled() and not asked:
                 process.ask_to_stop()
-            asked = True
+                asked = True
+            time.sleep(POLL)
     if ending.status is None:
         raise CellKilled(ending.said)
     return ending
+
+
+@contextlib.contextmanager
+def _cancelled() -> Iterator[Callable[[], bool]]:
+    """Whether ``ray.cancel`` was called, by which Ray interrupts this process.
+
+    A handler of our own: where a shell started Ray in the background, interrupts are ignored.
+    """
+    found: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: found.append(number))
+    try:
+        yield lambda: bool(found)
+    finally:
+        signal.signal(signal.SIGINT, before)
