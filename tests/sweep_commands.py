@@ -1,7 +1,6 @@
 """What tests of sweeps share: sweeps as commands, their cells' processes, their logs."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -75,11 +74,9 @@ def holder(run: Path) -> int:
 
 
 def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Whether it runs; one that has ended may be there still, until somebody asks how it did."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True)
+    return not found.stdout.startswith(b"Z") and bool(found.stdout)
 
 
 def cell_processes(run: Path) -> list[int]:

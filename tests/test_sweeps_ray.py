@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,11 @@ class TwoNodes:
 
     def __init__(self):
         script = Path(__file__).with_name("ray_nodes.py")
+        self.folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp")
         self.process = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=os.environ | {"RAY_TMPDIR": self.folder.name},
         )  # fmt: skip
         self.address = self.process.stdout.readline().strip()
 
@@ -49,6 +52,7 @@ class TwoNodes:
 
     def end(self):
         self.process.communicate()
+        self.folder.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +76,24 @@ def runs(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_sweep_outlives_a_node_and_its_runs_are_those_of_this_machine(nodes, tmp_path):
+    import time
+
+    t = time.time()
     calm = coterie.sweep(VARIED, tmp_path / "calm")
     assert calm.complete
+    print("calm", time.time() - t)
     tables = VARIED | {"algorithms": ["ia2c", "pac"], "pac": {"init": str(tmp_path / "none")}}
     process = begin(tmp_path, tables, "--ray", nodes.address)
     until(lambda: all(map(has_checkpoint, runs(tmp_path))))
+    print("checkpoints", time.time() - t)
     nodes.tell("kill")
+    print("killed", time.time() - t)
     try:
         _, said = process.communicate(timeout=120)
     finally:
         nodes.tell("add")
+    print("ended", time.time() - t)
+    print(said)
     assert process.returncode == 1
     logs = [tmp_path / "out" / "logs" / f"{run.name}.txt" for run in runs(tmp_path)]
     assert sum("goes on from" in log.read_text() for log in logs) == 1
@@ -161,9 +173,14 @@ def test_rays_own_sockets_are_local_and_a_killed_sweep_leaves_nothing(nodes, tmp
     assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
     (raylet,) = (each for each in family if each.name() == "raylet")
     assert raylet.environ()["RAY_AUTH_MODE"] == "token"
+    names = {each.pid: each.cmdline()[:5] for each in family}
     process.kill()
     process.communicate()
-    until(lambda: not any(map(is_alive, (each.pid for each in family))), 30)
+    try:
+        until(lambda: not any(map(is_alive, (each.pid for each in family))), 30)
+    except AssertionError:
+        print([names[each.pid] for each in family if is_alive(each.pid)])
+        raise
     log = tmp_path / "out" / "logs" / "ia2c-matrix-climbing.txt"
     assert "continue with: coterie resume" in log.read_text()  # the cell saved
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from coterie.errors import UsageError
 from coterie.runs.policy_files import default_policy
-from coterie.settings import Workers, fitted
+from coterie.settings import Name, Workers, fitted
 from coterie.storage.config_file import ABSENT_ONCE, encoded, versions
 from coterie.storage.files import only_writer, read_sealed, replacing, seal
 from coterie.storage.run_directory import RunDirectory
@@ -78,6 +78,7 @@ def sweep(
     found = planned(file)
     path = directory_of(file, out)
     workers = fitted("workers", workers, Workers | None)
+    ray = fitted("ray", ray, Name | None)
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
     if cell is not None and ray is not None:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 from coterie.errors import UsageError
 from coterie.extras import how_to_install
+from coterie.machine import usable_cores
 from coterie.storage.files import has_locks, replacing
 from coterie.sweeps import ray_node
 from coterie.sweeps.engine import Engine, Job, Tell
@@ -112,7 +114,8 @@ class OnRay(Engine):
                 file.write(self._shared.token.encode())
             nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
             names = {key: node["NodeName"] for key, node in nodes.items()}
-            found = {key: self._probed(key, name) for key, name in names.items()}
+            tasks = {key: self._probe(key, name) for key, name in names.items()}
+            found = {key: self._answer(task, names[key]) for key, task in tasks.items()}
             self._check(found, names)
             if may_use_cuda() and any(
                 answer.has_cuda and nodes[key]["Resources"].get("GPU")
@@ -123,26 +126,25 @@ class OnRay(Engine):
                 raise UsageError(f"the Ray at {self._address} has no {self._resource} to train on")
             yield
         finally:
-            mark.unlink(missing_ok=True)
+            for file in (mark, *mark.parent.glob(f"{mark.name}-*")):
+                file.unlink(missing_ok=True)
 
-    def _probed(self, node: str, name: str) -> Node:
+    def _probe(self, node: str, name: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        answer = self._shared.path / f"{self._shared.name}-{node[:16]}"
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         task = self._ray.remote(ray_node.probe).options(
             num_cpus=0, max_retries=0, scheduling_strategy=there
         )
+        return task.remote(self._shared, name, f"{self._shared.name}-{node[:16]}")
+
+    def _answer(self, task: Any, name: str) -> Node:
         try:
-            return self._ray.get(
-                task.remote(self._shared, name, answer.name), timeout=_PROBE_SECONDS
-            )
+            return self._ray.get(task, timeout=_PROBE_SECONDS)
         except UsageError as refused:
             raise UsageError(_reason(refused)) from None
         except self._ray.exceptions.RayError as error:
             raise UsageError(f"the Ray node {name} cannot train: {_reason(error)}") from None
-        finally:
-            answer.unlink(missing_ok=True)
 
     def _check(self, found: Mapping[str, Node], names: Mapping[str, str]) -> None:
         from coterie import __version__
@@ -176,7 +178,7 @@ def _imported(address: str) -> Any:
 
     A Ray of this machine listens on this machine only, and answers who knows its token.
     """
-    chosen = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+    chosen = {"RAY_USAGE_STATS_ENABLED": "0"}
     if address == LOCAL and "ray" not in sys.modules:
         chosen["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # by which Ray chooses the loopback
         chosen |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -205,11 +207,13 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     if own:
         # Sockets have paths of at most 107 bytes; nobody else may enter.
         folder = tempfile.mkdtemp(prefix="coterie-", dir="/tmp" if os.path.isdir("/tmp") else None)
-        options |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": _STORE}
+        options |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": _STORE,
+                    "num_cpus": usable_cores()}  # fmt: skip
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             raise UsageError(f"cannot connect to Ray at {address}: {_reason(error)}") from None
@@ -222,3 +226,10 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """OSError if nobody listens at HOST:PORT, for which Ray itself would look for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
