@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -199,33 +198,34 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     """
     if ray.is_initialized():
         raise UsageError("this process is connected to a Ray already: call ray.shutdown() first")
-    own = address == LOCAL
     # Cells that lose their worker save and end by themselves: Ray is not to kill them before.
-    options: dict[str, Any] = {
-        "runtime_env": {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}}}  # fmt: skip
-    folder = None
-    if own:
-        # Sockets have paths of at most 107 bytes; nobody else may enter.
-        folder = tempfile.mkdtemp(prefix="coterie-", dir="/tmp" if os.path.isdir("/tmp") else None)
-        options |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": _STORE,
-                    "num_cpus": usable_cores()}  # fmt: skip
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
+    variables = {"RAY_kill_child_processes_on_worker_exit": "0"}
+    options: dict[str, Any] = {"runtime_env": {"env_vars": variables}}
+    with contextlib.ExitStack() as stack:
+        if address == LOCAL:
+            # Sockets have paths of at most 107 bytes, and nobody else may enter the folder.
+            root = "/tmp" if os.path.isdir("/tmp") else None
+            folder = tempfile.TemporaryDirectory(
+                prefix="coterie-", dir=root, ignore_cleanup_errors=True
+            )
+            options |= {"_temp_dir": stack.enter_context(folder), "include_dashboard": False,
+                        "object_store_memory": _STORE, "num_cpus": usable_cores()}  # fmt: skip
+        before = signal.getsignal(signal.SIGTERM)
+        stack.callback(_answer_sigterm, before)
+        stack.callback(ray.shutdown)
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             raise UsageError(f"cannot connect to Ray at {address}: {_reason(error)}") from None
-        if main:
-            signal.signal(signal.SIGTERM, before)  # Ray has its own
+        _answer_sigterm(before)
         yield
-    finally:
-        ray.shutdown()
-        if main:
-            signal.signal(signal.SIGTERM, before)
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer_sigterm(handler: Any) -> None:
+    """As before ``ray.init``, which sets a handler of its own."""
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:
