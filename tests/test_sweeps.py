@@ -1,30 +1,37 @@
 """Sweeps: cells from a file, processes that go on with them, what becomes of those that fail."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from sweep_commands import (
+    LONG,
+    TINY,
+    begin,
+    cell_processes,
+    has_checkpoint,
+    holder,
+    is_alive,
+    until,
+)
 
 import coterie
 from coterie import UsageError
+from coterie.storage.config_file import encoded
+from coterie.storage.files import has_locks, only_writer, seal
+from coterie.sweeps import engine
 from coterie.sweeps.api import planned
 from coterie.sweeps.directory import label_in_sweep, runs_of
+from coterie.sweeps.engine import Job
+from coterie.sweeps.local import Local, slots
 
-TINY = {
-    "algorithms": ["vdn", "ia2c"],
-    "environments": ["matrix/climbing"],
-    "steps": 400,
-    "evaluations": 1,
-    "evaluation_episodes": 2,
-    "final_episodes": 2,
-}
-LONG = TINY | {"algorithms": ["ia2c"], "steps": 50_000_000}
+NAME = "ia2c-matrix-climbing"
 
 
 def test_cells_are_all_combinations_with_readable_names():
@@ -107,61 +114,105 @@ def test_a_sweep_trains_goes_on_and_keeps_the_sentences_of_what_fails(tmp_path):
         coterie.sweep(tables | {"steps": 800}, out)
 
 
-def _begin(tmp_path: Path, tables: dict) -> tuple[subprocess.Popen, Path, Path]:
-    """A sweep as a command, once its only cell has written a checkpoint."""
-    file, out = tmp_path / "s.toml", tmp_path / "out"
-    file.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in tables.items()))
-    words = [sys.executable, "-m", "coterie", "sweep", str(file), "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    run = out / "cells" / "ia2c-matrix-climbing"
-    _until(lambda: any(run.glob("checkpoints/*/state.safetensors")))
-    return process, out, run
-
-
-def _until(holds, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def _holder(run: Path) -> int:
-    return json.loads((run / ".lock").read_text())["process"]
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.slow
-def test_a_killed_cell_goes_on_and_ctrl_c_saves(tmp_path):
-    process, out, run = _begin(tmp_path, LONG)
-    first = _holder(run)
-    os.kill(first, signal.SIGKILL)
-    _until(lambda: (run / ".lock").read_text() and _holder(run) != first)
-    _until(lambda: "goes on from" in (out / "logs" / f"{run.name}.txt").read_text())
-    _until(lambda: _holder(run))
-    second = _holder(run)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_cell_goes_on_and_ctrl_c_saves(tmp_path, number):
+    process = begin(tmp_path, LONG)
+    run, log = tmp_path / "out" / "cells" / NAME, tmp_path / "out" / "logs" / f"{NAME}.txt"
+    until(lambda: has_checkpoint(run))
+    first = holder(run)
+    os.kill(first, number)
+    until(lambda: holder(run) not in (0, first) and "goes on from" in log.read_text())
+    second = holder(run)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped" in said
-    assert not _is_alive(second)
-    assert "coterie resume" in (out / "logs" / f"{run.name}.txt").read_text()  # it saved
+    assert not is_alive(second)
+    saved = 1 + (number == signal.SIGTERM)
+    assert log.read_text().count("coterie resume") == saved
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the cells on Linux")
 def test_cells_end_with_a_sweep_that_is_killed(tmp_path):
-    process, _, run = _begin(tmp_path, LONG)
-    cell = _holder(run)
+    process = begin(tmp_path, LONG)
+    run = tmp_path / "out" / "cells" / NAME
+    until(lambda: has_checkpoint(run))
+    cell = holder(run)
     process.kill()
     process.communicate()
-    _until(lambda: not _is_alive(cell), 60)
+    until(lambda: not is_alive(cell), 60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_cell_killed_again_and_again_is_given_up_and_begun_again_by_the_same_command(tmp_path):
+    """The first one is killed where its directory has no checkpoint yet; others go on meanwhile."""
+    tables = TINY | {"algorithms": ["ia2c", "pac"], "pac": {"init": str(tmp_path / "none")}}
+    process = begin(tmp_path, tables, "--workers", "1")
+    run = tmp_path / "out" / "cells" / NAME
+    for k in range(engine.TRIES):
+        (cell,) = until(lambda: cell_processes(run))
+        until(lambda k=k: k or (run / "config.json").exists())
+        os.kill(cell, signal.SIGKILL)
+        until(lambda cell=cell: not is_alive(cell))
+    assert not has_checkpoint(run)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "ended 3 times without getting any further (SIGKILL)" in said
+    again = begin(tmp_path, tables)
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 1
+    assert f"{NAME} done" in said
+    assert coterie.open_run(run).complete
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert "none" in rows[1]["problem"]
+
+
+@pytest.mark.slow
+def test_a_lock_is_waited_for_and_its_holder_named(tmp_path):
+    run = tmp_path / "out" / "cells" / NAME
+    run.mkdir(parents=True)
+    (tmp_path / "out" / "sweep.json").write_bytes(encoded(seal({"cells": []})))
+    with only_writer(run):
+        process = begin(tmp_path, LONG, lock_seconds=0.5)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"was written to by process {os.getpid()} on" in said
+
+
+def test_jobs_that_the_callback_returns_are_done_besides(tmp_path, monkeypatch):
+    """Here they fail at once, as another process writes to their directories."""
+    monkeypatch.setattr(engine, "LOCK_SECONDS", -1.0)
+    jobs = [Job(cell, tmp_path / cell.name, tmp_path / "log") for cell in planned(TINY)]
+    told = []
+
+    def tell(job):
+        told.append(job)
+        return jobs[1:] if job is jobs[0] else None
+
+    with contextlib.ExitStack() as stack:
+        for job in jobs:
+            job.path.mkdir()
+            stack.enter_context(only_writer(job.path))
+        Local(slots(1), tell).run(jobs[:1])
+    assert told == jobs
+    assert all(job.status == "failed" for job in jobs)
+
+
+def test_a_cell_has_a_gpu_of_its_own_where_jax_has_a_plugin(tmp_path, monkeypatch):
+    (tmp_path / "jax_cuda12_plugin.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-5f")
+    assert [slot.variables for slot in slots(None)] == [
+        {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "GPU-5f"}]  # fmt: skip
+    assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in slots(3)] == ["1", "GPU-5f", "1"]
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert slots(1)[0].variables == {"PJRT_NPROC": "1"}
+    assert slots(1)[0].core
 
 
 @pytest.mark.slow
@@ -173,3 +224,13 @@ def test_jobs_of_an_array_begin_at_once_and_train_a_cell_each(tmp_path):
     assert [job.wait() for job in jobs] == [0, 0]
     assert all(coterie.open_run(run).complete for run in runs_of([out]))
     assert len(runs_of([out])) == 2
+
+
+def test_a_file_system_without_locks_is_known(tmp_path, monkeypatch):
+    def refuse(descriptor, *, blocking):
+        raise OSError(95, "Operation not supported")
+
+    with only_writer(tmp_path):
+        assert has_locks(tmp_path)
+        monkeypatch.setattr("filelock.lock_descriptor", refuse)
+        assert not has_locks(tmp_path)

@@ -330,13 +330,33 @@ def held_by(directory: Path) -> str | None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    from filelock import lock_descriptor  # a command that writes nothing should not wait for it
-
+def has_locks(directory: Path) -> bool:
+    """Whether a directory in which somebody has written is on a file system with locks."""
     try:
-        return lock_descriptor(descriptor, blocking=False)
+        descriptor = _open(directory / LOCK, WRITING & ~os.O_CREAT, 0o644)
+    except OSError:
+        return False
+    try:
+        _try_to_lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        return _try_to_lock(descriptor)
     except OSError:  # a file system without locks
         return True
+
+
+def _try_to_lock(descriptor: int) -> bool:
+    """Whether nobody else holds it; OSError where there are no locks."""
+    from filelock import lock_descriptor  # a command that writes nothing should not wait for it
+
+    return lock_descriptor(descriptor, blocking=False)
 
 
 def _sign(descriptor: int) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 from coterie.errors import UsageError
 from coterie.runs.policy_files import default_policy
-from coterie.settings import Workers, fitted
+from coterie.settings import Name, Workers, fitted
 from coterie.storage.config_file import ABSENT_ONCE, encoded, versions
 from coterie.storage.files import only_writer, read_sealed, replacing, seal
 from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import Cell, axes_of, cells, read
 from coterie.sweeps.directory import SWEEP
-from coterie.sweeps.local import LOCK_SECONDS, Job, Local, slots
+from coterie.sweeps.engine import LOCK_SECONDS, Engine, Job, Tell
+from coterie.sweeps.local import Local, slots
 
 TABLE = "table.csv"
 FORMAT = 1
@@ -54,6 +55,7 @@ def sweep(
     *,
     workers: int | None = None,
     cell: int | None = None,
+    ray: str | None = None,
     report: Callable[[Job, Sequence[Job]], None] | None = None,
 ) -> Sweep:
     """Trains every cell of a sweep in a process of its own; called again, it goes on.
@@ -66,6 +68,8 @@ def sweep(
         workers: processes at a time; as many as there are GPUs, or cores, unless given.
         cell: goes on with this cell only, counted from 0, as an array job of SLURM does; it waits
             for no other cell, and writes no table.
+        ray: address of a Ray cluster whose nodes train the cells; ``local`` starts a Ray of this
+            machine.
         report: called with a cell whose status has changed, and all cells.
 
     Raises:
@@ -74,8 +78,11 @@ def sweep(
     found = planned(file)
     path = directory_of(file, out)
     workers = fitted("workers", workers, Workers | None)
+    ray = fitted("ray", ray, Name | None)
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
+    if cell is not None and ray is not None:
+        raise UsageError("cell is trained by this machine, and not by Ray: leave out one of them")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,7 +92,7 @@ def sweep(
     if cell is not None:
         with _in_turn(path):  # all jobs of an array begin at once
             _begin(path, found)
-        _go(jobs, 1, lambda job: report(job, jobs) if report else None)
+        _go(jobs, Local(slots(1), lambda job: report(job, jobs) if report else None))
         return Sweep(path, jobs)
 
     def tell(job: Job) -> None:
@@ -96,7 +103,7 @@ def sweep(
 
     with only_writer(path):
         _begin(path, found)
-        _go(jobs, workers, tell)
+        _go(jobs, _engine(path, workers, ray, tell))
         _write(path / TABLE, _table(jobs).encode())
     return Sweep(path, jobs)
 
@@ -115,11 +122,19 @@ def directory_of(file: str | Path | Mapping[str, Any], out: str | Path | None) -
     return Path("runs") / Path(file).stem
 
 
-def _go(jobs: Sequence[Job], workers: int | None, tell: Callable[[Job], None]) -> None:
+def _engine(path: Path, workers: int | None, ray: str | None, tell: Tell) -> Engine:
+    if ray is None:
+        return Local(slots(workers), tell)
+    from coterie.sweeps.on_ray import OnRay
+
+    return OnRay(ray, path, workers, tell)
+
+
+def _go(jobs: Sequence[Job], engine: Engine) -> None:
     for job in jobs:
         if job.is_done():
             job.status = "done"
-    Local(slots(workers), tell).run([job for job in jobs if job.status != "done"])
+    engine.run([job for job in jobs if job.status != "done"])
 
 
 @contextlib.contextmanager

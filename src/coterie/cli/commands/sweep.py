@@ -12,7 +12,7 @@ from typing import Any
 
 from coterie.cli.printing import INTERRUPTED, answer, answer_json
 from coterie.module_paths import is_code
-from coterie.settings import NoOrMoreEpisodes, Workers
+from coterie.settings import Name, NoOrMoreEpisodes, Workers
 from coterie.text import visible
 
 
@@ -27,6 +27,8 @@ class SweepArgs:
     """Processes at a time; by default one for each GPU, or else for each core."""
     cell: NoOrMoreEpisodes | None = None
     """Go on with this cell only, counted from 0, as an array job of SLURM does."""
+    ray: Name | None = None
+    """Train on the nodes of the Ray cluster at this address; local starts Ray on this machine."""
     dry_run: bool = False
     """List the cells, and train nothing."""
     json: bool = False
@@ -45,7 +47,7 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     out = api.directory_of(file, own.out)
     if own.dry_run:
         return _list(api.planned(tables), out, own.json)
-    made = api.sweep(tables, out, workers=own.workers, cell=own.cell, report=_tell)
+    made = api.sweep(tables, out, workers=own.workers, cell=own.cell, ray=own.ray, report=_tell)
     if own.json:
         answer_json({"sweep": str(out), "complete": made.complete, "cells": [
             {"name": job.cell.name, "run": str(job.path), "status": job.status,
