@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import UsageError
+from coterie.runs.policy_files import default_policy
+from coterie.storage.config_file import ABSENT_ONCE
 from coterie.storage.files import read_sealed
+from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import label
+from coterie.text import did_you_mean
 
 SWEEP = "sweep.json"
 
@@ -41,6 +45,28 @@ def label_in_sweep(run: Path) -> str | None:
         return None
     names = (label(str(c["algorithm"]), c["varied"]) for c in found if c["name"] == run.name)
     return next(names, None)
+
+
+def final(run: Path, metric: str | None = None) -> tuple[str, str, dict[str, Any] | None]:
+    """The policies that stand for a complete run, the metric, and its summary over seeds in their
+    final evaluation, None where there is none.
+
+    Args:
+        metric: the run's own unless given.
+
+    Raises:
+        UsageError: the run is damaged, or reports no such metric.
+    """
+    directory = RunDirectory(run)
+    config = directory.config()
+    name, which = metric or (ABSENT_ONCE | config)["metric"], default_policy(run)
+    results = directory.result(config)
+    if results is None:
+        return which, name, None
+    if name not in results[which]:
+        hint = did_you_mean(name, results[which], f"; it has {', '.join(results[which])}")
+        raise UsageError(f"the final evaluation of {run} has no metric {name}{hint}")
+    return which, name, results[which][name]
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,20 +93,25 @@ def _gpus() -> list[str]:
 
 
 class Local:
-    """Processes of this machine, at most one in each slot."""
+    """Processes of this machine, at most one in each slot.
 
-    def __init__(self, places: Sequence[Slot], tell: Callable[[Job], None]):
+    ``tell`` is called with a job whose status has changed, and may return further jobs.
+    """
+
+    def __init__(self, places: Sequence[Slot], tell: Callable[[Job], Iterable[Job] | None]):
         self.free = list(places)
         self.tell = tell
+        self.queue: list[Job] = []
         self.running: list[tuple[Job, Slot, subprocess.Popen[bytes], int]] = []
         self.stopping = False
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Goes on with all of them, until each is done, failed, or stopped."""
         reading, writing = os.pipe()
+        self.queue = list(jobs)
         try:
             with self._interrupts():
-                self._run(list(jobs), reading)
+                self._run(self.queue, reading)
         finally:
             for _, _, process, _ in self.running:  # after an error of ours
                 process.terminate()
@@ -128,7 +133,7 @@ class Local:
                 job, slot, process, offset = entry
                 self.free.append(slot)
                 self._ended(job, process.returncode, _last_sentence(job.log, offset), queue)
-        for job in queue:
+        for job in list(queue):
             self._set(job, "stopped")
 
     def _is_free(self, job: Job, queue: list[Job]) -> bool:
@@ -179,7 +184,7 @@ class Local:
 
     def _set(self, job: Job, status: str, problem: str = "") -> None:
         job.status, job.problem = status, problem
-        self.tell(job)
+        self.queue += self.tell(job) or ()
 
     @contextlib.contextmanager
     def _interrupts(self) -> Iterator[None]:
