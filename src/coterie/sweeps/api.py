@@ -80,7 +80,7 @@ def sweep(
     path = directory_of(file, out)
     workers = fitted("workers", workers, Workers | None)
     if cell is not None and searches:
-        raise UsageError("a search proposes its trials as it goes on: leave cell out")
+        raise UsageError("a search proposes its trials as it goes on: leave out --cell")
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
     try:
@@ -174,9 +174,7 @@ def _in_turn(path: Path) -> Iterator[None]:
         yield
 
 
-def _begin(
-    path: Path, found: Sequence[Cell], searches: Searches | None = None
-) -> Sequence[Cell]:
+def _begin(path: Path, found: Sequence[Cell], searches: Searches | None = None) -> Sequence[Cell]:
     """Writes ``sweep.json``, unless cells begun with other settings are in the way; all cells, of
     a search the trials begun so far."""
     recorded = path / SWEEP

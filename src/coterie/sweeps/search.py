@@ -124,9 +124,15 @@ class Study:
             return None
         return self.trial(self._proposal()).cell
 
-    def best(self) -> Trial | None:
-        """The complete trial with the best value."""
-        return best(self.trials, self.search.direction)
+    def found(self) -> dict[str, Any]:
+        """What the trials came to so far (JSON-able)."""
+        told = [(self._values(trial), trial.value) for trial in self.trials]
+        top = best(told, self.search.direction)
+        one = None
+        if top is not None:
+            one = {"trial": top, "value": told[top][1], "settings": told[top][0]}
+        return {"study": self.base.name, "best": one,
+                "importance": importances(self.axes, told, self.search.direction)}  # fmt: skip
 
     def _proposal(self) -> dict[str, Any]:
         """Values that no trial had: they follow from the search's seed, the number of the trial
@@ -170,11 +176,15 @@ class Study:
         }
 
 
-def best(trials: Sequence[Trial], direction: str) -> Trial | None:
-    """The complete trial with the best value, the first of equal ones."""
-    known = [t for t in trials if t.value is not None and math.isfinite(t.value)]
+Told = Sequence[tuple[Mapping[str, Any], float | None]]
+"""Of each trial its values by setting, and the metric: None while it runs, NaN if it failed."""
+
+
+def best(told: Told, direction: str) -> int | None:
+    """The number of the complete trial with the best value, the first of equal ones."""
+    known = {k: x for k, (_, x) in enumerate(told) if x is not None and math.isfinite(x)}
     sign = 1 if direction == "max" else -1
-    return max(known, key=lambda t: sign * (t.value or 0.0), default=None)
+    return max(known, key=lambda k: sign * known[k], default=None)
 
 
 def studies_of(tables: Mapping[str, Any]) -> list[Study]:
@@ -273,7 +283,7 @@ def _optuna() -> Iterator[ModuleType]:
 def _study(
     optuna: Any,
     axes: Sequence[Axis],
-    told: Sequence[tuple[Mapping[str, Any], float | None]],
+    told: Told,
     direction: str,
     sampler: Any = None,
 ) -> Any:
@@ -297,9 +307,7 @@ def _study(
     return study
 
 
-def importances(
-    axes: Sequence[Axis], told: Sequence[tuple[Mapping[str, Any], float | None]], direction: str
-) -> dict[str, float] | None:
+def importances(axes: Sequence[Axis], told: Told, direction: str) -> dict[str, float] | None:
     """The share of each setting in what makes a trial one of the best (PED-ANOVA, Watanabe et al.
     2023), the greatest first; None with fewer than ``FEW_TRIALS`` complete trials, or where all
     came to the same.
@@ -415,3 +423,8 @@ class Searches:
         how = {k: v for k, v in asdict(self.studies[0].search).items() if k != "trials"}
         return {"trials": sum(study.count for study in self.studies), "how": how,
                 "studies": [study.as_json() for study in self.studies]}  # fmt: skip
+
+    def found(self) -> list[dict[str, Any]]:
+        """What the trials of each study came to so far (JSON-able): the best one, and the share of
+        each setting in it (``importances``; None where too little is known)."""
+        return [study.found() for study in self.studies]

@@ -85,7 +85,7 @@ class Axis:
         """Whether its numbers are whole ones."""
         return isinstance(self.low, int)
 
-    def count(self) -> float:
+    def count(self) -> int | float:
         """How many values there are; infinity where the axis is continuous."""
         if self.choices is not None:
             return len(self.choices)
@@ -160,7 +160,7 @@ class Axis:
         return f"{self.name} {self.low:g} to {self.high:g}{step}{scale}"
 
 
-def points(axes: Sequence[Axis]) -> float:
+def points(axes: Sequence[Axis]) -> int | float:
     """How many combinations of values there are."""
     return math.prod(axis.count() for axis in axes)
 

@@ -13,6 +13,7 @@ from typing import Any
 from coterie.cli.printing import INTERRUPTED, answer, answer_json
 from coterie.module_paths import is_code
 from coterie.settings import NoOrMoreEpisodes, Workers
+from coterie.show.numbers import plural
 from coterie.text import visible
 
 
@@ -43,14 +44,20 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     if any(is_code(str(n)) for each in named if isinstance(each, list) for n in each):
         sys.path.append(os.getcwd())  # as for a command that names it
     out = api.directory_of(file, own.out)
+    studies = api.searched(tables)
     if own.dry_run:
-        return _list(api.planned(tables), out, own.json)
-    made = api.sweep(tables, out, workers=own.workers, cell=own.cell, report=_tell)
+        found = [] if studies else api.planned(tables)
+        return _list_studies(studies, out, own.json) if studies else _list(found, out, own.json)
+    total = sum(study.count for study in studies)
+    made = api.sweep(tables, out, workers=own.workers, cell=own.cell,
+                     report=lambda job, jobs: _tell(job, jobs, total))  # fmt: skip
     if own.json:
         answer_json({"sweep": str(out), "complete": made.complete, "cells": [
             {"name": job.cell.name, "run": str(job.path), "status": job.status,
-             "problem": job.problem} for job in made.jobs]})  # fmt: skip
+             "problem": job.problem} for job in made.jobs],
+            **({"search": made.search.found()} if made.search else {})})  # fmt: skip
     elif own.cell is None:
+        _say_best(made.search)
         answer(visible(out / api.TABLE))
     if made.stopped:
         print("coterie: stopped; the same command goes on", file=sys.stderr)
@@ -69,8 +76,31 @@ def _list(found: Sequence[Any], out: Path, as_json: bool) -> int:
     return 0
 
 
-def _tell(job: Any, jobs: Sequence[Any]) -> None:
+def _list_studies(studies: Sequence[Any], out: Path, as_json: bool) -> int:
+    """What a search will try; its trials are known only as it goes on."""
+    if as_json:
+        answer_json({"sweep": str(out), "studies": [
+            {**study.as_json(), "trials": study.count, "sampler": study.search.sampler}
+            for study in studies]})  # fmt: skip
+        return 0
+    for study in studies:
+        space = "; ".join(map(str, study.axes))
+        trials = plural(study.count, "trial")
+        answer(visible(f"{study.base.name}: {trials} ({study.search.sampler}) of {space}"))
+    return 0
+
+
+def _say_best(search: Any) -> None:
+    for each in search.found() if search else ():
+        if each["best"]:
+            values = ", ".join(f"{k} {v}" for k, v in each["best"]["settings"].items())
+            line = f"best of {each['study']}: trial {each['best']['trial']}, {values}"
+            print(visible(f"{line}: {each['best']['value']:.4g}"), file=sys.stderr)
+
+
+def _tell(job: Any, jobs: Sequence[Any], total: int) -> None:
     counts = Counter(each.status for each in jobs)
     problem = f": {job.problem}" if job.problem else ""
-    line = f"{counts['done']} of {len(jobs)} done · {job.cell.name} {job.status}{problem}"
+    known = max(total, len(jobs))
+    line = f"{counts['done']} of {known} done · {job.cell.name} {job.status}{problem}"
     print(visible(line), file=sys.stderr)
