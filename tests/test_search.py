@@ -96,7 +96,11 @@ def test_a_study_for_each_algorithm_environment_and_combination_of_the_grid():
     assert cell.varied == {"gamma": 0.9, "lr": cell.settings["lr"]}
 
 
-SPACE = {"lr": LR, "hidden": {"choices": [[8], [8, 8]]}, "n_steps": {"low": 1, "high": 9, "step": 4}}
+SPACE = {
+    "lr": LR,
+    "hidden": {"choices": [[8], [8, 8]]},
+    "n_steps": {"low": 1, "high": 9, "step": 4},
+}
 
 
 def _searched(sampler, trials, objective=lambda v: -abs(math.log10(v["lr"]) + 2), space=None):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -61,6 +61,23 @@ class Curve:
     def seeds(self) -> int:
         """How many seeds it averages."""
         return len(self.samples)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What lies across a figure, other than environment steps.
+
+    Attributes:
+        kind: ``linear``, ``log``, or ``names``, where the k-th name stands at k.
+        dots: each seed is a dot, and an interval a bar, rather than lines and bands.
+        joined: lines join the means.
+    """
+
+    title: str
+    kind: Literal["linear", "log", "names"] = "linear"
+    names: tuple[str, ...] = ()
+    dots: bool = True
+    joined: bool = True
 
 
 def plot(

@@ -70,7 +70,7 @@ class Cell:
 
 def label(algorithm: str, varied: Mapping[str, Any]) -> str:
     """What a cell is called in legends and tables."""
-    return " · ".join([algorithm, *(f"{name} {_word(value)}" for name, value in varied.items())])
+    return " · ".join([algorithm, *(f"{name} {word(value)}" for name, value in varied.items())])
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _cell(
             )
         fit[name] = value if hint is _ANY else fitted(name, value, hint)
     _check(kind, fit)
-    words = [algorithm, environment, *(f"{k}-{_word(fit[k])}" for k in varied)]
+    words = [algorithm, environment, *(f"{k}-{word(fit[k])}" for k in varied)]
     own = {name: fit[name] for name in varied}
     return Cell(file_name("-".join(words)), algorithm, environment, own, fit)
 
@@ -221,10 +221,10 @@ def _check(kind: type[Algorithm], settings: Mapping[str, Any]) -> None:
         kind(**{name: value for name, value in settings.items() if name in of_kind})
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """A value as names and labels have it: 0.001, 64x64, true."""
     if isinstance(value, list | tuple):
-        return "x".join(map(_word, value))
+        return "x".join(map(word, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

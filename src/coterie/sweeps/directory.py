@@ -28,7 +28,7 @@ def runs_of(paths: Iterable[Path]) -> list[Path]:
         if not (path / SWEEP).is_file():
             found.append(path)
             continue
-        runs = [path / "cells" / str(cell["name"]) for cell in _cells(path)]
+        runs = [path / "cells" / str(cell["name"]) for cell in read_cells(path)]
         begun = [run for run in runs if (run / "metrics.jsonl").is_file()]
         if not begun:
             raise UsageError(f"no run of the sweep {path} has logged anything yet")
@@ -40,10 +40,11 @@ def label_in_sweep(run: Path) -> str | None:
     """The algorithm and what its sweep varies; None for a run that is in no sweep."""
     path = run.resolve().parent.parent
     try:
-        found = _cells(path) if (path / SWEEP).is_file() else []
+        found = read_cells(path) if (path / SWEEP).is_file() else []
     except UsageError:
         return None
-    names = (label(str(c["algorithm"]), c["varied"]) for c in found if c["name"] == run.name)
+    trial = lambda c: {"trial": c["trial"]} if c.get("trial") is not None else {}  # noqa: E731
+    names = (label(c["algorithm"], trial(c) | c["varied"]) for c in found if c["name"] == run.name)
     return next(names, None)
 
 
@@ -69,10 +70,11 @@ def final(run: Path, metric: str | None = None) -> tuple[str, str, dict[str, Any
     return which, name, results[which][name]
 
 
-def _cells(path: Path) -> list[dict[str, Any]]:
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells that ``sweep.json`` holds; UsageError if it is damaged."""
     content = read_sealed(path / SWEEP)
     found = content.get("cells")
-    wanted = {"name": str, "algorithm": str, "varied": dict}
+    wanted = {"name": str, "algorithm": str, "environment": str, "varied": dict}
     good = isinstance(found, list) and all(
         isinstance(cell, dict) and all(isinstance(cell.get(k), t) for k, t in wanted.items())
         and Path(cell["name"]).name == cell["name"]

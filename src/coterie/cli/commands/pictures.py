@@ -99,11 +99,9 @@ class ReportArgs:
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report.of_runs import report
-    from coterie.sweeps.directory import runs_of
 
     own, command = parsed.run, shlex.join(["coterie", *args])
-    runs = runs_of(map(Path, names))
     page = report(
-        runs, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
+        names, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
     )
     answer(visible(page))
