@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.show.curves import Curve, Scale
+from coterie.show.curves import Curve, Scale, check_picture, draw, save
+from coterie.show.metrics import in_words
 from coterie.statistics import Interval, mean_interval
 from coterie.sweeps.cells import word
-from coterie.sweeps.results import Result, StudyResult
+from coterie.sweeps.directory import SWEEP
+from coterie.sweeps.results import Result, StudyResult, results_of
 from coterie.text import did_you_mean
 
 SPAN = 20
@@ -67,6 +70,32 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
         if columns:
             panels.setdefault(environment, []).append(_curve(algorithm, columns))
     return scale, panels
+
+
+def plot_over(sweep: Path, name: str, out: Path, metric: str | None = None) -> Path:
+    """Draws the metric of the final evaluation against a setting that a sweep varies.
+
+    Args:
+        sweep: its directory.
+        name: the setting; an option of the environment begins with ``env.``.
+        out: the picture, .png, .pdf or .svg; replaced where it exists.
+        metric: of the final evaluation; that of the search, or each run's own, unless given.
+
+    Raises:
+        UsageError: nothing to draw, and why.
+    """
+    check_picture(out)
+    if not (sweep / SWEEP).is_file():
+        raise UsageError(f"{sweep} is no sweep: a setting varies in sweeps alone")
+    results = results_of(sweep, metric)
+    if not results:
+        raise UsageError(f"no run of the sweep {sweep} is complete yet")
+    scale, panels = sensitivity(results, name.replace("-", "_"))
+    words = {
+        environment: in_words(r.metric for r in results if r.environment == environment)
+        for environment in panels
+    }
+    return save(draw(panels, words, scale=scale), out)
 
 
 def best_so_far(studies: Sequence[StudyResult]) -> tuple[Scale, dict[str, list[Curve]]]:
