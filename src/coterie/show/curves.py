@@ -71,6 +71,7 @@ class Scale:
         kind: ``linear``, ``log``, or ``names``, where the k-th name stands at k.
         dots: each seed is a dot, and an interval a bar, rather than lines and bands.
         joined: lines join the means.
+        seeds: curves are means over seeds, of which it is said how many.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Scale:
     names: tuple[str, ...] = ()
     dots: bool = True
     joined: bool = True
+    seeds: bool = True
 
 
 def plot(

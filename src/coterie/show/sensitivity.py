@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.show.curves import Curve, Scale, check_picture, draw, save
-from coterie.show.metrics import in_words
-from coterie.statistics import Interval, mean_interval
+from coterie.show.metrics import bounds, in_words
+from coterie.statistics import Bounds, Interval, mean_interval
+from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import word
 from coterie.sweeps.directory import SWEEP
 from coterie.sweeps.results import Result, StudyResult, results_of
@@ -68,7 +70,8 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
                 at = k if scale.kind == "names" else value
                 columns[at] = np.mean([v[: min(map(len, same))] for v in same], axis=0)
         if columns:
-            panels.setdefault(environment, []).append(_curve(algorithm, columns))
+            limits = bounds(RunDirectory(own[0].run).config(), own[0].metric)
+            panels.setdefault(environment, []).append(_curve(algorithm, columns, limits))
     return scale, panels
 
 
@@ -99,16 +102,19 @@ def plot_over(sweep: Path, name: str, out: Path, metric: str | None = None) -> P
 
 
 def best_so_far(studies: Sequence[StudyResult]) -> tuple[Scale, dict[str, list[Curve]]]:
-    """The best value of the trials up to each, a curve for each study, by environment."""
+    """The best value of the trials up to each, a curve for each study, by environment; its samples
+    are the trials' own values."""
     panels: dict[str, list[Curve]] = {}
     for study in studies:
         top = np.array(study.best_so_far(), np.float64)
         known = np.flatnonzero(np.isfinite(top))
         if len(known):
             settings = (f"{name} {word(value)}" for name, value in study.varied.items())
+            values = [np.nan if x is None else x for _, x in study.told]
             curve = plain_curve(" · ".join([study.algorithm, *settings]), known, top[known])
+            curve = replace(curve, samples=np.array([values], np.float64)[:, known])
             panels.setdefault(study.environment, []).append(curve)
-    return Scale("trial", dots=False), panels
+    return Scale("trial", seeds=False), panels
 
 
 def plain_curve(label: str, x: np.ndarray, value: np.ndarray | Interval) -> Curve:
@@ -152,10 +158,10 @@ def normalised(
     return found
 
 
-def _curve(label: str, columns: Mapping[float, np.ndarray]) -> Curve:
+def _curve(label: str, columns: Mapping[float, np.ndarray], within: Bounds | None) -> Curve:
     seeds = min(map(len, columns.values()))
     samples = np.stack([column[:seeds] for column in columns.values()], axis=1)
-    mean, low, high = mean_interval(samples)
+    mean, low, high = mean_interval(samples).within(within)
     return Curve(label, np.array(list(columns), np.float64), mean, low, high, samples)
 
 

@@ -6,14 +6,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coterie.cli.printing import INTERRUPTED, answer, answer_json
 from coterie.module_paths import is_code
 from coterie.settings import NoOrMoreEpisodes, Workers
-from coterie.show.numbers import plural
+from coterie.show.numbers import clock, plural, size
 from coterie.text import visible
 
 
@@ -46,8 +46,7 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     out = api.directory_of(file, own.out)
     studies = api.searched(tables)
     if own.dry_run:
-        found = [] if studies else api.planned(tables)
-        return _list_studies(studies, out, own.json) if studies else _list(found, out, own.json)
+        return _list(api.planned(tables) if not studies else (), studies, own, out)
     total = sum(study.count for study in studies)
     made = api.sweep(tables, out, workers=own.workers, cell=own.cell,
                      report=lambda job, jobs: _tell(job, jobs, total))  # fmt: skip
@@ -65,29 +64,60 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     return 0 if made.complete else 1
 
 
-def _list(found: Sequence[Any], out: Path, as_json: bool) -> int:
-    if as_json:
-        answer_json({"sweep": str(out), "cells": [
-            {"name": cell.name, "command": ["coterie", *cell.command(out / "cells" / cell.name)]}
-            for cell in found]})  # fmt: skip
-        return 0
-    for k, cell in enumerate(found):
-        answer(visible(f"{k:4} {cell.name}"))
-    return 0
+def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Path) -> int:
+    """What will be trained, and what that takes; the trials of a search are known only later."""
+    from coterie.sweeps.estimates import estimate
 
-
-def _list_studies(studies: Sequence[Any], out: Path, as_json: bool) -> int:
-    """What a search will try; its trials are known only as it goes on."""
-    if as_json:
-        answer_json({"sweep": str(out), "studies": [
-            {**study.as_json(), "trials": study.count, "sampler": study.search.sampler}
-            for study in studies]})  # fmt: skip
+    expected = estimate(found, studies, out)
+    if own.json:
+        what: dict[str, Any] = {"sweep": str(out), "estimate": asdict(expected)}
+        if studies:
+            what["studies"] = [
+                {**study.as_json(), "trials": study.count, "sampler": study.search.sampler}
+                for study in studies
+            ]
+        else:
+            what["cells"] = [
+                {
+                    "name": cell.name,
+                    "command": ["coterie", *cell.command(out / "cells" / cell.name)],
+                }
+                for cell in found
+            ]
+        answer_json(what)
         return 0
     for study in studies:
         space = "; ".join(map(str, study.axes))
         trials = plural(study.count, "trial")
         answer(visible(f"{study.base.name}: {trials} ({study.search.sampler}) of {space}"))
+    for k, cell in enumerate(found):
+        answer(visible(f"{k:4} {cell.name}"))
+    for line in _expectations(expected, own.workers):
+        print(visible(line), file=sys.stderr)
     return 0
+
+
+def _expectations(expected: Any, workers: int | None) -> list[str]:
+    """Sentences on memory, time and what cannot be trained."""
+    from coterie.sweeps.local import slots
+
+    count, lines = len(slots(workers)), list(expected.problems)
+    at_once = f"{count} processes at a time" if count > 1 else "one process at a time"
+    if expected.bytes is None:
+        lines.append("memory: not known before a Python environment is opened")
+    else:
+        some = " of the cells looked at" if expected.partial else ""
+        lines.append(
+            f"memory: states of up to {size(expected.bytes)}{some}, {size(expected.bytes * count)} "
+            f"with {at_once}; compiled programs take more, which each run checks before it begins"
+        )
+    if expected.seconds is None:
+        names = ", ".join(f"{a} on {e}" for a, e in expected.unknown)
+        lines.append(f"time: not known before a run of {names} is complete")
+    else:
+        lines.append(f"time: about {clock(expected.seconds / count)} with {at_once}, as long as "
+                     "complete runs took")  # fmt: skip
+    return lines
 
 
 def _say_best(search: Any) -> None:

@@ -230,7 +230,7 @@ def _curves(block: Curves) -> str:
     }
     if scale is not None:
         data["x"] = {"title": scale.title, "kind": scale.kind, "names": list(scale.names),
-                     "dots": scale.dots, "joined": scale.joined}  # fmt: skip
+                     "dots": scale.dots, "joined": scale.joined, "seeds": scale.seeds}  # fmt: skip
     marks = "" if scale else legend([c for own in block.panels.values() for c in own])
     marks = f"{marks[0].upper()}{marks[1:]}." if marks else ""
     caption = " ".join(x for x in (block.caption, marks) if x)

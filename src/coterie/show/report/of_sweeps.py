@@ -11,8 +11,8 @@ import numpy as np
 
 from coterie.errors import UsageError
 from coterie.show.curves import Scale
-from coterie.show.metrics import in_words
-from coterie.show.numbers import folded, plural
+from coterie.show.metrics import bounds, in_words
+from coterie.show.numbers import folded, interval, plural
 from coterie.show.report.blocks import Block, Cell, Curves, Section, Table, Text
 from coterie.show.report.html import quoted
 from coterie.show.sensitivity import (
@@ -28,10 +28,12 @@ from coterie.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import word
 from coterie.sweeps.directory import SWEEP, read_cells
 from coterie.sweeps.results import Result, StudyResult, direction_of, results_of, studies_in
 
+BEST = "Large dots: the best trial so far; small ones: each trial, a mean over its seeds."
 THRESHOLDS = np.linspace(0, 1, 101)
 
 
@@ -62,20 +64,21 @@ def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: 
     several = len({r.environment for r in results}) > 1
     rows: list[list[Cell]] = []
     for (environment, algorithm), (result, count) in best.items():
-        mean, low, high = (float(x) for x in mean_interval(result.values))
-        interval = None if math.isnan(low) else f"{low:.3g} to {high:.3g}".replace("-", "−")
+        limits = bounds(RunDirectory(result.run).config(), result.metric)
+        mean, *ends = (float(x) for x in mean_interval(result.values).within(limits))
+        shown = None if math.isnan(ends[0]) else interval(ends)
         settings: list[Cell] = [
             quoted(word(result.varied[name])) if name in result.varied else None for name in names
         ]
         rows.append([*[quoted(environment)] * several, quoted(algorithm), *settings, mean,
-                     interval, len(result.values), folded(result.values), count])  # fmt: skip
+                     shown, len(result.values), folded(result.values), count])  # fmt: skip
     headers = (*["environment"] * several, "algorithm", *map(quoted, names), "mean",
-               "95% interval", "seeds", "each seed", "settings tried")  # fmt: skip
+               "95% interval", "seeds", "each seed", "tried")  # fmt: skip
     kind = "highest" if direction == "max" else "lowest"
     caption = (
         f"The setting with the {kind} mean of each algorithm: {y_title}, in the final evaluation. "
         "It was chosen by the numbers that are shown, so it looks better than it is: the more so "
-        "the more settings were tried. New seeds say how good it is."
+        "the more settings were tried (last column). New seeds say how good it is."
     )
     return Table(headers, rows, caption)
 
@@ -97,9 +100,7 @@ def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
     if not studies:
         return []
     scale, panels = best_so_far(studies)
-    blocks: list[Block] = [
-        Curves(panels, y_title, caption="The best trial so far, by trial.", scale=scale)
-    ]
+    blocks: list[Block] = [Curves(panels, y_title, caption=BEST, scale=scale)]
     rows: list[list[Cell]] = []
     try:
         for study in studies:
@@ -128,7 +129,7 @@ def _profile(scores: dict[str, np.ndarray]) -> Curves:
         "settings of this sweep on an environment, and 1 the best one, because returns of "
         "different environments have no common scale: it compares within this sweep only."
     )
-    scale = Scale("normalised score", dots=False)
+    scale = Scale("normalised score", dots=False, seeds=False)
     panels = {"Performance profiles": lines}
     return Curves(panels, "share of runs that score more", caption=caption, scale=scale)
 
@@ -137,8 +138,8 @@ def _improvement(scores: dict[str, np.ndarray]) -> Table:
     rows: list[list[Cell]] = []
     for a, b in itertools.combinations(scores, 2):
         p, low, high = (float(x) for x in probability_of_improvement(scores[a], scores[b]))
-        interval = None if math.isnan(low) else f"{low:.2f} to {high:.2f}"
-        rows.append([quoted(a), quoted(b), p, interval])
+        shown = None if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        rows.append([quoted(a), quoted(b), p, shown])
     caption = (
         "Probability of improvement: that a run of A with its best setting scores more than one "
         "of B with its own, averaged over environments; 0.5 where neither is better."

@@ -221,7 +221,7 @@ class Plot {
 
   dots(curve) {
     const { stroke } = look(curve.look), dx = this.beside(curve);
-    const seeds = curve.seeds > 1 ? curve.each.flatMap((own) => own.map((v, k) => v !== null && make("svg:circle", { cx: this.x(curve.x[k]) + dx, cy: this.y(v), r: 2.6, fill: stroke, opacity: 0.45 }))) : [];
+    const seeds = curve.each.flatMap((own) => own.map((v, k) => v !== null && make("svg:circle", { cx: this.x(curve.x[k]) + dx, cy: this.y(v), r: 2.6, fill: stroke, opacity: 0.45 })));
     const bars = curve.x.map((v, k) => curve.low[k] !== null && make("svg:line", { x1: this.x(v) + dx, x2: this.x(v) + dx, y1: this.y(curve.low[k]), y2: this.y(curve.high[k]), stroke, "stroke-width": 1.4, opacity: 0.7 }));
     return [...bars, ...seeds].filter(Boolean);
   }
@@ -301,7 +301,7 @@ class Plot {
     const swatch = make("svg:svg", { viewBox: "0 0 26 16", "aria-hidden": "true" }, [
       make("svg:line", { x1: 1, x2: 25, y1: 9, y2: 9, "stroke-width": 3, ...look(curve.look) }),
     ]);
-    const seeds = make("small", { text: `${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}` });
+    const seeds = make("small", { text: this.scale.seeds === false ? "" : `${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}` });
     const name = make("span", { class: "name" }, [`${curve.label}  `, seeds]);
     const interval = curve.low[k] === null ? "" : `${exact(curve.low[k])} to ${exact(curve.high[k])}`;
     return [value, make("li", {}, [swatch, name, make("b", { text: exact(value) }), make("span", { class: "interval", text: interval })])];
