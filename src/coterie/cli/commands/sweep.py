@@ -77,13 +77,8 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
                 for study in studies
             ]
         else:
-            what["cells"] = [
-                {
-                    "name": cell.name,
-                    "command": ["coterie", *cell.command(out / "cells" / cell.name)],
-                }
-                for cell in found
-            ]
+            commands = {c.name: ["coterie", *c.command(out / "cells" / c.name)] for c in found}
+            what["cells"] = [{"name": name, "command": c} for name, c in commands.items()]
         answer_json(what)
         return 0
     for study in studies:
@@ -114,6 +109,8 @@ def _expectations(expected: Any, workers: int | None) -> list[str]:
     if expected.seconds is None:
         names = ", ".join(f"{a} on {e}" for a, e in expected.unknown)
         lines.append(f"time: not known before a run of {names} is complete")
+    elif expected.seconds == 0:
+        lines.append("time: nothing is left to train")
     else:
         lines.append(f"time: about {clock(expected.seconds / count)} with {at_once}, as long as "
                      "complete runs took")  # fmt: skip

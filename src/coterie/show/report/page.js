@@ -191,18 +191,17 @@ class Plot {
     return parts;
   }
 
-  // Where values stand below: on round numbers, or, as far as there is room, where the dots are.
+  // Where values stand below: on round numbers, or, of few dots, where these are; where there is room.
   places() {
     if (!this.scale.dots) return ticks(this.x0, this.x1, Math.max(2, this.inner / 95));
-    if (this.steps.length > 8 && this.scale.kind !== "names") {
-      if (this.scale.kind === "linear") return ticks(this.x0, this.x1, Math.max(2, this.inner / 95)).filter((v) => v >= this.x0 && v <= this.x1);
-      const decades = [];
-      for (let k = Math.ceil(this.x0); k <= this.x1; k += 1) decades.push(10 ** k);
-      if (decades.length > 1) return decades;
+    let found = this.steps;
+    if (this.steps.length > 8 && this.scale.kind === "linear") found = ticks(this.x0, this.x1, Math.max(2, this.inner / 95));
+    if (this.steps.length > 8 && this.scale.kind === "log" && this.x1 - this.x0 > 2) {
+      found = Array.from({ length: Math.floor(this.x1) - Math.ceil(this.x0) + 1 }, (_, k) => 10 ** (Math.ceil(this.x0) + k));
     }
     const room = (v) => 7 * this.labelled(v, brief).length + 10;
     let last = -Infinity;
-    return this.steps.filter((v) => {
+    return found.filter((v) => {
       if (this.x(v) - last < room(v)) return false;
       last = this.x(v);
       return true;
@@ -210,7 +209,8 @@ class Plot {
   }
 
   labelled(v, written) {
-    return this.scale.kind === "names" ? this.scale.names[v] : written(v);
+    if (this.scale.kind === "names") return this.scale.names[v];
+    return this.scale.kind === "log" && v < 0.001 ? minus(Number(v.toPrecision(3)).toExponential()) : written(v);
   }
 
   // Curves stand a little beside each other, so that dots of one do not hide those of another.
