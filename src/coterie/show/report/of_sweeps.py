@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.show.curves import Scale
+from coterie.show.curves import Curve, Scale
 from coterie.show.metrics import bounds, in_words
 from coterie.show.numbers import folded, interval, plural
 from coterie.show.report.blocks import Block, Cell, Curves, Section, Table, Text
@@ -92,7 +92,11 @@ def _sensitivity(results: Sequence[Result], name: str, y_title: str) -> Curves:
     caption += "; large ones: their mean; bars: its 95% t interval."
     if any(r.trial is not None for r in results) and others:
         caption += f" Trials differ in {quoted(', '.join(others))}, too."
-    return Curves(panels, y_title, caption=caption, scale=scale)
+    return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
+
+
+def _titled(word: str, panels: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
+    return {f"{word} · {environment}": lines for environment, lines in panels.items()}
 
 
 def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
@@ -100,7 +104,7 @@ def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
     if not studies:
         return []
     scale, panels = best_so_far(studies)
-    blocks: list[Block] = [Curves(panels, y_title, caption=BEST, scale=scale)]
+    blocks: list[Block] = [Curves(_titled("search", panels), y_title, caption=BEST, scale=scale)]
     rows: list[list[Cell]] = []
     try:
         for study in studies:
@@ -119,8 +123,8 @@ def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
 
 def _profile(scores: dict[str, np.ndarray]) -> Curves:
     lines = [
-        plain_curve(quoted_label, THRESHOLDS, performance_profile(own, THRESHOLDS))
-        for quoted_label, own in scores.items()
+        plain_curve(algorithm, THRESHOLDS, performance_profile(own, THRESHOLDS))
+        for algorithm, own in scores.items()
     ]
     caption = (
         "Performance profiles of the best settings (Agarwal et al. 2021), averaged over "
