@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tables, sentence):
     with pytest.raises(UsageError, match=r"^[^\n]*$") as refused:
         searched(tables) or coterie.sweeps.api.planned(tables)
     assert sentence in str(refused.value)
+
+
+def test_the_example_of_the_documentation_is_a_search():
+    text = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()
+    example = text.split("## Search", 1)[1].split("```toml\n", 1)[1].split("```", 1)[0]
+    studies = searched(tomllib.loads(example))
+    assert [study.count for study in studies] == [20] * 4
+    assert studies[0].next().name == "ia2c-lbf-5x5-2p-1f-recurrent-false-trial-000"
 
 
 def test_a_study_for_each_algorithm_environment_and_combination_of_the_grid():
