@@ -69,6 +69,7 @@ def _with(search=None, space=None, **more):
         (_with(ia2c={"lr": 0.1}), "no setting to search for ia2c"),
         (_with(ia2c={"search": {"trials": 3}}), "takes a space alone"),
         (TINY | {"search": 3}, "must be a table"),
+        (_with(algorithms=3), "needs algorithms"),
         (TINY | {"serach": {}}, "did you mean search?"),
     ],
 )
@@ -154,6 +155,11 @@ def test_a_small_space_is_searched_to_its_end_and_a_grid_in_an_order_of_its_own(
         assert {json.dumps(t.cell.varied) for t in study.trials} == every
     (grid,) = searched(_with({"sampler": "grid"}, space))
     assert grid.count == 12
+
+
+def test_a_narrow_range_is_searched_with_more_digits():
+    study = _searched("tpe", 6, space={"lr": {"low": 0.1, "high": 0.10001}})
+    assert len({trial.cell.varied["lr"] for trial in study.trials}) == 6
 
 
 def test_failed_and_running_trials_count_as_such():

@@ -311,7 +311,7 @@ def _panel(
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(_FAINT)
-    ax.tick_params(colors=_INK, labelsize=9.5, length=0)
+    ax.tick_params(which="both", colors=_INK, labelsize=9.5, length=0)
     _legend(ax, entries)
 
 

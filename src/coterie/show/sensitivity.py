@@ -13,7 +13,6 @@ from coterie.errors import UsageError
 from coterie.show.curves import Curve, Scale, check_picture, draw, save
 from coterie.show.metrics import bounds, in_words
 from coterie.statistics import Bounds, Interval, mean_interval
-from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import word
 from coterie.sweeps.directory import SWEEP
 from coterie.sweeps.results import Result, StudyResult, results_of
@@ -67,10 +66,10 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
         for k, value in enumerate(values):
             same = [r.values for r in own if name in r.varied and _in(r.varied[name], [value])]
             if same:
-                at = k if scale.kind == "names" else value
+                at = float(k if scale.kind == "names" else value)
                 columns[at] = np.mean([v[: min(map(len, same))] for v in same], axis=0)
         if columns:
-            limits = bounds(RunDirectory(own[0].run).config(), own[0].metric)
+            limits = bounds(own[0].config, own[0].metric)
             panels.setdefault(environment, []).append(_curve(algorithm, columns, limits))
     return scale, panels
 

@@ -184,7 +184,10 @@ def _begin(path: Path, found: Sequence[Cell], searches: Searches | None = None) 
             kind = "a search" if "search" in content else "a sweep without a search"
             raise UsageError(f"{path} holds {kind}: choose another --out (nothing was changed)")
         if searches:
-            searches.restore(content, path)
+            try:
+                searches.restore(content, path)
+            except (KeyError, TypeError, AttributeError):
+                raise UsageError(f"{recorded} is not that of a search") from None
             found = searches.cells
         before = {cell["name"]: cell for cell in content["cells"]}
         for cell in found:

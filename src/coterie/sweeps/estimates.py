@@ -64,7 +64,7 @@ def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Est
     unknown = tuple(dict.fromkeys(key[:2] for key in left if key[:2] not in known))
     seconds = None
     if not unknown:
-        seconds = sum(known[key[:2]] * key[2] * count for key, count in left.items())
+        seconds = float(sum(known[key[:2]] * key[2] * n for key, n in left.items()))
     return Estimate(most, partial, seconds, unknown, problems)
 
 

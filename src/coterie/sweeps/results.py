@@ -25,6 +25,7 @@ class Result:
         varied: what the sweep varies, as files hold it.
         study, trial: of a search; empty and None else.
         values: [S] the metric in the final evaluation, by seed.
+        config: what the run's ``config.json`` holds.
     """
 
     run: Path
@@ -35,6 +36,7 @@ class Result:
     trial: int | None
     metric: str
     values: np.ndarray
+    config: dict[str, Any]
 
     @property
     def mean(self) -> float:
@@ -99,6 +101,7 @@ def results_of(path: Path, metric: str | None = None) -> list[Result]:
                     cell.get("trial"),
                     about[0],
                     values,
+                    RunDirectory(run).config(),
                 )
             )
     return found

@@ -21,7 +21,7 @@ from coterie.storage.config_file import encoded
 from coterie.sweeps.cells import Cell, cells, check_settings, declared_of, flat, table_of
 from coterie.sweeps.directory import final
 from coterie.sweeps.local import Job
-from coterie.sweeps.space import Axis, combinations, points, with_values
+from coterie.sweeps.space import DIGITS, Axis, combinations, points, with_values
 from coterie.text import did_you_mean
 
 MOST_TRIALS = 10_000
@@ -146,15 +146,18 @@ class Study:
         tried = [self._values(trial) for trial in self.trials]
         for attempt in range(ATTEMPTS):
             source = np.random.SeedSequence([self.search.seed, name, number, attempt])
-            values = self._ask(int(source.generate_state(1)[0]))
+            digits = DIGITS if attempt < ATTEMPTS // 2 else 17
+            values = self._ask(int(source.generate_state(1)[0]), digits)
             if values not in tried:
                 return values
+        if math.isinf(points(self.axes)):  # too narrow for so many numbers
+            raise UsageError(f"no untried values were found for trial {number} of {self.base.name}")
         return next(values for values in combinations(self.axes) if values not in tried)
 
     def _values(self, trial: Trial) -> dict[str, Any]:
         return {axis.name: trial.cell.varied[axis.name] for axis in self.axes}
 
-    def _ask(self, seed: int) -> dict[str, Any]:
+    def _ask(self, seed: int, digits: int) -> dict[str, Any]:
         with _optuna() as optuna:
             if self.search.sampler == "random":
                 sampler = optuna.samplers.RandomSampler(seed)
@@ -163,7 +166,7 @@ class Study:
             told = [(self._values(trial), trial.value) for trial in self.trials]
             study = _study(optuna, self.axes, told, self.search.direction, sampler)
             asked = study.ask({axis.name: axis.distribution() for axis in self.axes})
-            return {axis.name: axis.value(asked.params[axis.name]) for axis in self.axes}
+            return {axis.name: axis.value(asked.params[axis.name], digits) for axis in self.axes}
 
     def as_json(self) -> dict[str, Any]:
         """As ``sweep.json`` holds it; its trials are cells."""
@@ -200,8 +203,9 @@ def studies_of(tables: Mapping[str, Any]) -> list[Study]:
     common = _space(asked)
     search, own = Search.read(asked), {}
     names = rest.get("algorithms", ())
-    for name in [names] if isinstance(names, str) else names:
-        if isinstance(table := rest.get(name), Mapping) and "search" in table:
+    for name in names if isinstance(names, list | tuple) else [names]:
+        table = rest.get(name) if isinstance(name, str) else None
+        if isinstance(table, Mapping) and "search" in table:
             rest[name] = {k: v for k, v in table.items() if k != "search"}
             inner = dict(table_of(dict(table), "search"))
             own[name] = _space(inner)

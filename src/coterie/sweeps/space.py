@@ -121,13 +121,13 @@ class Axis:
             return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
         return FloatDistribution(self.low, self.high, self.log, self.step)
 
-    def value(self, parameter: Any) -> Any:
-        """A value from what Optuna proposed."""
+    def value(self, parameter: Any, digits: int = DIGITS) -> Any:
+        """A value from what Optuna proposed, with so many significant digits."""
         if self.choices is not None:
             return self.choices[parameter]
         if self.whole or self.step is not None:
             return parameter
-        return min(max(float(f"{parameter:.{DIGITS}g}"), float(self.low)), float(self.high))
+        return min(max(float(f"{parameter:.{digits}g}"), float(self.low)), float(self.high))
 
     def parameter(self, value: Any) -> Any:
         """A value as Optuna knows it; UsageError if it is none of the axis."""

@@ -28,13 +28,12 @@ from coterie.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import word
 from coterie.sweeps.directory import SWEEP, read_cells
 from coterie.sweeps.results import Result, StudyResult, direction_of, results_of, studies_in
 
 BEST = "Large dots: the best trial so far; small ones: each trial, a mean over its seeds."
-THRESHOLDS = np.linspace(0, 1, 101)
+THRESHOLDS = np.linspace(0, 1, 100, endpoint=False)
 
 
 def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[Path]]:
@@ -63,8 +62,11 @@ def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: 
     names = list(varied(results))
     several = len({r.environment for r in results}) > 1
     rows: list[list[Cell]] = []
-    for (environment, algorithm), (result, count) in best.items():
-        limits = bounds(RunDirectory(result.run).config(), result.metric)
+    order = list(dict.fromkeys(r.environment for r in results))
+    for (environment, algorithm), (result, count) in sorted(
+        best.items(), key=lambda each: order.index(each[0][0])
+    ):
+        limits = bounds(result.config, result.metric)
         mean, *ends = (float(x) for x in mean_interval(result.values).within(limits))
         shown = None if math.isnan(ends[0]) else interval(ends)
         settings: list[Cell] = [
