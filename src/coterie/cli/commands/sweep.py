@@ -118,9 +118,11 @@ def _expectations(expected: Any, workers: int | None) -> list[str]:
 
 
 def _say_best(search: Any) -> None:
+    from coterie.sweeps.cells import word
+
     for each in search.found() if search else ():
         if each["best"]:
-            values = ", ".join(f"{k} {v}" for k, v in each["best"]["settings"].items())
+            values = ", ".join(f"{k} {word(v)}" for k, v in each["best"]["settings"].items())
             line = f"best of {each['study']}: trial {each['best']['trial']}, {values}"
             print(visible(f"{line}: {each['best']['value']:.4g}"), file=sys.stderr)
 
