@@ -96,14 +96,15 @@ ARITHMETIC = Arithmetic()
 """
 
 
+def is_arithmetic(hint: Any) -> bool:
+    """Whether a declared kind is marked ``ARITHMETIC``."""
+    return typing.get_origin(hint) is Annotated and ARITHMETIC in typing.get_args(hint)[1:]
+
+
 def arithmetic(settings: Any) -> dict[str, float]:
     """The settings marked ``ARITHMETIC`` that are numbers, by name."""
-    marked = [
-        name
-        for name, hint in hints(type(settings)).items()
-        if typing.get_origin(hint) is Annotated and ARITHMETIC in typing.get_args(hint)[1:]
-    ]
-    values = {name: getattr(settings, name) for name in marked}
+    declared = hints(type(settings))
+    values = {name: getattr(settings, name) for name in declared if is_arithmetic(declared[name])}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from coterie.show.numbers import plural
 from coterie.statistics import Bounds, mean_interval
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
-from coterie.sweeps.directory import label_in_sweep
+from coterie.sweeps.directory import label_in_sweep, runs_of
 from coterie.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -63,6 +63,25 @@ class Curve:
         return len(self.samples)
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What lies across a figure, other than environment steps.
+
+    Attributes:
+        kind: ``linear``, ``log``, or ``names``, where the k-th name stands at k.
+        dots: each seed is a dot, and an interval a bar, rather than lines and bands.
+        joined: lines join the means.
+        seeds: curves are means over seeds, of which it is said how many.
+    """
+
+    title: str
+    kind: Literal["linear", "log", "names"] = "linear"
+    names: tuple[str, ...] = ()
+    dots: bool = True
+    joined: bool = True
+    seeds: bool = True
+
+
 def plot(
     runs: Sequence[Path],
     out: Path,
@@ -76,7 +95,7 @@ def plot(
     Fewer than ten seeds are drawn as thin lines; more have a band, the 95% interval of their mean.
 
     Args:
-        runs: run directories.
+        runs: directories of runs, and of sweeps.
         out: the picture, .png, .pdf or .svg; replaced where it exists.
         metric: a name from ``metrics.jsonl``; each run's own (``own_metric``) unless given.
         title: printed above everything.
@@ -90,11 +109,9 @@ def plot(
         UsageError: nothing to draw, and why.
     """
     out = Path(out)
-    if out.suffix.lower() not in SUFFIXES or out.is_dir():
-        raise UsageError(
-            f"{out} must be a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        )
+    check_picture(out)
     check_asked(metric, greedy)
+    runs = runs_of(map(Path, runs))
     if not runs:
         raise UsageError("name at least one run directory to plot")
     configs = [RunDirectory.open(Path(run)).config() for run in runs]
@@ -111,7 +128,19 @@ def plot(
         panels.setdefault(config["environment"], []).append(curve)
         titles.setdefault(config["environment"], []).append(name)
     words = {environment: in_words(names) for environment, names in titles.items()}
-    figure = draw(panels, words, title, references)
+    return save(draw(panels, words, title, references), out)
+
+
+def check_picture(out: Path) -> None:
+    """UsageError where ``save`` could not write."""
+    if out.suffix.lower() not in SUFFIXES or out.is_dir():
+        raise UsageError(
+            f"{out} must be a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
+
+
+def save(figure: Figure, out: Path) -> Path:
+    """Writes a figure, with the folder that it lies in."""
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
     return out
@@ -198,17 +227,19 @@ def draw(
     y_titles: Mapping[str, str],
     title: str | None = None,
     references: Mapping[str, float] | None = None,
+    scale: Scale | None = None,
 ) -> Figure:
     """A figure of one panel for each environment; a label has one colour throughout.
 
-    ``y_titles`` are by environment, as ``metrics.in_words`` writes them.
+    ``y_titles`` are by environment, as ``metrics.in_words`` writes them; across lie environment
+    steps unless there is a ``scale``.
 
     Legends stand beside the panels, ordered as the lines end, so that no line is ever covered.
     """
     import matplotlib as mpl  # slow to import
 
     with mpl.rc_context(LITERAL):
-        return _figure(panels, y_titles, title, references or {})
+        return _figure(panels, y_titles, title, references or {}, scale)
 
 
 def _figure(
@@ -216,6 +247,7 @@ def _figure(
     y_titles: Mapping[str, str],
     title: str | None,
     references: Mapping[str, float],
+    scale: Scale | None,
 ) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -231,7 +263,7 @@ def _figure(
     labels = list(dict.fromkeys(c.label for curves in panels.values() for c in curves))
     looks = {label: _look(k) for k, label in enumerate(labels)}
     for ax, (environment, curves) in zip(axes, panels.items(), strict=False):
-        _panel(ax, environment, curves, looks, references)
+        _panel(ax, environment, curves, looks, references, scale)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     alike = len({y_titles[environment] for environment in panels}) == 1
@@ -244,7 +276,7 @@ def _figure(
     if title:
         title = lettered(title, plot_font(bold=True), 70)
         figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=14, fontweight="bold")
-    figure.supxlabel(_footnote(panels), x=0.988, ha="right", color=_FAINT, fontsize=8)
+    figure.supxlabel(_footnote(panels, scale), x=0.988, ha="right", color=_FAINT, fontsize=8)
     return figure
 
 
@@ -258,39 +290,74 @@ def _panel(
     curves: Sequence[Curve],
     looks: Mapping[str, dict[str, Any]],
     references: Mapping[str, float],
+    scale: Scale | None,
 ) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
     entries: list[Line2D] = []
     for curve in sorted(curves, key=lambda c: -c.mean[-1]):
         look = looks[curve.label]
         words = lettered(curve.label, plot_font(), 28)
         words += f" ({plural(curve.seeds, 'seed')})"
-        if 1 < curve.seeds < FEW_SEEDS:
-            own = {"color": look["color"], "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
-            ax.plot(curve.steps, curve.samples.T, label="_seeds", **own)
-        elif curve.seeds > 1:
-            band = {"color": look["color"], "alpha": 0.16, "lw": 0}
-            ax.fill_between(curve.steps, curve.low, curve.high, **band)
-        marker = {"marker": "o", "markersize": 5} if len(curve.steps) == 1 else {}
-        entries += ax.plot(
-            curve.steps, curve.mean, linewidth=1.9, label=words, zorder=3, **look, **marker
-        )
+        if scale is not None and scale.dots:
+            entries += _dots(ax, curve, look, words, scale)
+        else:
+            entries += _line(ax, curve, look, words)
     for name, value in references.items():
         level = {"color": _FAINT, "linewidth": 1.1, "linestyle": (0, (4, 3)), "zorder": 1}
         entries.append(ax.axhline(value, label=lettered(name, plot_font(), 28), **level))
     title = lettered(environment, plot_font(bold=True), 60)
     ax.set_title(title, loc="left", color=_INK, fontsize=11.5, fontweight="bold", pad=9)
-    ax.set_xlabel("environment steps", color=_INK, fontsize=10.5, labelpad=6)
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    _across(ax, scale)
     ax.grid(color=_GRID, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.margins(x=0.015)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(_FAINT)
-    ax.tick_params(colors=_INK, labelsize=9.5, length=0)
+    ax.tick_params(which="both", colors=_INK, labelsize=9.5, length=0)
     _legend(ax, entries)
+
+
+def _line(ax: Axes, curve: Curve, look: Mapping[str, Any], words: str) -> list[Line2D]:
+    """A mean, with lines of its seeds or a band around it."""
+    if 1 < curve.seeds < FEW_SEEDS:
+        own = {"color": look["color"], "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+        ax.plot(curve.steps, curve.samples.T, label="_seeds", **own)
+    elif curve.seeds > 1:
+        band = {"color": look["color"], "alpha": 0.16, "lw": 0}
+        ax.fill_between(curve.steps, curve.low, curve.high, **band)
+    marker = {"marker": "o", "markersize": 5} if len(curve.steps) == 1 else {}
+    return ax.plot(curve.steps, curve.mean, linewidth=1.9, label=words, zorder=3, **look, **marker)
+
+
+def _dots(
+    ax: Axes, curve: Curve, look: Mapping[str, Any], words: str, scale: Scale
+) -> list[Line2D]:
+    """Means as dots, with their seeds and intervals."""
+    own = {"color": look["color"], "zorder": 2}
+    if curve.seeds > 1:
+        seeds = {"linestyle": "none", "marker": "o", "markersize": 4, "alpha": 0.4}
+        ax.plot(curve.steps, curve.samples.T, label="_seeds", **own, **seeds)
+        known = np.isfinite(curve.low)
+        ends = (curve.steps[known], curve.low[known], curve.high[known])
+        ax.vlines(*ends, linewidth=1.3, alpha=0.8, **own)
+    style = dict(look) if scale.joined else {**look, "linestyle": "none"}
+    marks = {"marker": "o", "markersize": 6.5, "linewidth": 1.9, "zorder": 3}
+    return ax.plot(curve.steps, curve.mean, label=words, **style, **marks)
+
+
+def _across(ax: Axes, scale: Scale | None) -> None:
+    """The horizontal axis: environment steps unless there is a scale."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    words = lettered(scale.title, plot_font(), 60) if scale else "environment steps"
+    ax.set_xlabel(words, color=_INK, fontsize=10.5, labelpad=6)
+    ax.margins(x=0.05 if scale else 0.015)
+    if scale is None:
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    elif scale.kind == "names":
+        ax.set_xticks(range(len(scale.names)), [lettered(n, plot_font(), 20) for n in scale.names])
+        ax.set_xlim(-0.5, len(scale.names) - 0.5)
+    elif scale.kind == "log":
+        ax.set_xscale("log")
 
 
 def _legend(ax: Axes, entries: Sequence[Line2D]) -> None:
@@ -304,7 +371,9 @@ def _legend(ax: Axes, entries: Sequence[Line2D]) -> None:
         place.set_text(drawn.get_label())
 
 
-def _footnote(panels: Mapping[str, Sequence[Curve]]) -> str:
+def _footnote(panels: Mapping[str, Sequence[Curve]], scale: Scale | None) -> str:
+    if scale is not None and scale.dots:
+        return "small dots: the seeds · large dots: their mean · bars: its 95% t interval"
     return legend([curve for curves in panels.values() for curve in curves])
 
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from coterie.errors import UsageError
-from coterie.runs.policy_files import default_policy
 from coterie.settings import Name, Workers, fitted
-from coterie.storage.config_file import ABSENT_ONCE, encoded, versions
+from coterie.storage.config_file import encoded, versions
 from coterie.storage.files import only_writer, read_sealed, replacing, seal
 from coterie.storage.run_directory import RunDirectory
 from coterie.sweeps.cells import Cell, axes_of, cells, read
-from coterie.sweeps.directory import SWEEP
+from coterie.sweeps.directory import SWEEP, final
 from coterie.sweeps.engine import LOCK_SECONDS, Engine, Job, Tell
 from coterie.sweeps.local import Local, slots
+from coterie.sweeps.search import Searches, Study, studies_of
 
 TABLE = "table.csv"
+ENDED = ("done", "failed")
 FORMAT = 1
 
 
@@ -33,11 +34,13 @@ class Sweep:
     Attributes:
         path: its directory.
         jobs: its cells with their ``path``, ``status`` and ``problem``.
+        search: the trials of a search by study, and what they came to; None without a search.
         stopped: it was asked to stop before all cells had ended.
     """
 
     path: Path
     jobs: Sequence[Job]
+    search: Searches | None = None
 
     @property
     def stopped(self) -> bool:
@@ -75,10 +78,16 @@ def sweep(
     Raises:
         UsageError: the sweep makes no sense, or its directory holds another one.
     """
-    found = planned(file)
+    tables = _tables(file)
+    searches = Searches(studies_of(tables))
+    found = [] if searches else cells(tables)
     path = directory_of(file, out)
     workers = fitted("workers", workers, Workers | None)
     ray = fitted("ray", ray, Name | None)
+    if cell is not None and searches:
+        raise UsageError("a search proposes its trials as it goes on: leave out --cell")
+    if ray is not None and searches and workers is None:
+        raise UsageError("a search on Ray needs workers, how many trials there are at a time")
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
     if cell is not None and ray is not None:
@@ -87,30 +96,46 @@ def sweep(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror}") from None
-    chosen = found if cell is None else [found[cell]]
-    jobs = [Job(c, path / "cells" / c.name, path / "logs" / f"{c.name}.txt") for c in chosen]
     if cell is not None:
+        jobs = _jobs(path, [found[cell]])
         with _in_turn(path):  # all jobs of an array begin at once
             _begin(path, found)
         _go(jobs, Local(slots(1), lambda job: report(job, jobs) if report else None))
         return Sweep(path, jobs)
-
-    def tell(job: Job) -> None:
-        if job.status != "running":
-            _write(path / TABLE, _table(jobs).encode())
-        if report:
-            report(job, jobs)
-
+    at_a_time = len(slots(workers)) if ray is None else workers or 0
     with only_writer(path):
-        _begin(path, found)
+        jobs = _jobs(path, _begin(path, found, searches))
+        for job in jobs:
+            searches.tell(job)
+        jobs += _trials(path, searches, at_a_time - searches.running)
+
+        def tell(job: Job) -> list[Job]:
+            searches.tell(job)
+            more = _trials(path, searches, 1) if job.status in ENDED else []
+            jobs.extend(more)
+            if job.status != "running":
+                _write(path / TABLE, _table(jobs, searches.metric).encode())
+            if report:
+                report(job, jobs)
+            return more
+
         _go(jobs, _engine(path, workers, ray, tell))
-        _write(path / TABLE, _table(jobs).encode())
-    return Sweep(path, jobs)
+        _write(path / TABLE, _table(jobs, searches.metric).encode())
+    return Sweep(path, jobs, searches if searches else None)
 
 
 def planned(file: str | Path | Mapping[str, Any]) -> list[Cell]:
-    """The cells of a sweep; UsageError where they make no sense."""
-    return cells(file if isinstance(file, Mapping) else read(Path(file)))
+    """The cells of a sweep without a search; UsageError where they make no sense."""
+    return cells(_tables(file))
+
+
+def searched(file: str | Path | Mapping[str, Any]) -> list[Study]:
+    """The studies of a search, none begun; none of a sweep without ``[search]``."""
+    return studies_of(_tables(file))
+
+
+def _tables(file: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    return file if isinstance(file, Mapping) else read(Path(file))
 
 
 def directory_of(file: str | Path | Mapping[str, Any], out: str | Path | None) -> Path:
@@ -130,11 +155,22 @@ def _engine(path: Path, workers: int | None, ray: str | None, tell: Tell) -> Eng
     return OnRay(ray, path, workers, tell)
 
 
-def _go(jobs: Sequence[Job], engine: Engine) -> None:
+def _jobs(path: Path, found: Sequence[Cell]) -> list[Job]:
+    jobs = [Job(c, path / "cells" / c.name, path / "logs" / f"{c.name}.txt") for c in found]
     for job in jobs:
-        if job.is_done():
-            job.status = "done"
-    engine.run([job for job in jobs if job.status != "done"])
+        job.status = "done" if job.is_done() else job.status
+    return jobs
+
+
+def _trials(path: Path, searches: Searches, count: int) -> list[Job]:
+    """Begins up to so many further trials of a search, which are recorded before they run."""
+    if begun := searches.begin(count):
+        _record(path, searches.cells, searches)
+    return _jobs(path, begun)
+
+
+def _go(jobs: Sequence[Job], engine: Engine) -> None:
+    engine.run([job for job in jobs if job.status not in ENDED])
 
 
 @contextlib.contextmanager
@@ -153,11 +189,22 @@ def _in_turn(path: Path) -> Iterator[None]:
         yield
 
 
-def _begin(path: Path, found: Sequence[Cell]) -> None:
-    """Writes ``sweep.json``, unless cells begun with other settings are in the way."""
+def _begin(path: Path, found: Sequence[Cell], searches: Searches | None = None) -> Sequence[Cell]:
+    """Writes ``sweep.json``, unless cells begun with other settings are in the way; all cells, of
+    a search the trials begun so far."""
     recorded = path / SWEEP
     if recorded.exists():
-        before = {cell["name"]: cell for cell in read_sealed(recorded)["cells"]}
+        content = read_sealed(recorded)
+        if bool(searches) != ("search" in content):
+            kind = "a search" if "search" in content else "a sweep without a search"
+            raise UsageError(f"{path} holds {kind}: choose another --out (nothing was changed)")
+        if searches:
+            try:
+                searches.restore(content, path)
+            except (KeyError, TypeError, AttributeError):
+                raise UsageError(f"{recorded} is not that of a search") from None
+            found = searches.cells
+        before = {cell["name"]: cell for cell in content["cells"]}
         for cell in found:
             known = before.get(cell.name)
             if known is None or not (path / "cells" / cell.name).exists():
@@ -171,14 +218,22 @@ def _begin(path: Path, found: Sequence[Cell]) -> None:
                 )
     elif any(each.name != ".lock" for each in path.iterdir()):
         raise UsageError(f"{path} exists already and is no sweep; choose another --out")
+    _record(path, found, searches)
+    return found
+
+
+def _record(path: Path, found: Sequence[Cell], searches: Searches | None) -> None:
     content = {"format": FORMAT, "coterie": versions()["coterie"],
                "varied": axes_of(found), "cells": [_as_json(cell) for cell in found]}  # fmt: skip
-    _write(recorded, encoded(seal(content)))
+    if searches:
+        content["search"] = searches.as_json()
+    _write(path / SWEEP, encoded(seal(content)))
 
 
 def _as_json(cell: Cell) -> dict[str, Any]:
+    of_search = {} if cell.trial is None else {"study": cell.study, "trial": cell.trial}
     return {"name": cell.name, "algorithm": cell.algorithm, "environment": cell.environment,
-            "varied": cell.varied, "settings": cell.settings}  # fmt: skip
+            "varied": cell.varied, "settings": cell.settings, **of_search}  # fmt: skip
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -194,8 +249,8 @@ def _write(path: Path, content: bytes) -> None:
 # The table ----------------------------------------------------------------------------------------
 
 
-def _table(jobs: Sequence[Job]) -> str:
-    """``table.csv``: a line for each seed of each cell."""
+def _table(jobs: Sequence[Job], metric: str | None) -> str:
+    """``table.csv``: a line for each seed of each cell, with its own metric unless one is given."""
     axes = axes_of([job.cell for job in jobs])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -206,7 +261,7 @@ def _table(jobs: Sequence[Job]) -> str:
         cell = job.cell
         first = [cell.name, cell.algorithm, cell.environment]
         first += [_plain(cell.varied.get(name)) for name in axes]
-        for row in _results(job):
+        for row in _results(job, metric):
             writer.writerow([*first, *row, job.problem])
     return text.getvalue()
 
@@ -215,7 +270,7 @@ def _plain(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _results(job: Job) -> Iterator[list[Any]]:
+def _results(job: Job, metric: str | None) -> Iterator[list[Any]]:
     """Seed, status, steps, policies, metric and its value in the final evaluation."""
     directory = RunDirectory(job.path)
     if job.status != "done":
@@ -224,8 +279,7 @@ def _results(job: Job) -> Iterator[list[Any]]:
             yield [first + k, job.status, directory.newest_checkpoint() or "", "", "", ""]
         return
     config = directory.config()
-    metric, which = (ABSENT_ONCE | config)["metric"], default_policy(job.path)
-    results = directory.result(config)
-    values = results[which][metric]["per_seed"] if results else [""] * config["seeds"]
+    which, name, summary = final(job.path, metric)
+    values = summary["per_seed"] if summary else [""] * config["seeds"]
     for k, value in enumerate(values):
-        yield [config["seed"] + k, "done", config["steps"], which, metric, value]
+        yield [config["seed"] + k, "done", config["steps"], which, name, value]

@@ -45,6 +45,7 @@ class Cell:
         varied: settings of the grids, by which the cells of an algorithm differ.
         settings: all that the sweep sets, ``varied`` included; options of environments begin with
             ``env.``.
+        study, trial: of a search, which one, and the number of the trial, from 0.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Cell:
     environment: str
     varied: dict[str, Any]
     settings: dict[str, Any]
+    study: str = ""
+    trial: int | None = None
 
     def command(self, path: Path) -> list[str]:
         """The words after ``coterie`` that begin the run, or go on with it."""
@@ -67,7 +70,7 @@ class Cell:
 
 def label(algorithm: str, varied: Mapping[str, Any]) -> str:
     """What a cell is called in legends and tables."""
-    return " · ".join([algorithm, *(f"{name} {_word(value)}" for name, value in varied.items())])
+    return " · ".join([algorithm, *(f"{name} {word(value)}" for name, value in varied.items())])
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -92,17 +95,17 @@ def cells(tables: Mapping[str, Any]) -> list[Cell]:
     rest = dict(tables)
     algorithms = _list(rest, "algorithms")
     environments = _list(rest, "environments")
-    own = {name: _table(rest, name) for name in algorithms if name in rest}
-    common_axes = _axes(_table(rest, "grid"))
-    common = _flat(rest)
+    own = {name: table_of(rest, name) for name in algorithms if name in rest}
+    common_axes = _axes(table_of(rest, "grid"))
+    common = flat(rest)
     if both := common.keys() & common_axes.keys():
         raise UsageError(f"{min(both)} stands at the top and in [grid]: leave one out")
-    kinds = {name: imported_algorithm(name) if is_code(name) else find(name) for name in algorithms}
+    kinds = {name: _kind(name) for name in algorithms}
     found: dict[str, Cell] = {}
     for algorithm, environment in itertools.product(algorithms, environments):
         table = dict(own.get(algorithm, {}))
-        axes = _axes(_table(table, "grid"), f"{algorithm}.grid")
-        fixed = _flat(table)
+        axes = _axes(table_of(table, "grid"), f"{algorithm}.grid")
+        fixed = flat(table)
         if both := fixed.keys() & axes.keys():
             raise UsageError(f"{min(both)} stands in [{algorithm}] and in its grid: leave one out")
         axes = {k: v for k, v in common_axes.items() if k not in fixed} | axes
@@ -130,14 +133,14 @@ def _list(tables: dict[str, Any], key: str) -> list[str]:
     return list(names)
 
 
-def _table(tables: dict[str, Any], key: str) -> Mapping[str, Any]:
+def table_of(tables: dict[str, Any], key: str) -> Mapping[str, Any]:
     table = tables.pop(key, {})
     if not isinstance(table, Mapping):
         raise UsageError(f"{key} must be a table of settings; got {shown(table)}")
     return table
 
 
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+def flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name; those of the table ``env`` with that prefix."""
     flat: dict[str, Any] = {}
     for name, value in table.items():
@@ -147,7 +150,7 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _axes(table: Mapping[str, Any], name: str = "grid") -> dict[str, list[Any]]:
-    axes = _flat(table)
+    axes = flat(table)
     for key, values in axes.items():
         if not isinstance(values, list | tuple) or not values:
             raise UsageError(f"{key} in [{name}] must be a list of values; got {shown(values)}")
@@ -159,6 +162,17 @@ def _axes(table: Mapping[str, Any], name: str = "grid") -> dict[str, list[Any]]:
 def _options_of(environment: str) -> Any:
     """The dataclass of an environment's options; None where only what makes it knows them."""
     return None if is_code(environment) else options_class(environment)
+
+
+def _kind(algorithm: str) -> type[Algorithm]:
+    return imported_algorithm(algorithm) if is_code(algorithm) else find(algorithm)
+
+
+def declared_of(cell: Cell) -> tuple[dict[str, Any], bool]:
+    """What a cell can be told, by name, with its kind; and whether its environment may have other
+    options, which only what makes it knows."""
+    found = _declared(_kind(cell.algorithm), cell.environment)
+    return found, _options_of(cell.environment) is None
 
 
 def _declared(kind: type[Algorithm], environment: str) -> dict[str, Any]:
@@ -185,23 +199,32 @@ def _cell(
     for name, value in {**fixed, **varied}.items():
         hint = declared.get(name, _ANY if anything and name.startswith(ENV) else None)
         if hint is None:
-            known = [*declared, "algorithms", "environments", "grid", algorithm]
+            known = [*declared, "algorithms", "environments", "grid", "search", algorithm]
             raise UsageError(
                 f"{algorithm} on {environment} has no setting {name!r}{setting_meant(name, known)}"
             )
         fit[name] = value if hint is _ANY else fitted(name, value, hint)
-    if "preset" not in fit:  # with one, what contradicts what is not known yet
-        of_kind = {field.name for field in dataclasses.fields(kind)}
-        kind(**{name: value for name, value in fit.items() if name in of_kind})
-    words = [algorithm, environment, *(f"{k}-{_word(fit[k])}" for k in varied)]
+    _check(kind, fit)
+    words = [algorithm, environment, *(f"{k}-{word(fit[k])}" for k in varied)]
     own = {name: fit[name] for name in varied}
     return Cell(file_name("-".join(words)), algorithm, environment, own, fit)
 
 
-def _word(value: Any) -> str:
+def check_settings(cell: Cell, more: Mapping[str, Any]) -> None:
+    """UsageError where the settings of a cell make no sense together with ``more``."""
+    _check(_kind(cell.algorithm), cell.settings | dict(more))
+
+
+def _check(kind: type[Algorithm], settings: Mapping[str, Any]) -> None:
+    if "preset" not in settings:  # with one, what contradicts what is not known yet
+        of_kind = {field.name for field in dataclasses.fields(kind)}
+        kind(**{name: value for name, value in settings.items() if name in of_kind})
+
+
+def word(value: Any) -> str:
     """A value as names and labels have it: 0.001, 64x64, true."""
     if isinstance(value, list | tuple):
-        return "x".join(map(_word, value))
+        return "x".join(map(word, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

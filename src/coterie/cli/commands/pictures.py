@@ -62,7 +62,8 @@ def command_watch(names: list[str], parsed: Any, args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class PlotArgs:
-    """Draws learning curves: one line for each run, one panel for each environment."""
+    """Draws learning curves: one line for each run, one panel for each environment. Of a sweep,
+    --over draws what each value of a setting came to."""
 
     out: Path = Path("curves.png")
     """File to write: .png, .pdf or .svg."""
@@ -71,15 +72,22 @@ class PlotArgs:
     for stochastic policies."""
     greedy: bool = False
     """Show returns of greedy actions, also of stochastic policies."""
+    over: str | None = None
+    """Of a sweep: draw the final evaluation against this setting in place of environment steps."""
 
 
 def command_plot(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.curves import plot
-    from coterie.sweeps.directory import runs_of
+    from coterie.show.sensitivity import plot_over
 
     own = parsed.run
-    runs = runs_of(map(Path, names))
-    answer(visible(plot(runs, own.out, metric=own.metric, greedy=own.greedy)))
+    if own.over is None:
+        picture = plot([*map(Path, names)], own.out, metric=own.metric, greedy=own.greedy)
+    elif len(names) > 1 or own.greedy:
+        raise UsageError("--over is for one sweep, without --greedy")
+    else:
+        picture = plot_over(Path(names[0]), own.over, own.out, own.metric)
+    answer(visible(picture))
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,9 @@ class ReportArgs:
 
 def command_report(names: list[str], parsed: Any, args: list[str]) -> None:
     from coterie.show.report.of_runs import report
-    from coterie.sweeps.directory import runs_of
 
     own, command = parsed.run, shlex.join(["coterie", *args])
-    runs = runs_of(map(Path, names))
     page = report(
-        runs, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
+        names, own.out, command, own.metric, own.greedy, own.environment, **asdict(parsed.code)
     )
     answer(visible(page))

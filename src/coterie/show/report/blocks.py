@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from coterie.errors import UsageError
-from coterie.show.curves import Curve
+from coterie.show.curves import Curve, Scale
 from coterie.show.film.recording import Recording
 
 Number = float | int
@@ -44,18 +44,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves whose values are read off under the pointer, one panel an environment.
+    """Curves whose values are read off under the pointer, one panel an environment.
 
     Attributes:
         panels: curves by panel title; a label has one colour throughout.
         y_title: what is drawn.
         references: labelled horizontal lines in every panel, such as published numbers.
+        scale: what lies across, if not environment steps.
     """
 
     panels: Mapping[str, Sequence[Curve]]
     y_title: str
     references: Mapping[str, Number] = field(default_factory=dict)
     caption: str = ""
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)

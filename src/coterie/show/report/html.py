@@ -218,24 +218,29 @@ def _cell(x: Cell, numeric: bool, places: int) -> str:
 @render.register
 def _curves(block: Curves) -> str:
     labels = list(dict.fromkeys(c.label for own in block.panels.values() for c in own))
-    data = {
+    scale = block.scale
+    dots = scale is not None and scale.dots
+    data: dict[str, Any] = {
         "y": block.y_title.replace("\n", " "),
         "references": [[name, _digits(value)] for name, value in block.references.items()],
         "panels": [
-            {"title": title, "curves": [_line(c, labels.index(c.label)) for c in curves]}
+            {"title": title, "curves": [_line(c, labels.index(c.label), dots) for c in curves]}
             for title, curves in block.panels.items()
         ],
     }
-    marks = legend([c for own in block.panels.values() for c in own])
+    if scale is not None:
+        data["x"] = {"title": scale.title, "kind": scale.kind, "names": list(scale.names),
+                     "dots": scale.dots, "joined": scale.joined, "seeds": scale.seeds}  # fmt: skip
+    marks = "" if scale else legend([c for own in block.panels.values() for c in own])
     marks = f"{marks[0].upper()}{marks[1:]}." if marks else ""
     caption = " ".join(x for x in (block.caption, marks) if x)
     return f'<figure class="curves">{embed(data)}{_caption(caption)}</figure>'
 
 
-def _line(curve: Curve, look: int) -> dict[str, Any]:
+def _line(curve: Curve, look: int, dots: bool) -> dict[str, Any]:
     arrays = {"x": curve.steps, "y": curve.mean, "low": curve.low, "high": curve.high}
     lists: dict[str, Any] = {name: _list(values) for name, values in arrays.items()}
-    few = 1 < curve.seeds < FEW_SEEDS
+    few = dots or 1 < curve.seeds < FEW_SEEDS
     lists["each"] = [_list(own) for own in curve.samples] if few else []
     return {"label": curve.label, "seeds": curve.seeds, "look": look, **lists}
 

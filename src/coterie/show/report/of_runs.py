@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,15 @@ from coterie.show.report.blocks import (
     Viewer,
 )
 from coterie.show.report.html import quoted
+from coterie.show.report.of_sweeps import sweep_section
 from coterie.show.report.page import check, write_report
 from coterie.statistics import summarise
 from coterie.storage.files import warn
 from coterie.storage.run_directory import RunDirectory
+from coterie.sweeps.directory import label_in_sweep, runs_of
+
+MOST_CURVES = 12
+"""Of a sweep's runs on one environment, the best so many are drawn."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,11 @@ def report(
 ) -> Path:
     """Writes the page of some runs, a section an environment; replaces ``out``.
 
+    A sweep has a section of its own, and of its runs only the best one of each algorithm and
+    environment is shown with an episode and its settings.
+
     Args:
-        runs: run directories, finished or not.
+        runs: directories of runs, finished or not, and of sweeps.
         command: the command line that asked for it, to be shown.
         metric: a name from ``metrics.jsonl``; each run's own unless given.
         greedy: of a run's own metric, greedy play, also of stochastic policies.
@@ -147,6 +155,10 @@ def report(
     check_asked(metric, greedy)
     if not runs:
         raise UsageError("name at least one run directory to report on")
+    paths = [Path(run) for run in runs]
+    runs = runs_of(paths)
+    of_sweeps = [sweep_section(path, metric) for path in paths]
+    chosen = {run for _, best in of_sweeps for run in best}
     configs = [RunDirectory.open(Path(run)).config() for run in runs]
     shown = [metric] * len(runs) if metric else shared_metrics(configs, greedy)
     sources = [Source.read(Path(run), name) for run, name in zip(runs, shown, strict=True)]
@@ -156,11 +168,10 @@ def report(
     given = {word: code for word, code in given.items() if code is not None}
     _check_used(given, configs)
     given |= {"python": python} if python else {}
-    sections = [
-        _section(name, [(s, labels[k]) for k, s in enumerate(sources)
-                        if s.config["environment"] == name], greedy, given)
-        for name in environments
-    ]  # fmt: skip
+    sections = [section for section, _ in of_sweeps if section]
+    for name in environments:
+        own = [(s, labels[k]) for k, s in enumerate(sources) if s.config["environment"] == name]
+        sections.append(_section(name, own, greedy, given, chosen))
     if command:
         sections.append(Section("This page", [Command(command)], summary="How it was made."))
     versions = sorted({quoted(s.config.get("coterie", "unknown")) for s in sources})
@@ -196,16 +207,26 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _section(
-    environment: str, sources: Sequence[tuple[Source, str]], greedy: bool, given: Given
+    environment: str,
+    sources: Sequence[tuple[Source, str]],
+    greedy: bool,
+    given: Given,
+    chosen: Collection[Path],
 ) -> Section:
-    lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in sources]
+    """The runs of an environment; of a sweep, those ``chosen`` are shown in full."""
+    full = [(s, label) for s, label in sources if s.path in chosen or not label_in_sweep(s.path)]
+    full = full or sources[:MOST_CURVES]
+    drawn = _drawn(sources, full)
+    lines = [curves.aggregate(label, s.series, bounds(s.config, s.metric)) for s, label in drawn]
     y_title = in_words(s.metric for s, _ in sources)
+    left = len(sources) - len(drawn)
+    caption = f"The {len(drawn)} runs with the highest returns of {len(sources)}." if left else ""
     blocks: list[Block] = [
-        Curves({"Learning curves": lines}, y_title),
+        Curves({"Learning curves": lines}, y_title, caption=caption),
         _table(sources),
-        Grid([_episode(s, label, greedy, given) for s, label in sources], columns=2),
+        Grid([_episode(s, label, greedy, given) for s, label in full], columns=2),
     ]
-    for source, label in sources:
+    for source, label in full:
         asked = source.config.get("command")
         if asked:
             blocks.append(Command(asked, f"Trained **{quoted(label)}**"))
@@ -215,6 +236,17 @@ def _section(
     late = [label for s, label in sources if not s.finished]
     summary = plural(len(sources), "run") + (f", {len(late)} of them unfinished." if late else ".")
     return Section(quoted(environment), blocks, summary=summary)
+
+
+def _drawn(
+    sources: Sequence[tuple[Source, str]], full: Sequence[tuple[Source, str]]
+) -> list[tuple[Source, str]]:
+    """The runs whose curves are drawn: as many of a sweep as can be told apart."""
+    if len(sources) <= MOST_CURVES or len(full) == len(sources):
+        return list(sources)
+    ranked = sorted(sources, key=lambda each: -float(np.mean(each[0].per_seed)))
+    kept = {s.path for s, _ in [*full, *ranked][:MOST_CURVES]}
+    return [each for each in sources if each[0].path in kept]
 
 
 def _table(sources: Sequence[tuple[Source, str]]) -> Table:

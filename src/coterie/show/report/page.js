@@ -95,7 +95,7 @@ function curves(figure) {
   const panels = make("div", { class: "panels" });
   figure.prepend(panels);
   const plots = data.panels.map((panel) => new Plot(panels, panel, data));
-  if (!data.panels.some((panel) => panel.curves.some((c) => c.x.length > 5))) return;
+  if (data.x || !data.panels.some((panel) => panel.curves.some((c) => c.x.length > 5))) return;
   const button = make("button", { type: "button", class: "focus", "aria-pressed": "false", text: "Scale to the last three quarters" });
   button.addEventListener("click", () => {
     const late = button.getAttribute("aria-pressed") === "false";
@@ -107,13 +107,16 @@ function curves(figure) {
 
 class Plot {
   constructor(parent, panel, data) {
-    Object.assign(this, { panel, data, late: false, cursor: null, width: 0 });
+    const scale = data.x ?? { title: "environment steps of one seed", kind: "linear", dots: false, joined: true };
+    Object.assign(this, { panel, data, scale, late: false, cursor: null, width: 0 });
+    this.to = scale.kind === "log" ? Math.log10 : (v) => v;
     this.svg = make("svg:svg", { tabindex: 0, role: "img" });
     this.key = make("ul", { class: "key", "aria-live": "polite" });
     const y = make("p", { class: "y", text: data.y });
     parent.append(make("div", { class: "plot" }, [make("h4", { text: panel.title }), y, this.svg, this.key]));
+    const end = data.x ? `across ${data.x.title}` : "at the end";
     const last = panel.curves.map((c) => `${c.label} ${exact(c.y.at(-1))}`).join(", ");
-    this.svg.setAttribute("aria-label", `${data.y} in ${panel.title}, at the end: ${last}. Left and right arrows read values.`);
+    this.svg.setAttribute("aria-label", `${data.y} in ${panel.title}, ${end}: ${last}. Left and right arrows read values.`);
     this.steps = [...new Set(panel.curves.flatMap((c) => c.x))].sort((a, b) => a - b);
     this.listen();
     new ResizeObserver(() => { if (this.svg.clientWidth !== this.width) this.draw(); }).observe(this.svg);
@@ -123,8 +126,7 @@ class Plot {
   listen() {
     const point = (event) => {
       const left = event.clientX - this.svg.getBoundingClientRect().left;
-      const step = this.x0 + ((left - PAD.left) / this.inner) * (this.x1 - this.x0);
-      this.point(this.steps.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a)));
+      this.point(this.steps.reduce((a, b) => (Math.abs(this.x(b) - left) < Math.abs(this.x(a) - left) ? b : a)));
     };
     this.svg.addEventListener("pointermove", point);
     this.svg.addEventListener("pointerdown", point);
@@ -141,10 +143,14 @@ class Plot {
 
   extent() {
     const { curves: lines } = this.panel;
-    this.x0 = this.steps[0];
-    this.x1 = this.steps.at(-1) > this.x0 ? this.steps.at(-1) : this.x0 + 1;
+    [this.x0, this.x1] = [this.to(this.steps[0]), this.to(this.steps.at(-1))];
+    if (this.x1 <= this.x0) this.x1 = this.x0 + 1;
+    if (this.scale.dots) {
+      const beside = this.scale.kind === "names" ? 0.5 : (this.x1 - this.x0) * 0.05;
+      [this.x0, this.x1] = this.scale.kind === "names" ? [-beside, this.scale.names.length - beside] : [this.x0 - beside, this.x1 + beside];
+    }
     const from = this.late ? this.x0 + (this.x1 - this.x0) / 4 : this.x0;
-    const seen = lines.flatMap((c) => (c.each.length ? [c.y, ...c.each] : [c.y, c.low, c.high]).flatMap((v) => v.filter((_, k) => c.x[k] >= from)));
+    const seen = lines.flatMap((c) => [c.y, ...c.each, ...(this.scale.dots || !c.each.length ? [c.low, c.high] : [])].flatMap((v) => v.filter((_, k) => this.to(c.x[k]) >= from)));
     const values = [...seen, ...this.data.references.map(([, v]) => v)].filter((v) => v !== null);
     const low = Math.min(...values), high = Math.max(...values);
     const room = (high - low || Math.abs(high) || 1) * 0.05;
@@ -159,7 +165,7 @@ class Plot {
     this.inner = this.right - PAD.left;
     this.extent();
     const bottom = this.height - PAD.bottom;
-    this.x = (v) => PAD.left + ((v - this.x0) / (this.x1 - this.x0)) * this.inner;
+    this.x = (v) => PAD.left + ((this.to(v) - this.x0) / (this.x1 - this.x0)) * this.inner;
     this.y = (v) => bottom - ((v - this.y0) / (this.y1 - this.y0)) * (bottom - PAD.top);
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     const clip = `clip-${Plot.count = (Plot.count || 0) + 1}`;
@@ -177,19 +183,60 @@ class Plot {
       parts.push(make("svg:line", { x1: PAD.left, x2: this.right, y1: this.y(v), y2: this.y(v), stroke: "var(--rule)" }));
       parts.push(make("svg:text", { x: PAD.left - 9, y: this.y(v), dy: ".35em", "text-anchor": "end", text: brief(v) }));
     }
-    for (const v of ticks(this.x0, this.x1, Math.max(2, this.inner / 95))) {
-      parts.push(make("svg:text", { x: this.x(v), y: bottom + 17, "text-anchor": "middle", text: brief(v) }));
+    for (const v of this.places()) {
+      parts.push(make("svg:text", { x: this.x(v), y: bottom + 17, "text-anchor": "middle", text: this.labelled(v, brief) }));
     }
     parts.push(make("svg:line", { x1: PAD.left, x2: this.right, y1: bottom, y2: bottom, stroke: "var(--faint)" }));
-    parts.push(make("svg:text", { x: this.right, y: bottom + 34, "text-anchor": "end", text: "environment steps of one seed" }));
+    parts.push(make("svg:text", { x: this.right, y: bottom + 34, "text-anchor": "end", text: this.scale.title }));
     return parts;
   }
 
-  path(xs, ys) {
-    return xs.map((v, k) => (ys[k] === null ? "" : `${this.x(v).toFixed(1)},${this.y(ys[k]).toFixed(1)}`)).filter(Boolean);
+  // Where values stand below: on round numbers, or, of few dots, where these are; where there is room.
+  places() {
+    if (!this.scale.dots) return ticks(this.x0, this.x1, Math.max(2, this.inner / 95));
+    let found = this.steps;
+    if (this.steps.length > 8 && this.scale.kind === "linear") found = ticks(this.x0, this.x1, Math.max(2, this.inner / 95));
+    if (this.steps.length > 8 && this.scale.kind === "log" && this.x1 - this.x0 > 2) {
+      found = Array.from({ length: Math.floor(this.x1) - Math.ceil(this.x0) + 1 }, (_, k) => 10 ** (Math.ceil(this.x0) + k));
+    }
+    const room = (v) => 7 * this.labelled(v, brief).length + 10;
+    let last = -Infinity;
+    return found.filter((v) => {
+      if (this.x(v) - last < room(v)) return false;
+      last = this.x(v);
+      return true;
+    });
+  }
+
+  labelled(v, written) {
+    if (this.scale.kind === "names") return this.scale.names[v];
+    return this.scale.kind === "log" && v < 0.001 ? minus(Number(v.toPrecision(3)).toExponential()) : written(v);
+  }
+
+  // Curves stand a little beside each other, so that dots of one do not hide those of another.
+  beside(curve) {
+    const k = this.panel.curves.indexOf(curve), n = this.panel.curves.length;
+    return this.scale.dots ? (k - (n - 1) / 2) * Math.min(7, 28 / n) : 0;
+  }
+
+  dots(curve) {
+    const { stroke } = look(curve.look), dx = this.beside(curve);
+    const seeds = curve.each.flatMap((own) => own.map((v, k) => v !== null && make("svg:circle", { cx: this.x(curve.x[k]) + dx, cy: this.y(v), r: 2.6, fill: stroke, opacity: 0.45 })));
+    const bars = curve.x.map((v, k) => curve.low[k] !== null && make("svg:line", { x1: this.x(v) + dx, x2: this.x(v) + dx, y1: this.y(curve.low[k]), y2: this.y(curve.high[k]), stroke, "stroke-width": 1.4, opacity: 0.7 }));
+    return [...bars, ...seeds].filter(Boolean);
+  }
+
+  means(curve) {
+    const { stroke } = look(curve.look), dx = this.beside(curve);
+    return curve.x.map((v, k) => curve.y[k] !== null && make("svg:circle", { cx: this.x(v) + dx, cy: this.y(curve.y[k]), r: 4, fill: stroke })).filter(Boolean);
+  }
+
+  path(xs, ys, dx = 0) {
+    return xs.map((v, k) => (ys[k] === null ? "" : `${(this.x(v) + dx).toFixed(1)},${this.y(ys[k]).toFixed(1)}`)).filter(Boolean);
   }
 
   band(curve) {
+    if (this.scale.dots) return this.dots(curve);
     if (curve.each.length) return curve.each.map((own) => make("svg:polyline", {
       points: this.path(curve.x, own).join(" "), fill: "none", "stroke-linejoin": "round", ...look(curve.look),
       "stroke-width": 1, "stroke-dasharray": "none", opacity: 0.45,
@@ -200,7 +247,12 @@ class Plot {
   }
 
   line(curve) {
-    const points = this.path(curve.x, curve.y);
+    const points = this.path(curve.x, curve.y, this.beside(curve));
+    if (this.scale.dots) {
+      const joined = this.scale.joined && points.length > 1;
+      const line = joined ? [make("svg:polyline", { points: points.join(" "), fill: "none", "stroke-width": 2, "stroke-linejoin": "round", ...look(curve.look) })] : [];
+      return make("svg:g", {}, [...line, ...this.means(curve)]);
+    }
     if (points.length > 1) return make("svg:polyline", { points: points.join(" "), fill: "none", "stroke-width": 2, "stroke-linejoin": "round", ...look(curve.look) });
     const [cx, cy] = points[0].split(",");
     return make("svg:circle", { cx, cy, r: 4, fill: look(curve.look).stroke });
@@ -231,8 +283,9 @@ class Plot {
     const at = step ?? this.steps.at(-1);
     this.mark.replaceChildren();
     if (step !== null) this.mark.append(make("svg:line", { x1: this.x(step), x2: this.x(step), y1: PAD.top, y2: this.height - PAD.bottom, stroke: "var(--ink)", "stroke-width": 1 }));
-    const when = step === null ? `at the end` : `at ${at.toLocaleString("en")} steps`;
-    const several = this.panel.curves.some((curve) => curve.seeds > 1);
+    const where = this.data.x ? `at ${this.scale.title} ${this.labelled(at, brief)}` : `at ${at.toLocaleString("en")} steps`;
+    const when = step === null && !this.data.x ? "at the end" : where;
+    const several = this.panel.curves.some((curve) => curve.seeds > 1 && curve.low.some((v) => v !== null));
     const words = several ? `${when}: mean and 95% interval over seeds` : when;
     const rows = this.panel.curves.map((curve) => this.row(curve, step)).sort((a, b) => b[0] - a[0]);
     const levels = this.wide ? [] : this.named().map(([name, value, letter]) => make("li", {}, [
@@ -244,11 +297,11 @@ class Plot {
   row(curve, step) {
     const k = step === null ? curve.x.length - 1 : nearest(curve.x, step);
     const value = curve.y[k];
-    if (step !== null) this.mark.append(make("svg:circle", { cx: this.x(curve.x[k]), cy: this.y(value), r: 4, fill: look(curve.look).stroke, stroke: "var(--paper)", "stroke-width": 1.5 }));
+    if (step !== null) this.mark.append(make("svg:circle", { cx: this.x(curve.x[k]) + this.beside(curve), cy: this.y(value), r: 4, fill: look(curve.look).stroke, stroke: "var(--paper)", "stroke-width": 1.5 }));
     const swatch = make("svg:svg", { viewBox: "0 0 26 16", "aria-hidden": "true" }, [
       make("svg:line", { x1: 1, x2: 25, y1: 9, y2: 9, "stroke-width": 3, ...look(curve.look) }),
     ]);
-    const seeds = make("small", { text: `${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}` });
+    const seeds = make("small", { text: this.scale.seeds === false ? "" : `${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}` });
     const name = make("span", { class: "name" }, [`${curve.label}  `, seeds]);
     const interval = curve.low[k] === null ? "" : `${exact(curve.low[k])} to ${exact(curve.high[k])}`;
     return [value, make("li", {}, [swatch, name, make("b", { text: exact(value) }), make("span", { class: "interval", text: interval })])];

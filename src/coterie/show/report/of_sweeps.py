@@ -1,0 +1,153 @@
+"""Sections on sweeps: the best settings, what each setting does, how algorithms compare."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from coterie.errors import UsageError
+from coterie.show.curves import Curve, Scale
+from coterie.show.metrics import bounds, in_words
+from coterie.show.numbers import folded, interval, plural
+from coterie.show.report.blocks import Block, Cell, Curves, Section, Table, Text
+from coterie.show.report.html import quoted
+from coterie.show.sensitivity import (
+    best_results,
+    best_so_far,
+    normalised,
+    plain_curve,
+    sensitivity,
+    varied,
+)
+from coterie.statistics import (
+    mean_interval,
+    performance_profile,
+    probability_of_improvement,
+)
+from coterie.sweeps.cells import word
+from coterie.sweeps.directory import SWEEP, read_cells
+from coterie.sweeps.results import Result, StudyResult, direction_of, results_of, studies_in
+
+BEST = "Large dots: the best trial so far; small ones: each trial, a mean over its seeds."
+THRESHOLDS = np.linspace(0, 1, 100, endpoint=False)
+
+
+def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[Path]]:
+    """The section of a sweep, None where no cell is complete; and the runs that are best, one for
+    each algorithm and environment."""
+    if not (path / SWEEP).is_file():
+        return None, set()
+    results, total = results_of(path, metric), len(read_cells(path))
+    if not results:
+        return None, set()
+    direction = direction_of(path)
+    best = best_results(results, direction)
+    y_title = in_words(r.metric for r in results)
+    blocks: list[Block] = [_best_table(results, best, y_title, direction)]
+    blocks += _searches(studies_in(path, results), y_title)
+    blocks += [_sensitivity(results, name, y_title) for name in varied(results)]
+    scores = normalised(best, results, direction)
+    if len(scores) > 1:
+        blocks += [_profile(scores), _improvement(scores)]
+    summary = f"{len(results):,} of {plural(total, 'cell')} are complete."
+    name = quoted(path.resolve().name)
+    return Section(f"Sweep {name}", blocks, summary=summary), {r.run for r, _ in best.values()}
+
+
+def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: str) -> Table:
+    names = list(varied(results))
+    several = len({r.environment for r in results}) > 1
+    rows: list[list[Cell]] = []
+    order = list(dict.fromkeys(r.environment for r in results))
+    for (environment, algorithm), (result, count) in sorted(
+        best.items(), key=lambda each: order.index(each[0][0])
+    ):
+        limits = bounds(result.config, result.metric)
+        mean, *ends = (float(x) for x in mean_interval(result.values).within(limits))
+        shown = None if math.isnan(ends[0]) else interval(ends)
+        settings: list[Cell] = [
+            quoted(word(result.varied[name])) if name in result.varied else None for name in names
+        ]
+        rows.append([*[quoted(environment)] * several, quoted(algorithm), *settings, mean,
+                     shown, len(result.values), folded(result.values), count])  # fmt: skip
+    headers = (*["environment"] * several, "algorithm", *map(quoted, names), "mean",
+               "95% interval", "seeds", "each seed", "tried")  # fmt: skip
+    kind = "highest" if direction == "max" else "lowest"
+    caption = (
+        f"The setting with the {kind} mean of each algorithm: {y_title}, in the final evaluation. "
+        "It was chosen by the numbers that are shown, so it looks better than it is: the more so "
+        "the more settings were tried (last column). New seeds say how good it is."
+    )
+    return Table(headers, rows, caption)
+
+
+def _sensitivity(results: Sequence[Result], name: str, y_title: str) -> Curves:
+    scale, panels = sensitivity(results, name)
+    others = [other for other in varied(results) if other != name]
+    caption = f"**{quoted(name)}**. Small dots: seeds"
+    if others and not all(r.trial is not None for r in results):
+        caption += f", each averaged over the values of {quoted(', '.join(others))}"
+    caption += "; large ones: their mean; bars: its 95% t interval."
+    if any(r.trial is not None for r in results) and others:
+        caption += f" Trials differ in {quoted(', '.join(others))}, too."
+    return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
+
+
+def _titled(word: str, panels: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
+    return {f"{word} · {environment}": lines for environment, lines in panels.items()}
+
+
+def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
+    """The best value by trial, and which settings matter."""
+    if not studies:
+        return []
+    scale, panels = best_so_far(studies)
+    blocks: list[Block] = [Curves(_titled("search", panels), y_title, caption=BEST, scale=scale)]
+    rows: list[list[Cell]] = []
+    try:
+        for study in studies:
+            for name, share in (study.importances() or {}).items():
+                rows.append([quoted(study.name), quoted(name), share])
+    except UsageError as error:  # Optuna is not installed here
+        return [*blocks, Text(f"Which settings matter is not shown: {quoted(str(error))}.")]
+    if not rows:
+        return [*blocks, Text("Too few trials are complete to say which settings matter.")]
+    caption = (
+        "How much each setting decides whether a trial is among the best tenth (PED-ANOVA, "
+        "Watanabe et al. 2023): shares of a sum of 1. With few trials they are rough."
+    )
+    return [*blocks, Table(("search", "setting", "importance"), rows, caption)]
+
+
+def _profile(scores: dict[str, np.ndarray]) -> Curves:
+    lines = [
+        plain_curve(algorithm, THRESHOLDS, performance_profile(own, THRESHOLDS))
+        for algorithm, own in scores.items()
+    ]
+    caption = (
+        "Performance profiles of the best settings (Agarwal et al. 2021), averaged over "
+        f"{plural(next(iter(scores.values())).shape[1], 'environment')}; higher is better, and "
+        "bands are 95% intervals at each score by itself. A score of 0 is the worst seed of all "
+        "settings of this sweep on an environment, and 1 the best one, because returns of "
+        "different environments have no common scale: it compares within this sweep only."
+    )
+    scale = Scale("normalised score", dots=False, seeds=False)
+    panels = {"Performance profiles": lines}
+    return Curves(panels, "share of runs that score more", caption=caption, scale=scale)
+
+
+def _improvement(scores: dict[str, np.ndarray]) -> Table:
+    rows: list[list[Cell]] = []
+    for a, b in itertools.combinations(scores, 2):
+        p, low, high = (float(x) for x in probability_of_improvement(scores[a], scores[b]))
+        shown = None if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        rows.append([quoted(a), quoted(b), p, shown])
+    caption = (
+        "Probability of improvement: that a run of A with its best setting scores more than one "
+        "of B with its own, averaged over environments; 0.5 where neither is better."
+    )
+    return Table(("A", "B", "P(A > B)", "95% interval"), rows, caption)

@@ -1,0 +1,147 @@
+"""What a sweep will take, estimated before anything is trained or compiled."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from coterie.errors import UsageError
+from coterie.module_paths import is_code
+from coterie.presets import Chosen
+from coterie.runs.api import make_devices
+from coterie.runs.plan import make_plan
+from coterie.settings import is_arithmetic
+from coterie.storage.run_directory import RESULT, RunDirectory
+from coterie.sweeps.cells import ENV, Cell, declared_of
+from coterie.sweeps.search import Study
+
+SECONDS = 20.0
+"""So long shapes are worked out; a sweep of more kinds of cells is estimated from the first."""
+USUAL_STEPS = 1_000_000
+"""Of ``coterie train``, unless it is told otherwise."""
+_OF_RUN = ("steps", "seeds", "seed", "reward", "central", "preset", "init")
+_EVALUATIONS = ("evaluations", "evaluation_episodes", "final_episodes")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the cells of a sweep that are not complete will take.
+
+    Attributes:
+        bytes: the largest state of a cell: networks, optimiser, replay, environments, all seeds.
+            None where no cell is on a JAX environment.
+        partial: not all cells that differ in shapes could be looked at.
+        seconds: the work of one process; None where no such run is complete yet.
+        unknown: algorithm and environment of those of which none is complete.
+        problems: sentences on cells that cannot be trained.
+    """
+
+    bytes: int | None
+    partial: bool
+    seconds: float | None
+    unknown: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+
+
+def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Estimate:
+    """What a sweep in ``path`` will take, from the shapes of its states and from the runs of the
+    same algorithm and environment that the directory holds."""
+    wanted = [c for study in studies for c in _corners(study)] if studies else found
+    most, partial, problems = _memory(wanted)
+    counts: dict[tuple[str, str, int], int] = {}
+    for cell, count in [(s.base, s.count) for s in studies] or [(c, 1) for c in found]:
+        key = (cell.algorithm, cell.environment, _steps(cell))
+        counts[key] = counts.get(key, 0) + count
+    known, complete = _seconds_by_step(path)
+    for key, done in complete.items():
+        counts[key] = max(counts.get(key, 0) - done, 0)
+    left = {key: count for key, count in counts.items() if count}
+    unknown = tuple(dict.fromkeys(key[:2] for key in left if key[:2] not in known))
+    seconds = None
+    if not unknown:
+        seconds = float(sum(known[key[:2]] * key[2] * n for key, n in left.items()))
+    return Estimate(most, partial, seconds, unknown, problems)
+
+
+def _memory(wanted: Iterable[Cell]) -> tuple[int | None, bool, tuple[str, ...]]:
+    """The bytes of the largest state, whether that is of some cells only, and problems."""
+    begun, sizes, problems, seen = time.monotonic(), [], [], set[str]()
+    for cell in wanted:
+        if is_code(cell.environment) or (kind := _kind(cell)) in seen:
+            continue
+        if time.monotonic() - begun > SECONDS:
+            return max(sizes, default=None), True, tuple(problems)
+        seen.add(kind)
+        try:
+            sizes.append(_state_bytes(cell))
+        except UsageError as error:
+            problems.append(f"{cell.name}: {error}")
+    return max(sizes, default=None), False, tuple(problems)
+
+
+def _kind(cell: Cell) -> str:
+    """Equal for cells whose states have the same shapes: those that differ in numbers that
+    compiled programs only compute with."""
+    declared, _ = declared_of(cell)
+    rest = {k: v for k, v in cell.settings.items() if not is_arithmetic(declared.get(k))}
+    return repr((cell.algorithm, cell.environment, rest))
+
+
+def _state_bytes(cell: Cell) -> int:
+    """Memory of the state of a run on a JAX environment; nothing is allocated or compiled."""
+    given = {k: v for k, v in cell.settings.items() if not k.startswith(ENV)}
+    options = {k[len(ENV) :]: v for k, v in cell.settings.items() if k.startswith(ENV)}
+    run = {name: given.pop(name, None) for name in _OF_RUN}
+    asked = {name: given.pop(name, None) for name in _EVALUATIONS}
+    algorithm: Any = cell.algorithm
+    if is_code(cell.algorithm):
+        from coterie.runs.user_code import imported_algorithm
+
+        algorithm = imported_algorithm(cell.algorithm)
+    plan = make_plan(
+        Chosen(algorithm, run["preset"], given), cell.environment, _steps(cell),
+        run["seeds"] or 1, run["seed"] or 0, run["reward"], run["central"], options or None, None,
+        asked, None,
+    )  # fmt: skip
+    with make_devices(plan.algorithm, plan.game, plan.config, lambda *_: None) as devices:
+        return devices.bytes()
+
+
+def _steps(cell: Cell) -> int:
+    return int(cell.settings.get("steps", USUAL_STEPS))
+
+
+def _corners(study: Study) -> Iterator[Cell]:
+    """Cells at the ends of a search's space."""
+    for values in itertools.product(*(axis.ends() for axis in study.axes)):
+        settings = dict(zip((axis.name for axis in study.axes), values, strict=True))
+        yield replace(study.base, settings=study.base.settings | settings)
+
+
+def _seconds_by_step(
+    path: Path,
+) -> tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str, int], int]]:
+    """The median time of an environment step by algorithm and environment, of runs trained without
+    interruption, from the times of their first and last files; and how many are complete."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    complete: dict[tuple[str, str, int], int] = {}
+    for run in sorted(path.glob("cells/*")):
+        directory = RunDirectory(run)
+        try:
+            if not directory.holds_a_run() or not directory.is_finished(c := directory.config()):
+                continue
+        except UsageError:
+            continue
+        asked = int(c.get("asked_steps", c["steps"]))
+        key = (c["algorithm"], c["environment"], asked)
+        complete[key] = complete.get(key, 0) + 1
+        last = run / RESULT
+        if len(c.get("sessions", ())) == 1 and last.exists():
+            took = last.stat().st_mtime - (run / "config.json").stat().st_mtime
+            rates.setdefault(key[:2], []).append(took / max(asked, 1))
+    return {key: median(each) for key, each in rates.items()}, complete

@@ -1,0 +1,164 @@
+"""What the cells of a sweep came to, for those who show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.errors import UsageError
+from coterie.storage.files import read_sealed
+from coterie.storage.run_directory import RunDirectory
+from coterie.sweeps.directory import SWEEP, final, read_cells
+from coterie.sweeps.search import Told, best, importances
+from coterie.sweeps.space import Axis
+
+
+@dataclass(frozen=True)
+class Result:
+    """A complete cell.
+
+    Attributes:
+        varied: what the sweep varies, as files hold it.
+        study, trial: of a search; empty and None else.
+        values: [S] the metric in the final evaluation, by seed.
+        config: what the run's ``config.json`` holds.
+    """
+
+    run: Path
+    algorithm: str
+    environment: str
+    varied: dict[str, Any]
+    study: str
+    trial: int | None
+    metric: str
+    values: np.ndarray
+    config: dict[str, Any]
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A search, as far as its trials are complete.
+
+    Attributes:
+        told: values by setting, and the metric, by trial; None where it is not known.
+        direction: ``max`` or ``min``.
+    """
+
+    name: str
+    algorithm: str
+    environment: str
+    varied: dict[str, Any]
+    axes: tuple[Axis, ...]
+    told: Told
+    direction: str
+
+    @property
+    def best(self) -> int | None:
+        return best(self.told, self.direction)
+
+    def best_so_far(self) -> list[float]:
+        """[T] the best value of the trials up to each; NaN before the first complete one."""
+        tops = [best(self.told[: k + 1], self.direction) for k in range(len(self.told))]
+        return [float("nan") if k is None else float(self.told[k][1] or 0.0) for k in tops]
+
+    def importances(self) -> dict[str, float] | None:
+        """The share of each setting, as ``search.importances``; it needs Optuna."""
+        return importances(self.axes, self.told, self.direction)
+
+
+def results_of(path: Path, metric: str | None = None) -> list[Result]:
+    """The complete cells of a sweep whose seeds all came to a number.
+
+    Args:
+        metric: of the final evaluation; by default that of the search, or each run's own, which
+            also stands in where a run has no such metric.
+
+    Raises:
+        UsageError: ``sweep.json`` is damaged.
+    """
+    asked = metric or _how(path).get("metric")
+    found = []
+    for cell in read_cells(path):
+        run = path / "cells" / cell["name"]
+        about = _final(run, asked) if _is_complete(run) else None
+        if about is not None and None not in about[1]["per_seed"]:
+            values = np.asarray(about[1]["per_seed"], np.float64)
+            found.append(
+                Result(
+                    run,
+                    cell["algorithm"],
+                    cell["environment"],
+                    cell["varied"],
+                    str(cell.get("study", "")),
+                    cell.get("trial"),
+                    about[0],
+                    values,
+                    RunDirectory(run).config(),
+                )
+            )
+    return found
+
+
+def studies_in(path: Path, results: Sequence[Result]) -> list[StudyResult]:
+    """The searches of a sweep; none of one without a search.
+
+    Raises:
+        UsageError: ``sweep.json`` is damaged.
+    """
+    recorded, cells = _search(path), read_cells(path)
+    known = {result.run.name: result.mean for result in results}
+    try:
+        return [
+            StudyResult(
+                str(study["name"]),
+                str(study["algorithm"]),
+                str(study["environment"]),
+                dict(study["varied"]),
+                tuple(Axis.of_json(name, axis) for name, axis in study["space"].items()),
+                [(cell["varied"], known.get(cell["name"])) for cell in cells
+                 if cell.get("study") == study["name"]],
+                direction_of(path),
+            )
+            for study in recorded.get("studies", ())
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UsageError(f"{path / SWEEP} is not that of a sweep") from None
+
+
+def direction_of(path: Path) -> str:
+    """Whether more of the metric is better, ``max``, or less, ``min``."""
+    return "min" if _how(path).get("direction") == "min" else "max"
+
+
+def _how(path: Path) -> dict[str, Any]:
+    how = _search(path).get("how")
+    return how if isinstance(how, dict) else {}
+
+
+def _search(path: Path) -> dict[str, Any]:
+    found = read_sealed(path / SWEEP).get("search")
+    return found if isinstance(found, dict) else {}
+
+
+def _final(run: Path, metric: str | None) -> tuple[str, dict[str, Any]] | None:
+    try:
+        _, name, summary = final(run, metric)
+    except UsageError:
+        return _final(run, None) if metric else None
+    return None if summary is None else (name, summary)
+
+
+def _is_complete(run: Path) -> bool:
+    directory = RunDirectory(run)
+    try:
+        return directory.holds_a_run() and directory.is_finished(directory.config())
+    except UsageError:
+        return False
