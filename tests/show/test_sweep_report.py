@@ -1,5 +1,6 @@
 """What is shown of sweeps: sensitivity to settings, comparisons, the page and the picture."""
 
+import contextlib
 import json
 import re
 import sys
@@ -15,7 +16,9 @@ from coterie.cli.entry import main
 from coterie.show.report.of_runs import report
 from coterie.show.sensitivity import best_results, normalised, scale_of, sensitivity, varied
 from coterie.sweeps import api
+from coterie.sweeps.engine import Engine
 from coterie.sweeps.estimates import estimate
+from coterie.sweeps.process import Ending
 from coterie.sweeps.results import Result, results_of, studies_in
 from coterie.sweeps.search import value_of
 from coterie.sweeps.space import Axis
@@ -89,18 +92,32 @@ def test_scores_are_from_the_worst_to_the_best_seed_of_all_settings():
     assert list(normalised(best_results(RESULTS[:5], "max"), RESULTS, "max")) == []
 
 
-class InProcess:
+class InProcess(Engine):
     """Cells one after the other in this process, so that they share its compiled programs."""
 
     def __init__(self, places, tell):
-        self.tell = tell
+        super().__init__(tell)
+        self.over = []
 
-    def run(self, jobs):
-        queue = list(jobs)
-        for job in queue:
-            assert main(job.cell.command(job.path)) == 0
-            job.status = "done"
-            queue += self.tell(job) or ()
+    def opened(self):
+        return contextlib.nullcontext()
+
+    def has_room(self):
+        return not self.over
+
+    def start(self, job):
+        assert main(job.cell.command(job.path)) == 0
+        self.over.append((job, Ending(0)))
+
+    def is_busy(self):
+        return bool(self.over)
+
+    def ended(self):
+        over, self.over = self.over, []
+        return over
+
+    def ask_to_stop(self, at_once):
+        raise AssertionError("nobody asked")
 
 
 def swept(tables, out, monkeypatch):
