@@ -390,7 +390,7 @@ class Absent:
     ("missing", "name", "message"),
     [
         ("gymnasium", "gymnasium:CartPole-v1", r"\[python-envs\]"),
-        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"\[python-envs\]"),
+        ("gymnasium", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"\[lbforaging\]"),
         ("pettingzoo", "pettingzoo:pettingzoo.test", r"\[python-envs\]"),
         ("lbforaging", "gymnasium:lbforaging:Foraging-8x8-2p-3f-v3", r"\[lbforaging\]"),
         ("mpe2", "pettingzoo:mpe2.simple_spread_v3", r"\[mpe\]"),
