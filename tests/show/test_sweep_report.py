@@ -70,6 +70,30 @@ def test_seeds_are_averaged_over_the_other_settings_and_stay_the_repetitions():
         sensitivity(RESULTS[:1], "lr")
 
 
+def test_an_incomplete_grid_is_compared_where_it_is_complete():
+    cells = [result("vdn", "a", [lr + 10 * big] * 2, lr=lr, big=big)
+             for lr, big in ((0.1, 0), (0.2, 0), (0.2, 1))]  # fmt: skip
+    (curve,) = sensitivity(cells, "lr")[1]["a"]
+    np.testing.assert_allclose(curve.mean, [0.1, 0.2])
+    (curve,) = sensitivity(cells, "big")[1]["a"]
+    np.testing.assert_allclose(curve.mean, [0.2, 10.2])
+    (curve,) = sensitivity([cells[0], cells[2]], "lr")[1]["a"]
+    np.testing.assert_allclose(curve.mean, [0.1, 10.2])  # nothing is complete: all that there is
+
+
+def test_intervals_keep_to_what_any_of_the_runs_can_return():
+    def rounds(count):
+        config = {"return_bounds": [0, count], "sizes": {"action counts": [2, 2]}}
+        values = np.array([count, 0.9 * count]) / 2  # a mean over two agents
+        return Result(Path("r"), "vdn", "a", {"rounds": count}, "", None, OWN, values, config)
+
+    (curve,) = sensitivity([rounds(1), rounds(25)], "rounds")[1]["a"]
+    assert curve.high[1] == 12.5
+    none = Result(Path("r"), "vdn", "a", {"rounds": 30}, "", None, OWN, np.array([4.0, 15.0]), {})
+    (curve,) = sensitivity([rounds(1), none], "rounds")[1]["a"]
+    assert curve.high[1] > 15
+
+
 def test_the_axis_suits_the_values():
     assert scale_of("x", [1, 2, 19]).kind == "linear"
     assert scale_of("x", [1, 20]).kind == "log"
@@ -138,7 +162,7 @@ def embedded(page, word):
 def test_the_page_of_a_search_of_two_algorithms(tmp_path, monkeypatch, visit):
     out, rates = tmp_path / "first<sweep>", [1e-5, 1e-2]
     how = {"sampler": "grid", "space": {"lr": {"choices": rates}}}
-    tables = TINY | {"search": how}
+    tables = TINY | {"search": how, "ia2c": {"reward": "sum"}}
     before = estimate([], api.searched(tables), out)
     assert before.unknown == tuple((name, "matrix/climbing") for name in TINY["algorithms"])
     assert before.seconds is None
@@ -152,6 +176,7 @@ def test_the_page_of_a_search_of_two_algorithms(tmp_path, monkeypatch, visit):
     assert estimate([], api.searched(tables), out).seconds > 0
 
     results = results_of(out)
+    assert {r.metric.partition("/")[2] for r in results} == {"return/team_mean"}
     monkeypatch.setattr("coterie.sweeps.search.FEW_TRIALS", 2)
     for study in studies_in(out, results):
         assert study.axes == (Axis("lr", tuple(rates)),)

@@ -46,8 +46,9 @@ def scale_of(name: str, values: Sequence[Any], joined: bool = True) -> Scale:
 def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, list[Curve]]]:
     """A metric against the values of a setting: a curve for each algorithm, by environment.
 
-    Where other settings vary, too, each seed is averaged over the cells that share the value; so
-    seeds stay the independent repetitions that an interval needs.
+    Where other settings of a grid vary, too, each seed is averaged over the cells that share the
+    value, of those combinations of the others that are complete at every value; so seeds stay the
+    independent repetitions that an interval needs, and points differ in the setting alone.
 
     Raises:
         UsageError: the setting does not vary in complete cells, naming the nearest that does.
@@ -62,6 +63,7 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
     panels: dict[str, list[Curve]] = {}
     for environment, algorithm in dict.fromkeys((r.environment, r.algorithm) for r in results):
         own = [r for r in results if (r.environment, r.algorithm) == (environment, algorithm)]
+        own = own if searched else _balanced(own, name)
         columns: dict[float, np.ndarray] = {}
         for k, value in enumerate(values):
             same = [r.values for r in own if name in r.varied and _in(r.varied[name], [value])]
@@ -69,8 +71,7 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
                 at = float(k if scale.kind == "names" else value)
                 columns[at] = np.mean([v[: min(map(len, same))] for v in same], axis=0)
         if columns:
-            limits = bounds(own[0].config, own[0].metric)
-            panels.setdefault(environment, []).append(_curve(algorithm, columns, limits))
+            panels.setdefault(environment, []).append(_curve(algorithm, columns, _limits(own)))
     return scale, panels
 
 
@@ -162,6 +163,27 @@ def _curve(label: str, columns: Mapping[float, np.ndarray], within: Bounds | Non
     samples = np.stack([column[:seeds] for column in columns.values()], axis=1)
     mean, low, high = mean_interval(samples).within(within)
     return Curve(label, np.array(list(columns), np.float64), mean, low, high, samples)
+
+
+def _balanced(results: Sequence[Result], name: str) -> Sequence[Result]:
+    """Those whose other settings were tried with every value; all, where there are none."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        others = {k: v for k, v in result.varied.items() if k != name}
+        groups.setdefault(repr(others), []).append(result)
+    most = max(map(len, groups.values()), default=0)
+    values = [r.varied[name] for r in results if name in r.varied]
+    if most < len([v for k, v in enumerate(values) if not _in(v, values[:k])]):
+        return results
+    return [r for group in groups.values() if len(group) == most for r in group]
+
+
+def _limits(results: Sequence[Result]) -> Bounds | None:
+    """What the metric can be in any of these runs, whose environments may differ in options."""
+    known = [limits for r in results if (limits := bounds(r.config, r.metric)) is not None]
+    if len(known) < len(results):
+        return None
+    return min(low for low, _ in known), max(high for _, high in known)
 
 
 def _is_number(value: Any) -> bool:

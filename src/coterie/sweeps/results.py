@@ -16,6 +16,9 @@ from coterie.sweeps.directory import SWEEP, final, read_cells
 from coterie.sweeps.search import Told, best, importances
 from coterie.sweeps.space import Axis
 
+COMPARABLE = "return/team_mean"
+"""The return that means the same whether rewards are summed or averaged over agents."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -79,16 +82,24 @@ def results_of(path: Path, metric: str | None = None) -> list[Result]:
 
     Args:
         metric: of the final evaluation; by default that of the search, or each run's own, which
-            also stands in where a run has no such metric.
+            also stands in where a run has no such metric. Where the returns of an environment are
+            sums in some runs and means in others, all are means over agents.
 
     Raises:
         UsageError: ``sweep.json`` is damaged.
     """
     asked = metric or _how(path).get("metric")
+    complete = [cell for cell in read_cells(path) if _is_complete(path / "cells" / cell["name"])]
+    abouts = [_final(path / "cells" / cell["name"], asked) for cell in complete]
+    returns: dict[str, set[str]] = {}
+    for cell, about in zip(complete, abouts, strict=True):
+        if about is not None:
+            returns.setdefault(cell["environment"], set()).add(about[0].partition("/")[2])
     found = []
-    for cell in read_cells(path):
+    for cell, about in zip(complete, abouts, strict=True):
         run = path / "cells" / cell["name"]
-        about = _final(run, asked) if _is_complete(run) else None
+        if about is not None and len(returns[cell["environment"]]) > 1:
+            about = _final(run, f"{about[0].partition('/')[0]}/{COMPARABLE}")
         if about is not None and None not in about[1]["per_seed"]:
             values = np.asarray(about[1]["per_seed"], np.float64)
             found.append(
@@ -133,9 +144,12 @@ def studies_in(path: Path, results: Sequence[Result]) -> list[StudyResult]:
         raise UsageError(f"{path / SWEEP} is not that of a sweep") from None
 
 
-def direction_of(path: Path) -> str:
-    """Whether more of the metric is better, ``max``, or less, ``min``."""
-    return "min" if _how(path).get("direction") == "min" else "max"
+def direction_of(path: Path, metric: str | None = None) -> str:
+    """Whether more of a metric is better, ``max``, or less, ``min``, as the search of that metric
+    says; the metric of the search unless given."""
+    how = _how(path)
+    less = how.get("direction") == "min" and metric in (None, how.get("metric"))
+    return "min" if less else "max"
 
 
 def _how(path: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[P
     results, total = results_of(path, metric), len(read_cells(path))
     if not results:
         return None, set()
-    direction = direction_of(path)
+    direction = direction_of(path, metric)
     best = best_results(results, direction)
     y_title = in_words(r.metric for r in results)
     blocks: list[Block] = [_best_table(results, best, y_title, direction)]
