@@ -7,6 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from probes import Walk, game_for, quick, small
 
@@ -199,6 +200,30 @@ def test_the_gradient_of_the_gru_is_that_of_its_equations():
     for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
         assert np.abs(one).max() > 0.1
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_product_of_a_hessian_and_a_vector_is_a_gradient_of_gradients(recurrent):
+    made = quick(lambda: PerAgent((0, 1, 0), O, J, (H,), KEY, recurrent, activation="tanh"))
+    network, (obs, start, hidden_state) = made(), inputs()
+    hidden_state = hidden_state[..., : network.hidden_size]
+    towards = jax.tree.map(lambda p: jnp.asarray(normal(*p.shape)), network)
+
+    def loss(network):
+        outputs, _ = network.unroll(hidden_state, obs, start)
+        return jnp.mean(jnp.sin(outputs))
+
+    def slope(network, step):
+        return jax.grad(loss)(jax.tree.map(lambda p, d: p + step * d, network, towards))
+
+    product = quick(lambda n: jax.jvp(jax.grad(loss), (n,), (towards,))[1])(network)
+    twice = quick(jax.grad(lambda n: optax.tree.vdot(jax.grad(loss)(n), towards)))(network)
+    after, before = quick(slope)(network, 1e-2), quick(slope)(network, -1e-2)
+    trees = product, twice, after, before
+    for exact, again, high, low in zip(*map(jax.tree.leaves, trees), strict=True):
+        assert np.abs(exact).max() > 1e-3
+        np.testing.assert_allclose(exact, again, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(exact, (high - low) / 2e-2, atol=0.02 * np.abs(exact).max())
 
 
 @functools.cache

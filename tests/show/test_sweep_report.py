@@ -81,6 +81,27 @@ def test_an_incomplete_grid_is_compared_where_it_is_complete():
     np.testing.assert_allclose(curve.mean, [0.1, 10.2])  # nothing is complete: all that there is
 
 
+def test_trials_are_points_of_their_own():
+    trials = [result("vdn", "a", [k, k + 1], trial=k, lr=0.1 * k, gamma=0.9) for k in range(2)]
+    trials.append(result("vdn", "a", [7, 8], trial=2, lr=0.3, gamma=0.99))
+    (curve,) = sensitivity(trials, "gamma")[1]["a"]
+    assert curve.steps.tolist() == [0.9, 0.9, 0.99]
+    assert curve.mean.tolist() == [0.5, 1.5, 7.5]
+    assert np.isnan(curve.low).all()
+
+
+def test_options_of_an_environment_make_tasks_and_are_no_settings_to_choose():
+    cells = [result("vdn", "a", [size * lr] * 2, **{"env.size": size, "lr": lr})
+             for size in (1, 9) for lr in (0.1, 0.2)]  # fmt: skip
+    best = best_results(cells, "max")
+    assert [(task, r.varied["lr"]) for (task, _), (r, _) in best.items()] == [
+        ("a · env.size 1", 0.2), ("a · env.size 9", 0.2)]  # fmt: skip
+    assert list(sensitivity(cells, "lr")[1]) == ["a · env.size 1", "a · env.size 9"]
+    (curve,) = sensitivity(cells, "env.size")[1]["a"]
+    np.testing.assert_allclose(curve.mean, [0.15, 1.35])
+    np.testing.assert_allclose(normalised(best, cells, "max")["vdn"], np.ones((2, 2)))
+
+
 def test_intervals_keep_to_what_any_of_the_runs_can_return():
     def rounds(count):
         config = {"return_bounds": [0, count], "sizes": {"action counts": [2, 2]}}
@@ -192,7 +213,7 @@ def test_the_page_of_a_search_of_two_algorithms(tmp_path, monkeypatch, visit):
         for k, rate in enumerate(rates):
             (own,) = [r for r in results if (r.algorithm, r.varied["lr"]) == (curve["label"], rate)]
             assert coterie.open_run(own.run).metrics[own.metric]["per_seed"] == own.values.tolist()
-            assert [each[k] for each in curve["each"]] == pytest.approx(own.values, abs=1e-3)
+            assert [each[k] for each in curve["each"]] == pytest.approx([own.mean], abs=1e-3)
     drawn = embedded(text, "search · matrix/climbing")["panels"][0]["curves"]
     assert [curve["label"] for curve in drawn] == TINY["algorithms"]
     assert "PED-ANOVA" in text

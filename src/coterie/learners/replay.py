@@ -313,7 +313,7 @@ def _led_on(ring: Replay, first: Int[Array, ""]) -> Int[Array, "C K E"]:
     newest = (first - 1) % capacity
     old = jax.lax.dynamic_slice_in_dim(ring.stored.following, newest, 1)
     new = jnp.where(old == capacity, first, old)
-    return jax.lax.dynamic_update_slice_in_dim(ring.stored.following, new, newest, axis=0)
+    return _write(ring.stored.following, new, newest)
 
 
 def _mended(
@@ -336,9 +336,7 @@ def _mended(
     newest = (first - 1) % capacity
     last = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, newest, 1), ring.stored)
     known = last.terminated | (last.following != capacity) | ~rollout.start[:1, :, None]
-    counts = jax.lax.dynamic_update_slice_in_dim(
-        ring.stored.counts, last.counts & known, newest, axis=0
-    )
+    counts = _write(ring.stored.counts, last.counts & known, newest)
     return eqx.tree_at(lambda r: r.stored.counts, ring, counts), rollout
 
 

@@ -13,7 +13,7 @@ from coterie.errors import UsageError
 from coterie.show.curves import Curve, Scale, check_picture, draw, save
 from coterie.show.metrics import bounds, in_words
 from coterie.statistics import Bounds, Interval, mean_interval
-from coterie.sweeps.cells import word
+from coterie.sweeps.cells import ENV, word
 from coterie.sweeps.directory import SWEEP
 from coterie.sweeps.results import Result, StudyResult, results_of
 from coterie.text import did_you_mean
@@ -44,11 +44,12 @@ def scale_of(name: str, values: Sequence[Any], joined: bool = True) -> Scale:
 
 
 def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, list[Curve]]]:
-    """A metric against the values of a setting: a curve for each algorithm, by environment.
+    """A metric against the values of a setting: a curve for each algorithm, by task.
 
     Where other settings of a grid vary, too, each seed is averaged over the cells that share the
     value, of those combinations of the others that are complete at every value; so seeds stay the
-    independent repetitions that an interval needs, and points differ in the setting alone.
+    independent repetitions that an interval needs, and points differ in the setting alone. Trials
+    of a search differ in all settings: each is a point of its own, the mean over its seeds.
 
     Raises:
         UsageError: the setting does not vary in complete cells, naming the nearest that does.
@@ -61,9 +62,17 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
     searched = any(result.trial is not None for result in results)
     scale = scale_of(name, values, joined=not searched)
     panels: dict[str, list[Curve]] = {}
-    for environment, algorithm in dict.fromkeys((r.environment, r.algorithm) for r in results):
-        own = [r for r in results if (r.environment, r.algorithm) == (environment, algorithm)]
-        own = own if searched else _balanced(own, name)
+    for place, algorithm in dict.fromkeys((_place(r, name), r.algorithm) for r in results):
+        own = [r for r in results if (_place(r, name), r.algorithm) == (place, algorithm)]
+        if searched:
+            tried = sorted(
+                (float(_index(r.varied[name], values) if scale.kind == "names" else r.varied[name]),
+                 r.mean) for r in own if name in r.varied
+            )  # fmt: skip
+            if tried:
+                panels.setdefault(place, []).append(plain_curve(algorithm, *np.array(tried).T))
+            continue
+        own = _balanced(own, name)
         columns: dict[float, np.ndarray] = {}
         for k, value in enumerate(values):
             same = [r.values for r in own if name in r.varied and _in(r.varied[name], [value])]
@@ -71,7 +80,7 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
                 at = float(k if scale.kind == "names" else value)
                 columns[at] = np.mean([v[: min(map(len, same))] for v in same], axis=0)
         if columns:
-            panels.setdefault(environment, []).append(_curve(algorithm, columns, _limits(own)))
+            panels.setdefault(place, []).append(_curve(algorithm, columns, _limits(own)))
     return scale, panels
 
 
@@ -95,8 +104,8 @@ def plot_over(sweep: Path, name: str, out: Path, metric: str | None = None) -> P
         raise UsageError(f"no run of the sweep {sweep} is complete yet")
     scale, panels = sensitivity(results, name.replace("-", "_"))
     words = {
-        environment: in_words(r.metric for r in results if r.environment == environment)
-        for environment in panels
+        place: in_words(r.metric for r in results if place in (r.task, r.environment))
+        for place in panels
     }
     return save(draw(panels, words, scale=scale), out)
 
@@ -127,11 +136,11 @@ def plain_curve(label: str, x: np.ndarray, value: np.ndarray | Interval) -> Curv
 def best_results(
     results: Sequence[Result], direction: str
 ) -> dict[tuple[str, str], tuple[Result, int]]:
-    """By environment and algorithm, the cell with the best mean, and of how many it is."""
+    """By task and algorithm, the cell with the best mean, and of how many it is."""
     sign = 1 if direction == "max" else -1
     found: dict[tuple[str, str], tuple[Result, int]] = {}
     for result in results:
-        key = (result.environment, result.algorithm)
+        key = (result.task, result.algorithm)
         top, count = found.get(key, (result, 0))
         found[key] = (max(top, result, key=lambda r: sign * r.mean), count + 1)
     return found
@@ -140,19 +149,17 @@ def best_results(
 def normalised(
     best: Mapping[tuple[str, str], tuple[Result, int]], results: Sequence[Result], direction: str
 ) -> dict[str, np.ndarray]:
-    """[S, M] the best cell's seeds of each algorithm in each environment, where 0 is the worst and
-    1 the best seed of all complete cells there; only algorithms that are complete everywhere."""
-    environments = list(dict.fromkeys(r.environment for r in results))
-    ends = {
-        e: np.concatenate([r.values for r in results if r.environment == e]) for e in environments
-    }
+    """[S, M] the best cell's seeds of each algorithm on each task, where 0 is the worst and 1 the
+    best seed of all complete cells there; only algorithms that are complete everywhere."""
+    tasks = list(dict.fromkeys(r.task for r in results))
+    ends = {t: np.concatenate([r.values for r in results if r.task == t]) for t in tasks}
     found = {}
     for algorithm in dict.fromkeys(algorithm for _, algorithm in best):
-        if any((e, algorithm) not in best for e in environments):
+        if any((t, algorithm) not in best for t in tasks):
             continue
-        columns = [best[e, algorithm][0].values for e in environments]
+        columns = [best[t, algorithm][0].values for t in tasks]
         seeds = min(map(len, columns))
-        span = [(ends[e].min(), np.ptp(ends[e]) or 1.0) for e in environments]
+        span = [(ends[t].min(), np.ptp(ends[t]) or 1.0) for t in tasks]
         scores = [(c[:seeds] - low) / width for c, (low, width) in zip(columns, span, strict=True)]
         found[algorithm] = np.stack(scores if direction == "max" else [1 - s for s in scores], 1)
     return found
@@ -163,6 +170,11 @@ def _curve(label: str, columns: Mapping[float, np.ndarray], within: Bounds | Non
     samples = np.stack([column[:seeds] for column in columns.values()], axis=1)
     mean, low, high = mean_interval(samples).within(within)
     return Curve(label, np.array(list(columns), np.float64), mean, low, high, samples)
+
+
+def _place(result: Result, name: str) -> str:
+    """What a panel shows: an environment where its own option varies, and a task elsewhere."""
+    return result.environment if name.startswith(ENV) else result.task
 
 
 def _balanced(results: Sequence[Result], name: str) -> Sequence[Result]:
@@ -188,6 +200,10 @@ def _limits(results: Sequence[Result]) -> Bounds | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _index(value: Any, values: Sequence[Any]) -> int:
+    return next(k for k, other in enumerate(values) if _in(value, [other]))
 
 
 def _in(value: Any, others: Iterable[Any]) -> bool:

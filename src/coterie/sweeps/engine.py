@@ -151,7 +151,8 @@ class Engine(abc.ABC):
             return self._set(job, "done")
         if self._asked:
             return self._set(job, "stopped")
-        stopped = ending.status in (None, STOPPED)
+        # A folder shared over a network may not show at once what a process of another node wrote.
+        stopped = ending.status in (None, STOPPED, 0)
         if not stopped and held_by(job.path) is None:
             why = ending.said or f"its process ended with exit status {ending.status}"
             return self._set(job, "failed", why)

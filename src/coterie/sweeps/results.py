@@ -12,6 +12,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.storage.files import read_sealed
 from coterie.storage.run_directory import RunDirectory
+from coterie.sweeps.cells import ENV, label
 from coterie.sweeps.directory import SWEEP, final, read_cells
 from coterie.sweeps.search import Told, best, importances
 from coterie.sweeps.space import Axis
@@ -42,6 +43,12 @@ class Result:
     config: dict[str, Any]
 
     @property
+    def task(self) -> str:
+        """The environment, with the options that the sweep varies."""
+        options = {k: v for k, v in self.varied.items() if k.startswith(ENV)}
+        return label(self.environment, options)
+
+    @property
     def mean(self) -> float:
         return float(self.values.mean())
 
@@ -69,8 +76,9 @@ class StudyResult:
 
     def best_so_far(self) -> list[float]:
         """[T] the best value of the trials up to each; NaN before the first complete one."""
-        tops = [best(self.told[: k + 1], self.direction) for k in range(len(self.told))]
-        return [float("nan") if k is None else float(self.told[k][1] or 0.0) for k in tops]
+        values = [np.nan if x is None else x for _, x in self.told]
+        top = np.fmax if self.direction == "max" else np.fmin
+        return top.accumulate(np.array(values, np.float64)).tolist()
 
     def importances(self) -> dict[str, float] | None:
         """The share of each setting, as ``search.importances``; it needs Optuna."""
@@ -81,16 +89,18 @@ def results_of(path: Path, metric: str | None = None) -> list[Result]:
     """The complete cells of a sweep whose seeds all came to a number.
 
     Args:
-        metric: of the final evaluation; by default that of the search, or each run's own, which
-            also stands in where a run has no such metric. Where the returns of an environment are
-            sums in some runs and means in others, all are means over agents.
+        metric: of the final evaluation; by default that of the search, or each run's own. Where
+            the returns of an environment are sums in some runs and means in others, all are means
+            over agents.
 
     Raises:
-        UsageError: ``sweep.json`` is damaged.
+        UsageError: ``sweep.json`` is damaged, or no complete run has such a metric.
     """
     asked = metric or _how(path).get("metric")
-    complete = [cell for cell in read_cells(path) if _is_complete(path / "cells" / cell["name"])]
+    complete = complete_cells(path)
     abouts = [_final(path / "cells" / cell["name"], asked) for cell in complete]
+    if complete and asked and not any(abouts):
+        final(path / "cells" / complete[0]["name"], asked)
     returns: dict[str, set[str]] = {}
     for cell, about in zip(complete, abouts, strict=True):
         if about is not None:
@@ -116,6 +126,11 @@ def results_of(path: Path, metric: str | None = None) -> list[Result]:
                 )
             )
     return found
+
+
+def complete_cells(path: Path) -> list[dict[str, Any]]:
+    """Those of ``sweep.json`` whose runs are complete."""
+    return [cell for cell in read_cells(path) if _is_complete(path / "cells" / cell["name"])]
 
 
 def studies_in(path: Path, results: Sequence[Result]) -> list[StudyResult]:
@@ -166,7 +181,7 @@ def _final(run: Path, metric: str | None) -> tuple[str, dict[str, Any]] | None:
     try:
         _, name, summary = final(run, metric)
     except UsageError:
-        return _final(run, None) if metric else None
+        return None
     return None if summary is None else (name, summary)
 
 

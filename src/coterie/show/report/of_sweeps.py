@@ -28,9 +28,16 @@ from coterie.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from coterie.sweeps.cells import word
+from coterie.sweeps.cells import ENV, word
 from coterie.sweeps.directory import SWEEP, read_cells
-from coterie.sweeps.results import Result, StudyResult, direction_of, results_of, studies_in
+from coterie.sweeps.results import (
+    Result,
+    StudyResult,
+    complete_cells,
+    direction_of,
+    results_of,
+    studies_in,
+)
 
 BEST = "Large dots: the best trial so far; small ones: each trial, a mean over its seeds."
 THRESHOLDS = np.linspace(0, 1, 100, endpoint=False)
@@ -41,7 +48,11 @@ def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[P
     each algorithm and environment."""
     if not (path / SWEEP).is_file():
         return None, set()
-    results, total = results_of(path, metric), len(read_cells(path))
+    try:
+        results = results_of(path, metric)
+    except UsageError:  # a metric of training alone
+        results, metric = results_of(path), None
+    complete, total = len(complete_cells(path)), len(read_cells(path))
     if not results:
         return None, set()
     direction = direction_of(path, metric)
@@ -53,17 +64,22 @@ def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[P
     scores = normalised(best, results, direction)
     if len(scores) > 1:
         blocks += [_profile(scores), _improvement(scores)]
-    summary = f"{len(results):,} of {plural(total, 'cell')} are complete."
+    summary = f"{complete:,} of {plural(total, 'cell')} are complete."
+    if complete > len(results):
+        summary += (
+            f" {complete - len(results):,} of them are left out here, because a seed diverged or "
+            "there is no such metric."
+        )
     name = quoted(path.resolve().name)
     return Section(f"Sweep {name}", blocks, summary=summary), {r.run for r, _ in best.values()}
 
 
 def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: str) -> Table:
-    names = list(varied(results))
-    several = len({r.environment for r in results}) > 1
+    names = [name for name in varied(results) if not name.startswith(ENV)]
+    several = len({r.task for r in results}) > 1
     rows: list[list[Cell]] = []
-    order = list(dict.fromkeys(r.environment for r in results))
-    for (environment, algorithm), (result, count) in sorted(
+    order = list(dict.fromkeys(r.task for r in results))
+    for (task, algorithm), (result, count) in sorted(
         best.items(), key=lambda each: order.index(each[0][0])
     ):
         limits = bounds(result.config, result.metric)
@@ -72,7 +88,7 @@ def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: 
         settings: list[Cell] = [
             quoted(word(result.varied[name])) if name in result.varied else None for name in names
         ]
-        rows.append([*[quoted(environment)] * several, quoted(algorithm), *settings, mean,
+        rows.append([*[quoted(task)] * several, quoted(algorithm), *settings, mean,
                      shown, len(result.values), folded(result.values), count])  # fmt: skip
     headers = (*["environment"] * several, "algorithm", *map(quoted, names), "mean",
                "95% interval", "seeds", "each seed", "tried")  # fmt: skip
@@ -88,12 +104,15 @@ def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: 
 def _sensitivity(results: Sequence[Result], name: str, y_title: str) -> Curves:
     scale, panels = sensitivity(results, name)
     others = [other for other in varied(results) if other != name]
+    if any(r.trial is not None for r in results):
+        caption = f"**{quoted(name)}**. Dots: trials, each a mean over its seeds."
+        if others:
+            caption += f" They differ in {quoted(', '.join(others))}, too."
+        return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
     caption = f"**{quoted(name)}**. Small dots: seeds"
-    if others and not all(r.trial is not None for r in results):
+    if others:
         caption += f", each averaged over the values of {quoted(', '.join(others))}"
     caption += "; large ones: their mean; bars: its 95% t interval."
-    if any(r.trial is not None for r in results) and others:
-        caption += f" Trials differ in {quoted(', '.join(others))}, too."
     return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
 
 
