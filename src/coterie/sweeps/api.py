@@ -87,7 +87,7 @@ def sweep(
     if cell is not None and searches:
         raise UsageError("a search proposes its trials as it goes on: leave out --cell")
     if ray is not None and searches and workers is None:
-        raise UsageError("a search on Ray needs workers, how many trials there are at a time")
+        raise UsageError("a search on Ray needs --workers, how many trials there are at a time")
     if cell is not None and not 0 <= cell < len(found):
         raise UsageError(f"cell must be from 0 to {len(found) - 1}; got {cell}")
     if cell is not None and ray is not None:
@@ -111,7 +111,8 @@ def sweep(
 
         def tell(job: Job) -> list[Job]:
             searches.tell(job)
-            more = _trials(path, searches, 1) if job.status in ENDED else []
+            room = at_a_time - searches.running if job.status in ENDED else 0
+            more = _trials(path, searches, room)
             jobs.extend(more)
             if job.status != "running":
                 _write(path / TABLE, _table(jobs, searches.metric).encode())

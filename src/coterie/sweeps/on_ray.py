@@ -116,11 +116,16 @@ class OnRay(Engine):
             tasks = {key: self._probe(key, name) for key, name in names.items()}
             found = {key: self._answer(task, names[key]) for key, task in tasks.items()}
             self._check(found, names)
-            if may_use_cuda() and any(
-                answer.has_cuda and nodes[key]["Resources"].get("GPU")
-                for key, answer in found.items()
-            ):
+            with_gpu = [key for key in found if nodes[key]["Resources"].get("GPU")]
+            if may_use_cuda() and any(found[key].has_cuda for key in with_gpu):
                 self._resource = "GPU"
+                for key in with_gpu:
+                    if not found[key].has_cuda:
+                        raise UsageError(
+                            f"the Ray node {names[key]} has a GPU, and JAX there cannot use it as "
+                            f"on other nodes: {how_to_install('cuda')} there, or set "
+                            "JAX_PLATFORMS=cpu for this command"
+                        )
             if not self._ray.cluster_resources().get(self._resource):
                 raise UsageError(f"the Ray at {self._address} has no {self._resource} to train on")
             yield
