@@ -60,7 +60,7 @@ def sensitivity(results: Sequence[Result], name: str) -> tuple[Scale, dict[str, 
         raise UsageError(f"{name} does not vary between complete cells of the sweep{hint}")
     values = known[name]
     searched = any(result.trial is not None for result in results)
-    scale = scale_of(name, values, joined=not searched)
+    scale = replace(scale_of(name, values, joined=not searched), seeds=not searched)
     panels: dict[str, list[Curve]] = {}
     for place, algorithm in dict.fromkeys((_place(r, name), r.algorithm) for r in results):
         own = [r for r in results if (_place(r, name), r.algorithm) == (place, algorithm)]

@@ -12,7 +12,7 @@ import numpy as np
 from coterie.errors import UsageError
 from coterie.show.curves import Curve, Scale
 from coterie.show.metrics import bounds, in_words
-from coterie.show.numbers import folded, interval, plural
+from coterie.show.numbers import interval, plural
 from coterie.show.report.blocks import Block, Cell, Curves, Section, Table, Text
 from coterie.show.report.html import quoted
 from coterie.show.sensitivity import (
@@ -57,10 +57,10 @@ def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[P
         return None, set()
     direction = direction_of(path, metric)
     best = best_results(results, direction)
-    y_title = in_words(r.metric for r in results)
-    blocks: list[Block] = [_best_table(results, best, y_title, direction)]
-    blocks += _searches(studies_in(path, results), y_title)
-    blocks += [_sensitivity(results, name, y_title) for name in varied(results)]
+    blocks: list[Block] = [_best_table(results, best, direction)]
+    blocks += _searches(studies_in(path, results), results)
+    for name in varied(results):
+        blocks += _sensitivity(results, name)
     scores = normalised(best, results, direction)
     if len(scores) > 1:
         blocks += [_profile(scores), _improvement(scores)]
@@ -74,7 +74,33 @@ def sweep_section(path: Path, metric: str | None) -> tuple[Section | None, set[P
     return Section(f"Sweep {name}", blocks, summary=summary), {r.run for r, _ in best.values()}
 
 
-def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: str) -> Table:
+def _words(results: Sequence[Result], place: str | None = None) -> str:
+    """What is measured, on one task or environment, or everywhere."""
+    found = {r.metric for r in results if place in (None, r.task, r.environment)}
+    if place is None and len({metric.partition("/")[2] for metric in found}) > 1:
+        return "the return by which an environment's runs are reported"
+    return in_words(sorted(found))
+
+
+def _figures(
+    word: str,
+    panels: Mapping[str, list[Curve]],
+    results: Sequence[Result],
+    scale: Scale,
+    caption: str,
+) -> list[Block]:
+    """A figure for all panels that measure the same; the caption stands below the last."""
+    by_words: dict[str, dict[str, list[Curve]]] = {}
+    for place, lines in panels.items():
+        by_words.setdefault(_words(results, place), {})[f"{word} · {place}"] = lines
+    last = list(by_words)[-1:]
+    return [
+        Curves(each, words, caption=caption if [words] == last else "", scale=scale)
+        for words, each in by_words.items()
+    ]
+
+
+def _best_table(results: Sequence[Result], best: dict, direction: str) -> Table:
     names = [name for name in varied(results) if not name.startswith(ENV)]
     several = len({r.task for r in results}) > 1
     rows: list[list[Cell]] = []
@@ -88,44 +114,40 @@ def _best_table(results: Sequence[Result], best: dict, y_title: str, direction: 
         settings: list[Cell] = [
             quoted(word(result.varied[name])) if name in result.varied else None for name in names
         ]
-        rows.append([*[quoted(task)] * several, quoted(algorithm), *settings, mean,
-                     shown, len(result.values), folded(result.values), count])  # fmt: skip
-    headers = (*["environment"] * several, "algorithm", *map(quoted, names), "mean",
-               "95% interval", "seeds", "each seed", "tried")  # fmt: skip
+        rows.append([*[quoted(task)] * several, quoted(algorithm), mean, shown, *settings,
+                     len(result.values), count])  # fmt: skip
+    headers = (*["environment"] * several, "algorithm", "mean", "95% interval",
+               *map(quoted, names), "seeds", "tried")  # fmt: skip
     kind = "highest" if direction == "max" else "lowest"
     caption = (
-        f"The setting with the {kind} mean of each algorithm: {y_title}, in the final evaluation. "
-        "It was chosen by the numbers that are shown, so it looks better than it is: the more so "
+        f"The setting with the {kind} mean of each algorithm: {_words(results)}, in the final "
+        "evaluation. It was chosen by the numbers that are shown, so it looks better than it is: the more so "
         "the more settings were tried (last column). New seeds say how good it is."
     )
     return Table(headers, rows, caption)
 
 
-def _sensitivity(results: Sequence[Result], name: str, y_title: str) -> Curves:
+def _sensitivity(results: Sequence[Result], name: str) -> list[Block]:
     scale, panels = sensitivity(results, name)
     others = [other for other in varied(results) if other != name]
     if any(r.trial is not None for r in results):
         caption = f"**{quoted(name)}**. Dots: trials, each a mean over its seeds."
         if others:
             caption += f" They differ in {quoted(', '.join(others))}, too."
-        return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
+        return _figures(name, panels, results, scale, caption)
     caption = f"**{quoted(name)}**. Small dots: seeds"
     if others:
         caption += f", each averaged over the values of {quoted(', '.join(others))}"
     caption += "; large ones: their mean; bars: its 95% t interval."
-    return Curves(_titled(name, panels), y_title, caption=caption, scale=scale)
+    return _figures(name, panels, results, scale, caption)
 
 
-def _titled(word: str, panels: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
-    return {f"{word} · {environment}": lines for environment, lines in panels.items()}
-
-
-def _searches(studies: Sequence[StudyResult], y_title: str) -> list[Block]:
+def _searches(studies: Sequence[StudyResult], results: Sequence[Result]) -> list[Block]:
     """The best value by trial, and which settings matter."""
     if not studies:
         return []
     scale, panels = best_so_far(studies)
-    blocks: list[Block] = [Curves(_titled("search", panels), y_title, caption=BEST, scale=scale)]
+    blocks = _figures("search", panels, results, scale, BEST)
     rows: list[list[Cell]] = []
     try:
         for study in studies:

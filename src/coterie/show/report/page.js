@@ -301,7 +301,9 @@ class Plot {
     const swatch = make("svg:svg", { viewBox: "0 0 26 16", "aria-hidden": "true" }, [
       make("svg:line", { x1: 1, x2: 25, y1: 9, y2: 9, "stroke-width": 3, ...look(curve.look) }),
     ]);
-    const seeds = make("small", { text: this.scale.seeds === false ? "" : `${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}` });
+    const counted = this.scale.seeds === false ? [] : [`${curve.seeds} seed${curve.seeds === 1 ? "" : "s"}`];
+    const elsewhere = this.data.x && step === null && curve.x[k] !== this.steps.at(-1) ? [`at ${this.labelled(curve.x[k], brief)}`] : [];
+    const seeds = make("small", { text: [...counted, ...elsewhere].join(", ") });
     const name = make("span", { class: "name" }, [`${curve.label}  `, seeds]);
     const interval = curve.low[k] === null ? "" : `${exact(curve.low[k])} to ${exact(curve.high[k])}`;
     return [value, make("li", {}, [swatch, name, make("b", { text: exact(value) }), make("span", { class: "interval", text: interval })])];
