@@ -121,8 +121,8 @@ def _best_table(results: Sequence[Result], best: dict, direction: str) -> Table:
     kind = "highest" if direction == "max" else "lowest"
     caption = (
         f"The setting with the {kind} mean of each algorithm: {_words(results)}, in the final "
-        "evaluation. It was chosen by the numbers that are shown, so it looks better than it is: the more so "
-        "the more settings were tried (last column). New seeds say how good it is."
+        "evaluation. It was chosen by the numbers that are shown, so it looks better than it is: "
+        "the more so the more settings were tried (last column). New seeds say how good it is."
     )
     return Table(headers, rows, caption)
 
