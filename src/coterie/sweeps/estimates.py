@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,8 +36,10 @@ class Estimate:
         bytes: the largest state of a cell: networks, optimiser, replay, environments, all seeds.
             None where no cell is on a JAX environment.
         partial: not all cells that differ in shapes could be looked at.
-        seconds: the work of one process; None where no such run is complete yet.
-        unknown: algorithm and environment of those of which none is complete.
+        seconds: the work of one process; None where no such run is complete yet, or can be
+            trained.
+        unknown: algorithm and environment of those that can be trained and of which none is
+            complete.
         problems: sentences on cells that cannot be trained.
     """
 
@@ -52,42 +54,71 @@ def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Est
     """What a sweep in ``path`` will take, from the shapes of its states and from the runs of the
     same algorithm and environment that the directory holds."""
     wanted = [c for study in studies for c in _corners(study)] if studies else found
-    most, partial, problems = _memory(wanted)
+    states = states_of(wanted)
     counts: dict[tuple[str, str, int], int] = {}
     for cell, count in [(s.base, s.count) for s in studies] or [(c, 1) for c in found]:
         key = (cell.algorithm, cell.environment, _steps(cell))
-        counts[key] = counts.get(key, 0) + count
+        if key[:2] not in states.hopeless:
+            counts[key] = counts.get(key, 0) + count
     known, complete = _seconds_by_step(path)
+    trainable = bool(counts)
     for key, done in complete.items():
         counts[key] = max(counts.get(key, 0) - done, 0)
     left = {key: count for key, count in counts.items() if count}
     unknown = tuple(dict.fromkeys(key[:2] for key in left if key[:2] not in known))
     seconds = None
-    if not unknown:
+    if trainable and not unknown:
         seconds = float(sum(known[key[:2]] * key[2] * n for key, n in left.items()))
-    return Estimate(most, partial, seconds, unknown, problems)
+    problems = tuple(itertools.chain.from_iterable(states.problems.values()))
+    return Estimate(states.bytes, states.partial, seconds, unknown, problems)
 
 
-def _memory(wanted: Iterable[Cell]) -> tuple[int | None, bool, tuple[str, ...]]:
-    """The bytes of the largest state, whether that is of some cells only, and problems."""
-    begun, sizes, problems, seen = time.monotonic(), [], [], set[str]()
+@dataclass
+class States:
+    """The states of cells, as far as they were looked at.
+
+    Attributes:
+        sizes: bytes of the largest one by algorithm and environment.
+        problems: sentences on those that cannot be trained, likewise.
+        partial: there were more cells than time.
+    """
+
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    partial: bool = False
+
+    @property
+    def bytes(self) -> int | None:
+        return max(self.sizes.values(), default=None)
+
+    @property
+    def hopeless(self) -> set[tuple[str, str]]:
+        """Algorithms and environments of which no cell can be trained."""
+        return self.problems.keys() - self.sizes.keys()
+
+
+def states_of(wanted: Iterable[Cell]) -> States:
+    """The states of cells on JAX environments, of one of each kind, for ``SECONDS`` at most."""
+    begun, found, seen = time.monotonic(), States(), set[str]()
     for cell in wanted:
+        if time.monotonic() - begun > SECONDS:
+            found.partial = True
+            break
         if is_code(cell.environment) or (kind := _kind(cell)) in seen:
             continue
-        if time.monotonic() - begun > SECONDS:
-            return max(sizes, default=None), True, tuple(problems)
         seen.add(kind)
+        game = cell.algorithm, cell.environment
         try:
-            sizes.append(_state_bytes(cell))
+            found.sizes[game] = max(_state_bytes(cell), found.sizes.get(game, 0))
         except UsageError as error:
-            problems.append(f"{cell.name}: {error}")
-    return max(sizes, default=None), False, tuple(problems)
+            found.problems.setdefault(game, []).append(f"{cell.name}: {error}")
+    return found
 
 
 def _kind(cell: Cell) -> str:
     """Equal for cells whose states have the same shapes: those that differ in numbers that
     compiled programs only compute with."""
-    declared, _ = declared_of(cell)
+    declared = declared_of(cell)
     rest = {k: v for k, v in cell.settings.items() if not is_arithmetic(declared.get(k))}
     return repr((cell.algorithm, cell.environment, rest))
 
@@ -117,8 +148,12 @@ def _steps(cell: Cell) -> int:
 
 
 def _corners(study: Study) -> Iterator[Cell]:
-    """Cells at the ends of a search's space."""
-    for values in itertools.product(*(axis.ends() for axis in study.axes)):
+    """Cells at the ends of a search's space, the upper ones first; numbers that decide no shape
+    stay where they begin."""
+    declared = declared_of(study.base)
+    ends = [axis.ends()[:1] if is_arithmetic(declared.get(axis.name)) else axis.ends()[::-1]
+            for axis in study.axes]  # fmt: skip
+    for values in itertools.product(*ends):
         settings = dict(zip((axis.name for axis in study.axes), values, strict=True))
         yield replace(study.base, settings=study.base.settings | settings)
 

@@ -71,6 +71,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
     from coterie.sweeps.estimates import estimate
 
     expected = estimate(found, studies, out)
+    status = 1 if expected.problems else 0
     if own.json:
         what: dict[str, Any] = {"sweep": str(out), "estimate": asdict(expected)}
         if studies:
@@ -82,7 +83,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
             commands = {c.name: ["coterie", *c.command(out / "cells" / c.name)] for c in found}
             what["cells"] = [{"name": name, "command": c} for name, c in commands.items()]
         answer_json(what)
-        return 0
+        return status
     for study in studies:
         space = "; ".join(map(str, study.axes))
         trials = plural(study.count, "trial")
@@ -91,7 +92,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
         answer(visible(f"{k:4} {cell.name}"))
     for line in _expectations(expected, own.workers):
         print(visible(line), file=sys.stderr)
-    return 0
+    return status
 
 
 def _expectations(expected: Any, workers: int | None) -> list[str]:
@@ -101,14 +102,17 @@ def _expectations(expected: Any, workers: int | None) -> list[str]:
     count, lines = len(slots(workers)), list(expected.problems)
     at_once = f"{count} processes at a time" if count > 1 else "one process at a time"
     if expected.bytes is None:
-        lines.append("memory: not known before a Python environment is opened")
+        before = "" if expected.problems else " before a Python environment is opened"
+        lines.append(f"memory: not known{before}")
     else:
         some = " of the cells looked at" if expected.partial else ""
         lines.append(
             f"memory: states of up to {size(expected.bytes)}{some}, {size(expected.bytes * count)} "
             f"with {at_once}; compiled programs take more, which each run checks before it begins"
         )
-    if expected.seconds is None:
+    if expected.seconds is None and not expected.unknown:
+        lines.append("time: nothing can be trained")
+    elif expected.seconds is None:
         names = ", ".join(f"{a} on {e}" for a, e in expected.unknown)
         lines.append(f"time: not known before a run of {names} is complete")
     elif expected.seconds == 0:
