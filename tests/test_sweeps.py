@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,26 @@ def test_a_dry_run_with_a_name_that_there_is_not_ends_with_status_1(tmp_path, ca
     assert "memory: not known\n" in said
     assert "time: nothing can be trained\n" in said
     assert main(["sweep", str(file), "--dry-run", "--json"]) == 1
+
+
+def test_a_dry_run_refuses_a_directory_as_the_sweep_does(tmp_path, capsys):
+    file = tmp_path / "s.toml"
+    file.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in TINY.items()))
+    assert main(["sweep", str(file), "--dry-run", "--out", str(tmp_path)]) == 2
+    assert "is no sweep; choose another --out" in capsys.readouterr().err
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_only_runs_of_the_sweeps_own_cells_shorten_what_is_left(tmp_path):
+    (cell,) = planned(TINY | {"algorithms": ["idqn"], "steps": 400, "seeds": 2})
+    with zipfile.ZipFile(Path(__file__).parent / "runs_format_1" / "runs.zip") as file:
+        file.extractall(tmp_path, [name for name in file.namelist() if name.startswith("idqn/")])
+    (tmp_path / "cells").mkdir()
+    run = (tmp_path / "idqn").rename(tmp_path / "cells" / "idqn-of-other-settings")
+    assert estimates.estimate([cell], (), tmp_path).unknown == (("idqn", "matrix/climbing"),)
+    run.rename(run.with_name(cell.name))
+    expected = estimates.estimate([cell], (), tmp_path)
+    assert (expected.seconds, expected.complete) == (0.0, (cell.name,))
 
 
 def test_states_are_looked_at_for_so_long_and_once_of_each_kind(monkeypatch):

@@ -41,6 +41,7 @@ class Estimate:
         unknown: algorithm and environment of those that can be trained and of which none is
             complete.
         problems: sentences on cells that cannot be trained.
+        complete: names of the complete runs in the sweep's directory.
     """
 
     bytes: int | None
@@ -48,6 +49,7 @@ class Estimate:
     seconds: float | None
     unknown: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
+    complete: tuple[str, ...]
 
 
 def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Estimate:
@@ -55,22 +57,23 @@ def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Est
     same algorithm and environment that the directory holds."""
     wanted = [c for study in studies for c in _corners(study)] if studies else found
     states = states_of(wanted)
-    counts: dict[tuple[str, str, int], int] = {}
-    for cell, count in [(s.base, s.count) for s in studies] or [(c, 1) for c in found]:
-        key = (cell.algorithm, cell.environment, _steps(cell))
-        if key[:2] not in states.hopeless:
-            counts[key] = counts.get(key, 0) + count
     known, complete = _seconds_by_step(path)
-    trainable = bool(counts)
-    for key, done in complete.items():
-        counts[key] = max(counts.get(key, 0) - done, 0)
-    left = {key: count for key, count in counts.items() if count}
-    unknown = tuple(dict.fromkeys(key[:2] for key in left if key[:2] not in known))
+    done = set(complete)
+    counts = [(cell, int(cell.name not in done)) for cell in found]
+    for study in studies:
+        trials = sum(name.startswith(f"{study.base.name}-trial-") for name in done)
+        counts.append((study.base, max(study.count - trials, 0)))
+    left: dict[tuple[str, str], int] = {}
+    for cell, count in counts:
+        pair = (cell.algorithm, cell.environment)
+        if pair not in states.hopeless:
+            left[pair] = left.get(pair, 0) + count * _steps(cell)
+    unknown = tuple(pair for pair, steps in left.items() if steps and pair not in known)
     seconds = None
-    if trainable and not unknown:
-        seconds = float(sum(known[key[:2]] * key[2] * n for key, n in left.items()))
-    problems = tuple(itertools.chain.from_iterable(states.problems.values()))
-    return Estimate(states.bytes, states.partial, seconds, unknown, problems)
+    if left and not unknown:
+        seconds = float(sum(known[pair] * steps for pair, steps in left.items() if steps))
+    problems = tuple(dict.fromkeys(itertools.chain.from_iterable(states.problems.values())))
+    return Estimate(states.bytes, states.partial, seconds, unknown, problems, complete)
 
 
 @dataclass
@@ -158,13 +161,11 @@ def _corners(study: Study) -> Iterator[Cell]:
         yield replace(study.base, settings=study.base.settings | settings)
 
 
-def _seconds_by_step(
-    path: Path,
-) -> tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str, int], int]]:
+def _seconds_by_step(path: Path) -> tuple[Mapping[tuple[str, str], float], tuple[str, ...]]:
     """The median time of an environment step by algorithm and environment, of runs trained without
-    interruption, from the times of their first and last files; and how many are complete."""
+    interruption, from the times of their first and last files; and names of complete runs."""
     rates: dict[tuple[str, str], list[float]] = {}
-    complete: dict[tuple[str, str, int], int] = {}
+    complete: list[str] = []
     for run in sorted(path.glob("cells/*")):
         directory = RunDirectory(run)
         try:
@@ -173,10 +174,10 @@ def _seconds_by_step(
         except UsageError:
             continue
         asked = int(c.get("asked_steps", c["steps"]))
-        key = (c["algorithm"], c["environment"], asked)
-        complete[key] = complete.get(key, 0) + 1
+        complete.append(run.name)
         last = run / RESULT
         if len(c.get("sessions", ())) == 1 and last.exists():
             took = last.stat().st_mtime - (run / "config.json").stat().st_mtime
-            rates.setdefault(key[:2], []).append(took / max(asked, 1))
-    return {key: median(each) for key, each in rates.items()}, complete
+            pair = (c["algorithm"], c["environment"])
+            rates.setdefault(pair, []).append(took / max(asked, 1))
+    return {pair: median(each) for pair, each in rates.items()}, tuple(complete)

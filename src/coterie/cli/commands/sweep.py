@@ -39,6 +39,7 @@ class SweepArgs:
 def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.sweeps import api
     from coterie.sweeps.cells import read
+    from coterie.sweeps.search import Searches
 
     own, file = parsed.run, Path(names[0])
     tables = read(file)
@@ -48,7 +49,10 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     out = api.directory_of(file, own.out)
     studies = api.searched(tables)
     if own.dry_run:
-        return _list(api.planned(tables) if not studies else (), studies, own, out)
+        found = [] if studies else api.planned(tables)
+        if out.is_dir():
+            api.resumable(out, found, Searches(studies))
+        return _list(found, studies, own, out)
     total = sum(study.count for study in studies)
     made = api.sweep(tables, out, workers=own.workers, cell=own.cell, ray=own.ray,
                      report=lambda job, jobs: _tell(job, jobs, total))  # fmt: skip
@@ -71,7 +75,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
     from coterie.sweeps.estimates import estimate
 
     expected = estimate(found, studies, out)
-    status = 1 if expected.problems else 0
+    status, done = 1 if expected.problems else 0, set(expected.complete)
     if own.json:
         what: dict[str, Any] = {"sweep": str(out), "estimate": asdict(expected)}
         if studies:
@@ -89,7 +93,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
         trials = plural(study.count, "trial")
         answer(visible(f"{study.base.name}: {trials} ({study.search.sampler}) of {space}"))
     for k, cell in enumerate(found):
-        answer(visible(f"{k:4} {cell.name}"))
+        answer(visible(f"{k:4} {cell.name}{' (complete)' * (cell.name in done)}"))
     for line in _expectations(expected, own.workers):
         print(visible(line), file=sys.stderr)
     return status
