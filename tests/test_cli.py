@@ -409,6 +409,8 @@ def test_each_synonym_is_of_a_setting_that_there_is():
     assert not SYNONYMS.keys() & named
     assert setting_meant("learning_rate", ["lr", "learning_starts"]) == "; did you mean lr?"
     assert setting_meant("gama", ["gamma"]) == "; did you mean gamma?"
+    assert setting_meant("--gama", ["--gamma"]) == "; did you mean --gamma?"
+    assert setting_meant("--batch-size", ["--resize"]) == ""
 
 
 def test_a_broken_gymnasium_is_named_as_the_reason(tmp_path):
@@ -451,6 +453,7 @@ MISTAKES = {
     "list all": "unexpected 'all'; usage: coterie list [--json]",
     "evaluate": "usage: coterie evaluate RUN",
     "plot": "usage: coterie plot RUN [RUN ...]",
+    "plot --over lr runs/x": "options stand behind all names; usage: coterie plot RUN",
     "game": "usage: coterie game NAME|FILE|RUN",
     # flags
     f"{TRAIN} --lrr 3": "unknown option --lrr; did you mean --lr?",
@@ -493,6 +496,7 @@ MISTAKES = {
     "evaluate nowhere": "nowhere is not a run directory: there is no such directory",
     "evaluate BROKEN": "config.json is damaged: not JSON",
     "evaluate BARE": "holds no policy",
+    "export nowhere --format onnx": "nowhere holds no policy: there is no such directory",
     "evaluate RUN --workers 2": "matrix/climbing is a JAX environment: workers, time_limit",
     "evaluate RUN --workers -1": "workers must be a whole number from 0 to 1,024; got -1",
     "evaluate RUN --episodes 0": "episodes must be a whole number from 1 to 1e9; got 0",

@@ -39,18 +39,29 @@ def _with(search=None, space=None, **more):
     ("tables", "sentence"),
     [
         (_with({}), "needs trials"),
-        (_with({"trials": 0}), "trials of [search] must be a whole number"),
+        (_with({"trials": 0}), "trials of [search] must be a whole number from 1 to 10,000; got 0"),
+        (_with({"trials": 4, "epochs": 1}), "it has trials, sampler, seed, metric, direction, sp"),
         (_with({"trials": 4, "sampelr": "tpe"}), "did you mean sampler?"),
         (_with({"trials": 4, "sampler": "cmaes"}), "must be tpe, random or grid"),
         (_with({"trials": 4, "metric": "loss"}), "one of the final evaluation"),
+        (_with({"trials": 4, "metric": "eval/return"}), "got 'eval/return'; did you mean eval/"),
+        (_with({"trials": 4, "metric": "eval/info/"}), "one of the final evaluation"),
         (_with({"trials": 4, "metric": "eval/length"}), "needs direction"),
+        (
+            _with({"trials": 4, "metric": "eval_sampled/return/team_sum"}, algorithms=["vdn"]),
+            "vdn samples no actions: metric of [search] must begin with eval/",
+        ),
         (_with(space={}), "no setting to search"),
         (_with(space={"lrr": LR}), "did you mean lr?"),
+        (_with(space={"learning_rate": LR}), "did you mean lr?"),
+        (_with(space={"quark": LR}), "(coterie train ia2c matrix/climbing --help lists them)"),
         (_with(space={"lr": 0.1}), "must be a table"),
+        (_with(space={"lr": {"min": 1}}), "it has choices, low, high, log, step"),
+        (_with(space={"lr": LR | {"log": 1}}), "log of lr in [search.space] must be true or false"),
         (_with(space={"lr": {"lwo": 1}}), "did you mean low?"),
         (_with(space={"lr": {"low": 0.1}}), "needs low and high"),
         (_with(space={"lr": {"low": 0.1, "high": 0.1}}), "must be less than high"),
-        (_with(space={"lr": {"low": -1, "high": 0.1}}), "lr must be a number"),
+        (_with(space={"lr": {"low": -1, "high": 0.1}}), "low of lr in [search.space] must be a n"),
         (_with(space={"lr": {"low": "a", "high": 0.1}}), "low of lr in [search.space] must be"),
         (_with(space={"gamma": {"low": 0, "high": 1, "log": True}}), "needs low above 0"),
         (_with(space={"lr": LR | {"step": 0.1}}), "leave one out"),
@@ -58,19 +69,26 @@ def _with(search=None, space=None, **more):
         (_with(space={"lr": {"choices": [0.1]}}), "two values or more"),
         (_with(space={"lr": {"choices": [0.1, 0.1]}}), "twice"),
         (_with(space={"hidden": {"low": 1, "high": 3}}), "give choices"),
+        (
+            _with(space={"hidden": {"choices": [64, 128]}}),
+            "each choice of hidden in [search.space] "
+            "must be a list of 1 to 64 values, each a whole number from 1 to 1e6; got 64",
+        ),
         (_with(space={"n_steps": {"low": 1, "high": 2.5}}), "must be whole numbers"),
         (_with(space={"n_steps": {"low": 1, "high": 4, "step": 2}}), "plus whole steps"),
         (_with(space={"n_steps": {"low": 1, "high": 2}}), "has 2 points"),
         (_with(space={"seed": {"low": 1, "high": 9}}), "cannot be searched"),
         (_with({"sampler": "grid"}), "lr has too many"),
-        (_with(lr=0.1), "leave one out"),
-        (_with(grid={"lr": [0.1]}), "leave one out"),
+        (_with(lr=0.1), "in [search.space] and as a setting with one value: leave one out"),
+        (_with(grid={"lr": [0.1]}), "in [search.space] and in a grid: leave one out"),
         (_with(final_episodes=0), "final_episodes must not be 0"),
         (_with(ia2c={"lr": 0.1}), "no setting to search for ia2c"),
         (_with(ia2c={"search": {"trials": 3}}), "takes a space alone"),
         (TINY | {"search": 3}, "must be a table"),
         (_with(algorithms=3), "needs algorithms"),
         (TINY | {"serach": {}}, "did you mean search?"),
+        (TINY | {"ia2c": {"search": {"space": {"lr": LR}}}}, "[ia2c.search] needs a table"),
+        (_with(vdn={"search": {"space": {"lr": LR}}}), "vdn is not among its algorithms"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(tables, sentence):
@@ -155,6 +173,13 @@ def test_a_small_space_is_searched_to_its_end_and_a_grid_in_an_order_of_its_own(
         assert {json.dumps(t.cell.varied) for t in study.trials} == every
     (grid,) = searched(_with({"sampler": "grid"}, space))
     assert grid.count == 12
+
+
+def test_steps_are_numbers_as_people_write_them():
+    axis = Axis("gamma", None, 0.1, 0.7, step=0.1)
+    assert [*axis.values()] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert [axis.value(0.1 + k * 0.1) for k in range(7)] == [*axis.values()]  # as Optuna adds up
+    assert 0.1 + 2 * 0.1 != 0.3
 
 
 def test_a_narrow_range_is_searched_with_more_digits():

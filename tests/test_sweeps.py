@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,10 @@ from sweep_commands import (
 
 import coterie
 from coterie import UsageError
+from coterie.cli.entry import main
 from coterie.storage.config_file import encoded
 from coterie.storage.files import has_locks, only_writer, seal
-from coterie.sweeps import engine
+from coterie.sweeps import engine, estimates
 from coterie.sweeps.api import planned
 from coterie.sweeps.directory import label_in_sweep, runs_of
 from coterie.sweeps.engine import Job
@@ -60,13 +63,23 @@ def test_cells_are_all_combinations_with_readable_names():
     [
         ({"algorithms": []}, "needs algorithms"),
         ({"lrr": 1e-3}, "did you mean lr?"),
+        ({"learning-rate": 1e-3}, "did you mean lr?"),
+        ({"quark": 3}, "(coterie train vdn matrix/climbing --help lists them)"),
         ({"grid": {"gama": [0.9]}}, "did you mean gamma?"),
         ({"grid": {"lr": 0.1}}, "must be a list of values"),
         ({"grid": {"lr": [0.1, 0.1]}}, "twice"),
         ({"grid": {"lr": []}}, "must be a list of values"),
         ({"lr": 0.1, "grid": {"lr": [0.1]}}, "leave one out"),
         ({"lr": -1.0}, "lr must be a number"),
+        ({"lr": [0.1, 0.01]}, "got [0.1, 0.01]; values to compare belong in the table [grid]"),
+        ({"hidden": [[8], [16]]}, "values to compare belong in the table [grid]"),
+        ({"grid": {"hidden": [64, 128]}}, "each value of hidden in a grid must be a list of 1 to"),
+        ({"max_grad_norm": "x"}, "max_grad_norm must be a number above 0, at most 1e15; got 'x'"),
+        ({"recurrent": 1}, "recurrent must be true or false; got 1"),
+        ({"gamma": True}, "; got true"),
         ({"vdn": 3}, "must be a table"),
+        ({"ippo": {"lr": 0.1}}, "table [ippo], and ippo is not among its algorithms"),
+        ({"vdn": {"search": {}}}, "[vdn.search] needs a table [search]"),
         ({"env": {"nothing": 3}}, "env.nothing"),
         ({"algorithms": ["vdnn"]}, "did you mean vdn?"),
         ({"environments": ["lbff/5x5-2p-1f"]}, "there is no environment"),
@@ -77,6 +90,63 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tables, sentence):
     with pytest.raises(UsageError, match=r"^[^\n]*$") as refused:
         planned(TINY | tables)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["algorithms", "environments"])
+def test_a_missing_list_is_named_and_what_may_be_meant_by_it(key):
+    rest = {name: value for name, value in TINY.items() if name != key}
+    with pytest.raises(UsageError, match=f"^a sweep needs {key}, a list of names$"):
+        planned(rest)
+    with pytest.raises(UsageError, match=f"no key '{key[:-1]}'; did you mean {key}"):
+        planned(rest | {key[:-1]: TINY[key]})
+    with pytest.raises(UsageError, match=rf"needs {key}, a list of names; got \[3\]"):
+        planned(rest | {key: [3]})
+
+
+def test_a_dry_run_with_a_name_that_there_is_not_ends_with_status_1(tmp_path, capsys):
+    file = tmp_path / "s.toml"
+    file.write_text('algorithms = ["ia2c"]\nenvironments = ["matrix/climing"]\n')
+    assert main(["sweep", str(file), "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert "did you mean climbing?" in said
+    assert "memory: not known\n" in said
+    assert "time: nothing can be trained\n" in said
+    assert main(["sweep", str(file), "--dry-run", "--json"]) == 1
+
+
+def test_a_dry_run_refuses_a_directory_as_the_sweep_does(tmp_path, capsys):
+    file = tmp_path / "s.toml"
+    file.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in TINY.items()))
+    assert main(["sweep", str(file), "--dry-run", "--out", str(tmp_path)]) == 2
+    assert "is no sweep; choose another --out" in capsys.readouterr().err
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_only_runs_of_the_sweeps_own_cells_shorten_what_is_left(tmp_path):
+    (cell,) = planned(TINY | {"algorithms": ["idqn"], "steps": 400, "seeds": 2})
+    with zipfile.ZipFile(Path(__file__).parent / "runs_format_1" / "runs.zip") as file:
+        file.extractall(tmp_path, [name for name in file.namelist() if name.startswith("idqn/")])
+    (tmp_path / "cells").mkdir()
+    run = (tmp_path / "idqn").rename(tmp_path / "cells" / "idqn-of-other-settings")
+    assert estimates.estimate([cell], (), tmp_path).unknown == (("idqn", "matrix/climbing"),)
+    run.rename(run.with_name(cell.name))
+    expected = estimates.estimate([cell], (), tmp_path)
+    assert (expected.seconds, expected.complete) == (0.0, (cell.name,))
+
+
+def test_states_are_looked_at_for_so_long_and_once_of_each_kind(monkeypatch):
+    monkeypatch.setattr(estimates, "SECONDS", 0.3)
+    (cell,) = planned(TINY | {"algorithms": ["ia2c"]})
+    end = time.monotonic() + 20
+
+    def forever():
+        while time.monotonic() < end:
+            yield cell
+
+    states = estimates.states_of(forever())
+    assert states.partial
+    assert time.monotonic() < end
+    assert states.bytes is not None
 
 
 def _statuses(sweep):

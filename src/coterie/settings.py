@@ -172,16 +172,26 @@ def check(settings: Any) -> None:
         object.__setattr__(settings, name, fitted(name, getattr(settings, name), hint))
 
 
-def fitted(name: str, value: Any, hint: Any) -> Any:
+def fitted(name: str, value: Any, hint: Any, toml: bool = False) -> Any:
     """The value as one of the kind that ``hint`` declares.
+
+    Args:
+        toml: the sentence speaks of a TOML file, which has true and false, lists, and no None.
 
     Raises:
         UsageError: it is none; the sentence calls it ``name``.
     """
     found = _fit(value, hint)
     if found is _NONE:
-        raise UsageError(f"{name} must be {words(hint)}; got {shown(value)}")
+        wanted = " or ".join(map(_toml_words, options_of(hint))) if toml else words(hint)
+        got = str(value).lower() if toml and isinstance(value, bool) else shown(value)
+        raise UsageError(f"{name} must be {wanted}; got {got}")
     return found
+
+
+def is_list(hint: Any) -> bool:
+    """Whether values of a declared kind are lists."""
+    return any(typing.get_origin(parts_of(option)[0]) is tuple for option in options_of(hint))
 
 
 @functools.cache
@@ -299,6 +309,12 @@ def words(hint: Any) -> str:
     if hint is str:
         return f"a name of at most {limits.most} characters"
     return {bool: "True or False"}.get(hint, f"a {getattr(hint, '__name__', hint)}".lower())
+
+
+def _toml_words(hint: Any) -> str:
+    if parts_of(hint)[0] is bool:
+        return "true or false"
+    return f"a list of {words(hint)}" if is_list(hint) else words(hint)
 
 
 def shown(value: Any) -> str:

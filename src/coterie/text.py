@@ -97,8 +97,9 @@ def did_you_mean(
 
 def setting_meant(word: str, known: Iterable[str]) -> str:
     """``did_you_mean`` of a setting or its flag, which may be called as another library does."""
-    known, plain = list(known), word.lstrip("-").replace("-", "_")
+    known, bare = list(known), word.lstrip("-")
     for each in known:
-        if each.lstrip("-").replace("-", "_") == SYNONYMS.get(plain):
+        if each.lstrip("-").replace("-", "_") == SYNONYMS.get(bare.replace("-", "_")):
             return f"; did you mean {each}?"
-    return did_you_mean(word, known)
+    dashes = "--" if word.startswith("--") else ""  # which make all flags look alike
+    return did_you_mean(bare, [each.removeprefix(dashes) for each in known], prefix=dashes)

@@ -22,22 +22,26 @@ from coterie.text import did_you_mean, setting_meant
 __all__ = ["Algorithm", "algorithms", "check_class", "find", "make", "title"]
 
 
+def names() -> list[str]:
+    """Every algorithm of this package, whose name is its file's."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
 def algorithms() -> dict[str, type[Algorithm]]:
-    """Every algorithm of this package by its name, which is its file's name."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    return {name: find(name) for name in names}
+    """Every algorithm of this package by its name."""
+    return {name: find(name) for name in names()}
 
 
 def find(name: str) -> type[Algorithm]:
     """The algorithm's class; UsageError naming the nearest otherwise."""
-    known = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    known = names()
     if name not in known:
         hint = did_you_mean(name.lower(), known, cutoff=0.3)
         if "." in name:
             module, _, kind = name.rpartition(".")
             hint = f"; one of your own is named module:Class, {module}:{kind}"
         raise UsageError(
-            f"there is no algorithm {name!r}{hint} (known: {', '.join(sorted(known))}; one of your "
+            f"there is no algorithm {name!r}{hint} (known: {', '.join(known)}; one of your "
             "own is module:Class)"
         )
     module = importlib.import_module(f"{__name__}.{name}")

@@ -155,7 +155,8 @@ def _dispatch(args: list[str]) -> int:
         return 0
     fewest, most = command.names
     if not fewest <= len(names) <= most:
-        problem = f"unexpected {names[most]!r}; " if len(names) > most else ""
+        problem = "options stand behind all names; " if rest[len(names) :] else ""
+        problem = f"unexpected {names[most]!r}; " if len(names) > most else problem
         raise UsageError(f"{problem}usage: {command.usage}")
     groups = groups_of(command, names, rest)
     parsed = parse(groups, rest[len(names) :], shlex.join(["coterie", args[0], *names]))

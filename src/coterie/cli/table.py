@@ -85,7 +85,10 @@ COMMANDS = {
     "watch": Command(
         command_watch, WatchArgs, "coterie watch RUN [--out FILE] [FLAG ...]", opens=True
     ),
-    "plot": Command(command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--out FILE]", (1, 10**6)),
+    "plot": Command(
+        command_plot, PlotArgs, "coterie plot RUN [RUN ...] [--over SETTING] [--out FILE]",
+        (1, 10**6),
+    ),
     "report": Command(
         command_report, ReportArgs, "coterie report RUN [RUN ...] [--out FILE]", (1, 10**6),
         opens=True,

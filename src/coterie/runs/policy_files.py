@@ -279,7 +279,9 @@ def _description(run: Path) -> dict[str, Any]:
     """``policy.json``, checked."""
     about = run / "policy" / "policy.json"
     if not os.path.lexists(about):
-        raise UsageError(f"{run} holds no policy: is it a run directory that finished a step?")
+        why = "is it a run directory that finished a step?"
+        why = why if run.is_dir() else "there is no such directory"
+        raise UsageError(f"{run} holds no policy: {why}")
     d = read_sealed(about)
     known = d.get("default", "best") in WHICH
     if d.get("format") != FORMAT or not d.keys() >= {*LISTS, *WORDS} or not known:

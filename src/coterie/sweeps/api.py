@@ -191,8 +191,20 @@ def _in_turn(path: Path) -> Iterator[None]:
 
 
 def _begin(path: Path, found: Sequence[Cell], searches: Searches | None = None) -> Sequence[Cell]:
-    """Writes ``sweep.json``, unless cells begun with other settings are in the way; all cells, of
-    a search the trials begun so far."""
+    """Writes ``sweep.json``; all cells, of a search the trials begun so far."""
+    found = resumable(path, found, searches)
+    _record(path, found, searches)
+    return found
+
+
+def resumable(
+    path: Path, found: Sequence[Cell], searches: Searches | None = None
+) -> Sequence[Cell]:
+    """All cells of a sweep in an existing directory, of a search the trials begun so far.
+
+    Raises:
+        UsageError: the directory holds something else, or cells begun with other settings.
+    """
     recorded = path / SWEEP
     if recorded.exists():
         content = read_sealed(recorded)
@@ -219,7 +231,6 @@ def _begin(path: Path, found: Sequence[Cell], searches: Searches | None = None) 
                 )
     elif any(each.name != ".lock" for each in path.iterdir()):
         raise UsageError(f"{path} exists already and is no sweep; choose another --out")
-    _record(path, found, searches)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import tomllib
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from coterie.algorithms import find
+from coterie.algorithms import find, names
 from coterie.errors import UsageError
 from coterie.flags import arguments
 from coterie.jax_envs import options_class
@@ -19,7 +20,7 @@ from coterie.module_paths import is_code
 from coterie.python_envs.settings import PythonEnvSettings
 from coterie.runs.user_code import imported_algorithm
 from coterie.settings import RUN, EnvironmentName, Name, fitted, hints, shown
-from coterie.text import file_name, setting_meant
+from coterie.text import did_you_mean, file_name, setting_meant
 
 MOST = 10_000
 """Cells of a sweep."""
@@ -32,8 +33,6 @@ _OF_RUNS: dict[str, Any] = {
     "central": Literal["auto", "state", "joint"],
     "init": EnvironmentName,
 }
-_ANY = object()
-"""What an option is whose kind only the environment knows."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,14 @@ def cells(tables: Mapping[str, Any]) -> list[Cell]:
     rest = dict(tables)
     algorithms = _list(rest, "algorithms")
     environments = _list(rest, "environments")
+    for name, table in rest.items():
+        _check_table(name, table, algorithms)
     own = {name: table_of(rest, name) for name in algorithms if name in rest}
     common_axes = _axes(table_of(rest, "grid"))
     common = flat(rest)
     if both := common.keys() & common_axes.keys():
         raise UsageError(f"{min(both)} stands at the top and in [grid]: leave one out")
-    kinds = {name: _kind(name) for name in algorithms}
+    kinds = {name: class_of(name) for name in algorithms}
     found: dict[str, Cell] = {}
     for algorithm, environment in itertools.product(algorithms, environments):
         table = dict(own.get(algorithm, {}))
@@ -123,14 +124,30 @@ def cells(tables: Mapping[str, Any]) -> list[Cell]:
 
 
 def _list(tables: dict[str, Any], key: str) -> list[str]:
-    names = tables.pop(key, None)
-    names = [names] if isinstance(names, str) else names
-    good = isinstance(names, list | tuple) and all(isinstance(n, str) and n for n in names)
-    if not good or not names:
-        raise UsageError(f"a sweep needs {key}, a list of names; got {shown(names)}")
-    if len(set(names)) < len(names):
-        raise UsageError(f"{key} has a name twice: {', '.join(names)}")
-    return list(names)
+    if key not in tables:
+        for other in tables:
+            if hint := did_you_mean(other, [key]):
+                raise UsageError(f"a sweep has no key {other!r}{hint}")
+        raise UsageError(f"a sweep needs {key}, a list of names")
+    found = tables.pop(key)
+    found = [found] if isinstance(found, str) else found
+    good = isinstance(found, list | tuple) and all(isinstance(n, str) and n for n in found)
+    if not good or not found:
+        raise UsageError(f"a sweep needs {key}, a list of names; got {shown(found)}")
+    if len(set(found)) < len(found):
+        raise UsageError(f"{key} has a name twice: {', '.join(found)}")
+    return list(found)
+
+
+def _check_table(name: str, table: Any, algorithms: Sequence[str]) -> None:
+    """UsageError where a table is of an algorithm that the sweep lacks, or of a search that it
+    has not."""
+    if not isinstance(table, Mapping):
+        return
+    if name not in algorithms and (name in names() or is_code(name)):
+        raise UsageError(f"the sweep has a table [{name}], and {name} is not among its algorithms")
+    if name in algorithms and "search" in table:
+        raise UsageError(f"[{name}.search] needs a table [search], which says how to search")
 
 
 def table_of(tables: dict[str, Any], key: str) -> Mapping[str, Any]:
@@ -164,15 +181,14 @@ def _options_of(environment: str) -> Any:
     return None if is_code(environment) else options_class(environment)
 
 
-def _kind(algorithm: str) -> type[Algorithm]:
+def class_of(algorithm: str) -> type[Algorithm]:
+    """The algorithm's class; UsageError where there is none."""
     return imported_algorithm(algorithm) if is_code(algorithm) else find(algorithm)
 
 
-def declared_of(cell: Cell) -> tuple[dict[str, Any], bool]:
-    """What a cell can be told, by name, with its kind; and whether its environment may have other
-    options, which only what makes it knows."""
-    found = _declared(_kind(cell.algorithm), cell.environment)
-    return found, _options_of(cell.environment) is None
+def declared_of(cell: Cell) -> dict[str, Any]:
+    """What a cell can be told, by name, with its kind; some environments have further options."""
+    return _declared(class_of(cell.algorithm), cell.environment)
 
 
 def _declared(kind: type[Algorithm], environment: str) -> dict[str, Any]:
@@ -194,25 +210,47 @@ def _cell(
     fixed: Mapping[str, Any],
     declared: Mapping[str, Any],
 ) -> Cell:
-    anything = _options_of(environment) is None
     fit: dict[str, Any] = {}
     for name, value in {**fixed, **varied}.items():
-        hint = declared.get(name, _ANY if anything and name.startswith(ENV) else None)
-        if hint is None:
-            known = [*declared, "algorithms", "environments", "grid", "search", algorithm]
-            raise UsageError(
-                f"{algorithm} on {environment} has no setting {name!r}{setting_meant(name, known)}"
-            )
-        fit[name] = value if hint is _ANY else fitted(name, value, hint)
+        hint = kind_of(name, algorithm, environment, declared)
+        fit[name] = value if hint is None else _fitted(name, value, hint, name in varied)
     _check(kind, fit)
     words = [algorithm, environment, *(f"{k}-{word(fit[k])}" for k in varied)]
     own = {name: fit[name] for name in varied}
     return Cell(file_name("-".join(words)), algorithm, environment, own, fit)
 
 
+def kind_of(name: str, algorithm: str, environment: str, declared: Mapping[str, Any]) -> Any:
+    """The declared kind of a setting; None of an environment's option whose kind only the
+    environment knows; UsageError where there is no such setting."""
+    if name in declared:
+        return declared[name]
+    if name.startswith(ENV) and _options_of(environment) is None:
+        return None
+    known = [*declared, "algorithms", "environments", "grid", "search", algorithm]
+    listed = f" (coterie train {algorithm} {environment} --help lists them)"
+    hint = setting_meant(name, known) or listed
+    raise UsageError(f"{algorithm} on {environment} has no setting {name!r}{hint}")
+
+
+def _fitted(name: str, value: Any, hint: Any, in_grid: bool) -> Any:
+    """A setting's value as one of its kind; UsageError, which knows what a grid is."""
+    try:
+        return fitted(f"each value of {name} in a grid" if in_grid else name, value, hint, True)
+    except UsageError as error:
+        if in_grid or not isinstance(value, list | tuple) or not value:
+            raise
+        wrong = error
+    with contextlib.suppress(UsageError):
+        for each in value:
+            fitted(name, each, hint)
+        wrong = UsageError(f"{wrong}; values to compare belong in the table [grid]")
+    raise wrong
+
+
 def check_settings(cell: Cell, more: Mapping[str, Any]) -> None:
     """UsageError where the settings of a cell make no sense together with ``more``."""
-    _check(_kind(cell.algorithm), cell.settings | dict(more))
+    _check(class_of(cell.algorithm), cell.settings | dict(more))
 
 
 def _check(kind: type[Algorithm], settings: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,9 +36,12 @@ class Estimate:
         bytes: the largest state of a cell: networks, optimiser, replay, environments, all seeds.
             None where no cell is on a JAX environment.
         partial: not all cells that differ in shapes could be looked at.
-        seconds: the work of one process; None where no such run is complete yet.
-        unknown: algorithm and environment of those of which none is complete.
+        seconds: the work of one process; None where no such run is complete yet, or can be
+            trained.
+        unknown: algorithm and environment of those that can be trained and of which none is
+            complete.
         problems: sentences on cells that cannot be trained.
+        complete: names of the complete runs in the sweep's directory.
     """
 
     bytes: int | None
@@ -46,48 +49,79 @@ class Estimate:
     seconds: float | None
     unknown: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
+    complete: tuple[str, ...]
 
 
 def estimate(found: Sequence[Cell], studies: Sequence[Study], path: Path) -> Estimate:
     """What a sweep in ``path`` will take, from the shapes of its states and from the runs of the
     same algorithm and environment that the directory holds."""
     wanted = [c for study in studies for c in _corners(study)] if studies else found
-    most, partial, problems = _memory(wanted)
-    counts: dict[tuple[str, str, int], int] = {}
-    for cell, count in [(s.base, s.count) for s in studies] or [(c, 1) for c in found]:
-        key = (cell.algorithm, cell.environment, _steps(cell))
-        counts[key] = counts.get(key, 0) + count
+    states = states_of(wanted)
     known, complete = _seconds_by_step(path)
-    for key, done in complete.items():
-        counts[key] = max(counts.get(key, 0) - done, 0)
-    left = {key: count for key, count in counts.items() if count}
-    unknown = tuple(dict.fromkeys(key[:2] for key in left if key[:2] not in known))
+    done = set(complete)
+    counts = [(cell, int(cell.name not in done)) for cell in found]
+    for study in studies:
+        trials = sum(name.startswith(f"{study.base.name}-trial-") for name in done)
+        counts.append((study.base, max(study.count - trials, 0)))
+    left: dict[tuple[str, str], int] = {}
+    for cell, count in counts:
+        pair = (cell.algorithm, cell.environment)
+        if pair not in states.hopeless:
+            left[pair] = left.get(pair, 0) + count * _steps(cell)
+    unknown = tuple(pair for pair, steps in left.items() if steps and pair not in known)
     seconds = None
-    if not unknown:
-        seconds = float(sum(known[key[:2]] * key[2] * n for key, n in left.items()))
-    return Estimate(most, partial, seconds, unknown, problems)
+    if left and not unknown:
+        seconds = float(sum(known[pair] * steps for pair, steps in left.items() if steps))
+    problems = tuple(dict.fromkeys(itertools.chain.from_iterable(states.problems.values())))
+    return Estimate(states.bytes, states.partial, seconds, unknown, problems, complete)
 
 
-def _memory(wanted: Iterable[Cell]) -> tuple[int | None, bool, tuple[str, ...]]:
-    """The bytes of the largest state, whether that is of some cells only, and problems."""
-    begun, sizes, problems, seen = time.monotonic(), [], [], set[str]()
+@dataclass
+class States:
+    """The states of cells, as far as they were looked at.
+
+    Attributes:
+        sizes: bytes of the largest one by algorithm and environment.
+        problems: sentences on those that cannot be trained, likewise.
+        partial: there were more cells than time.
+    """
+
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    partial: bool = False
+
+    @property
+    def bytes(self) -> int | None:
+        return max(self.sizes.values(), default=None)
+
+    @property
+    def hopeless(self) -> set[tuple[str, str]]:
+        """Algorithms and environments of which no cell can be trained."""
+        return self.problems.keys() - self.sizes.keys()
+
+
+def states_of(wanted: Iterable[Cell]) -> States:
+    """The states of cells on JAX environments, of one of each kind, for ``SECONDS`` at most."""
+    begun, found, seen = time.monotonic(), States(), set[str]()
     for cell in wanted:
+        if time.monotonic() - begun > SECONDS:
+            found.partial = True
+            break
         if is_code(cell.environment) or (kind := _kind(cell)) in seen:
             continue
-        if time.monotonic() - begun > SECONDS:
-            return max(sizes, default=None), True, tuple(problems)
         seen.add(kind)
+        game = cell.algorithm, cell.environment
         try:
-            sizes.append(_state_bytes(cell))
+            found.sizes[game] = max(_state_bytes(cell), found.sizes.get(game, 0))
         except UsageError as error:
-            problems.append(f"{cell.name}: {error}")
-    return max(sizes, default=None), False, tuple(problems)
+            found.problems.setdefault(game, []).append(f"{cell.name}: {error}")
+    return found
 
 
 def _kind(cell: Cell) -> str:
     """Equal for cells whose states have the same shapes: those that differ in numbers that
     compiled programs only compute with."""
-    declared, _ = declared_of(cell)
+    declared = declared_of(cell)
     rest = {k: v for k, v in cell.settings.items() if not is_arithmetic(declared.get(k))}
     return repr((cell.algorithm, cell.environment, rest))
 
@@ -117,19 +151,21 @@ def _steps(cell: Cell) -> int:
 
 
 def _corners(study: Study) -> Iterator[Cell]:
-    """Cells at the ends of a search's space."""
-    for values in itertools.product(*(axis.ends() for axis in study.axes)):
+    """Cells at the ends of a search's space, the upper ones first; numbers that decide no shape
+    stay where they begin."""
+    declared = declared_of(study.base)
+    ends = [axis.ends()[:1] if is_arithmetic(declared.get(axis.name)) else axis.ends()[::-1]
+            for axis in study.axes]  # fmt: skip
+    for values in itertools.product(*ends):
         settings = dict(zip((axis.name for axis in study.axes), values, strict=True))
         yield replace(study.base, settings=study.base.settings | settings)
 
 
-def _seconds_by_step(
-    path: Path,
-) -> tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str, int], int]]:
+def _seconds_by_step(path: Path) -> tuple[Mapping[tuple[str, str], float], tuple[str, ...]]:
     """The median time of an environment step by algorithm and environment, of runs trained without
-    interruption, from the times of their first and last files; and how many are complete."""
+    interruption, from the times of their first and last files; and names of complete runs."""
     rates: dict[tuple[str, str], list[float]] = {}
-    complete: dict[tuple[str, str, int], int] = {}
+    complete: list[str] = []
     for run in sorted(path.glob("cells/*")):
         directory = RunDirectory(run)
         try:
@@ -138,10 +174,10 @@ def _seconds_by_step(
         except UsageError:
             continue
         asked = int(c.get("asked_steps", c["steps"]))
-        key = (c["algorithm"], c["environment"], asked)
-        complete[key] = complete.get(key, 0) + 1
+        complete.append(run.name)
         last = run / RESULT
         if len(c.get("sessions", ())) == 1 and last.exists():
             took = last.stat().st_mtime - (run / "config.json").stat().st_mtime
-            rates.setdefault(key[:2], []).append(took / max(asked, 1))
-    return {key: median(each) for key, each in rates.items()}, complete
+            pair = (c["algorithm"], c["environment"])
+            rates.setdefault(pair, []).append(took / max(asked, 1))
+    return {pair: median(each) for pair, each in rates.items()}, tuple(complete)

@@ -18,17 +18,29 @@ from coterie.errors import UsageError
 from coterie.extras import how_to_install
 from coterie.settings import RUN, Name, Range, Seed, fitted, hints, shown
 from coterie.storage.config_file import encoded
-from coterie.sweeps.cells import Cell, cells, check_settings, declared_of, flat, table_of
+from coterie.sweeps.cells import (
+    Cell,
+    cells,
+    check_settings,
+    class_of,
+    declared_of,
+    flat,
+    kind_of,
+    table_of,
+)
 from coterie.sweeps.directory import final
 from coterie.sweeps.engine import Job
 from coterie.sweeps.space import DIGITS, Axis, combinations, points, with_values
 from coterie.text import did_you_mean
+from coterie.training.evaluate import FIXED, is_played
 
 MOST_TRIALS = 10_000
 ATTEMPTS = 20
 """So often a point that was tried before is proposed anew; then the next untried one is taken."""
 FEW_TRIALS = 10
 """With fewer trials nothing is said of which settings matter."""
+PLAYS = ("eval", "eval_sampled")
+"""First parts of metrics of the final evaluation; stochastic policies alone have the second."""
 _NOT_SEARCHED = (*RUN, "init")
 
 
@@ -54,17 +66,19 @@ class Search:
         known = hints(cls)
         for key in table:
             if key not in known:
-                hint = did_you_mean(key, [*known, "space"])
+                keys = [*known, "space"]
+                hint = did_you_mean(key, keys, f"; it has {', '.join(keys)}")
                 raise UsageError(f"[search] has no key {key!r}{hint}")
-        found = cls(**{k: fitted(f"{k} of [search]", v, known[k]) for k, v in table.items()})
+        found = cls(**{k: fitted(f"{k} of [search]", v, known[k], True) for k, v in table.items()})
         if found.trials is None and found.sampler != "grid":
             raise UsageError("[search] needs trials, how many settings are tried")
         if found.metric is not None:
             play, _, what = found.metric.partition("/")
-            if play not in ("eval", "eval_sampled") or not what:
+            if play not in PLAYS or not is_played(what):
+                hint = did_you_mean(found.metric, [f"{p}/{each}" for p in PLAYS for each in FIXED])
                 raise UsageError(
                     "metric of [search] must be one of the final evaluation, such as "
-                    f"eval/return/team_sum; got {shown(found.metric)}"
+                    f"eval/return/team_sum; got {shown(found.metric)}{hint}"
                 )
             if "return" not in what and "direction" not in table:
                 raise UsageError(
@@ -228,20 +242,16 @@ def _space(table: dict[str, Any]) -> dict[str, Any]:
 
 def _axes(base: Cell, space: Mapping[str, Any]) -> tuple[Axis, ...]:
     """The axes of a study, each checked against the settings of its algorithm."""
-    where = f"{base.algorithm} on {base.environment}"
     if not space:
-        raise UsageError(f"[search.space] has no setting to search for {where}")
-    axes = []
+        raise UsageError(f"[search.space] has no setting to search for {base.name}")
+    axes, known = [], declared_of(base)
     for name, given in space.items():
         if name in base.settings:
-            raise UsageError(f"{name} stands in [search.space] and elsewhere: leave one out")
+            other = "in a grid" if name in base.varied else "as a setting with one value"
+            raise UsageError(f"{name} stands in [search.space] and {other}: leave one out")
         if name in _NOT_SEARCHED:
             raise UsageError(f"{name} cannot be searched: it is no setting of an algorithm")
-        known, anything = declared_of(base)
-        if name not in known and not (anything and name.startswith("env.")):
-            hint = did_you_mean(name, known)
-            raise UsageError(f"{where} has no setting {name!r} to search{hint}")
-        axes.append(Axis.read(name, given, known.get(name)))
+        axes.append(Axis.read(name, given, kind_of(name, base.algorithm, base.environment, known)))
     return tuple(axes)
 
 
@@ -253,6 +263,10 @@ def _check(study: Study) -> None:
     if study.base.settings.get("final_episodes") == 0:
         raise UsageError("a search goes by the final evaluation: final_episodes must not be 0")
     size, search = points(study.axes), study.search
+    sampled = (search.metric or "").startswith("eval_sampled/")
+    if sampled and not class_of(study.base.algorithm).stochastic:
+        who = study.base.algorithm
+        raise UsageError(f"{who} samples no actions: metric of [search] must begin with eval/")
     if search.sampler == "grid" and size > MOST_TRIALS:
         open_ended = [axis.name for axis in study.axes if axis.count() > MOST_TRIALS]
         what = f"{', '.join(open_ended)} has" if open_ended else "the space has"

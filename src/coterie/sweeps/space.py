@@ -70,14 +70,17 @@ class Axis:
         known = hints(_Given)
         for key in given:
             if key not in known:
-                raise UsageError(f"{where} has no key {key!r}{did_you_mean(key, known)}")
-        values = {key: fitted(f"{key} of {where}", v, known[key] if key != "choices" else object)
-                  for key, v in given.items()}  # fmt: skip
+                hint = did_you_mean(key, known, f"; it has {', '.join(known)}")
+                raise UsageError(f"{where} has no key {key!r}{hint}")
+        values = {
+            key: fitted(f"{key} of {where}", v, known[key] if key != "choices" else object, True)
+            for key, v in given.items()
+        }
         found = _Given(**values)
         if found.choices is not None:
             if len(given) > 1:
                 raise UsageError(f"{where} has choices and a range: leave one out")
-            return cls(name, _choices(where, name, found.choices, hint))
+            return cls(name, _choices(where, found.choices, hint))
         return _range(where, name, found, given, hint)
 
     @property
@@ -99,9 +102,13 @@ class Axis:
         if self.choices is not None:
             yield from self.choices
             return
-        kind = int if self.whole else float
         for k in range(int(self.count())):
-            yield kind(_decimal(self.low) + k * _decimal(self.step or 1))
+            yield self._step(k)
+
+    def _step(self, k: int) -> int | float:
+        """``low`` and so many steps, as people write it: 0.3, and not 0.30000000000000004."""
+        number = _decimal(self.low) + k * _decimal(self.step or 1)
+        return int(number) if self.whole else float(number)
 
     def ends(self) -> tuple[Any, ...]:
         """The values that decide whether all of them make sense."""
@@ -125,8 +132,10 @@ class Axis:
         """A value from what Optuna proposed, with so many significant digits."""
         if self.choices is not None:
             return self.choices[parameter]
-        if self.whole or self.step is not None:
+        if self.whole:
             return parameter
+        if self.step is not None:
+            return self._step(round((parameter - self.low) / self.step))
         return min(max(float(f"{parameter:.{digits}g}"), float(self.low)), float(self.high))
 
     def parameter(self, value: Any) -> Any:
@@ -182,10 +191,11 @@ def _product(makers: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
             yield (*rest, value)
 
 
-def _choices(where: str, name: str, given: Any, hint: Any) -> tuple[Any, ...]:
+def _choices(where: str, given: Any, hint: Any) -> tuple[Any, ...]:
     if not isinstance(given, list | tuple) or len(given) < 2:
         raise UsageError(f"choices of {where} must be a list of two values or more")
-    found = tuple(v if hint is None else fitted(name, v, hint) for v in given)
+    each = f"each choice of {where}"
+    found = tuple(v if hint is None else fitted(each, v, hint, toml=True) for v in given)
     if any(_plain(a) == _plain(b) for a, b in itertools.combinations(found, 2)):
         raise UsageError(f"choices of {where} has a value twice: {shown(list(given))}")
     return found
@@ -195,8 +205,10 @@ def _range(where: str, name: str, found: _Given, given: Mapping[str, Any], hint:
     if found.low is None or found.high is None:
         raise UsageError(f"{where} needs low and high, or choices")
     whole = _is_whole(where, given, hint)
-    ends = (found.low, found.high)
-    low, high = ends if hint is None else (fitted(name, end, hint) for end in ends)
+    low, high = (
+        end if hint is None else fitted(f"{key} of {where}", end, hint, toml=True)
+        for key, end in (("low", found.low), ("high", found.high))
+    )  # fmt: skip
     if low >= high:
         raise UsageError(f"low of {where} must be less than high; got {low:g} and {high:g}")
     if found.log and low <= 0:

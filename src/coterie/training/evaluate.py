@@ -142,6 +142,16 @@ def _played(returns: Float[Array, "E R"], lengths: Float[Array, " E"], info: Inf
     return Played(returns, lengths, means)
 
 
+FIXED = ("return/team_sum", "return/team_mean", "length")
+"""Metrics of every game's episodes, without a prefix."""
+
+
+def is_played(metric: str) -> bool:
+    """Whether episodes of some game have this metric, without a prefix (``played_metrics``)."""
+    named = (metric.removeprefix(head) for head in ("return/agent/", "info/"))
+    return metric in FIXED or any(name not in ("", metric) for name in named)
+
+
 def return_metrics(
     prefix: str, agents: tuple[str, ...], returns: Any, lengths: Any
 ) -> dict[str, float]:

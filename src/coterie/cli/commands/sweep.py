@@ -39,6 +39,7 @@ class SweepArgs:
 def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     from coterie.sweeps import api
     from coterie.sweeps.cells import read
+    from coterie.sweeps.search import Searches
 
     own, file = parsed.run, Path(names[0])
     tables = read(file)
@@ -48,7 +49,10 @@ def command_sweep(names: list[str], parsed: Any, args: list[str]) -> int:
     out = api.directory_of(file, own.out)
     studies = api.searched(tables)
     if own.dry_run:
-        return _list(api.planned(tables) if not studies else (), studies, own, out)
+        found = [] if studies else api.planned(tables)
+        if out.is_dir():
+            api.resumable(out, found, Searches(studies))
+        return _list(found, studies, own, out)
     total = sum(study.count for study in studies)
     made = api.sweep(tables, out, workers=own.workers, cell=own.cell, ray=own.ray,
                      report=lambda job, jobs: _tell(job, jobs, total))  # fmt: skip
@@ -71,6 +75,7 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
     from coterie.sweeps.estimates import estimate
 
     expected = estimate(found, studies, out)
+    status, done = 1 if expected.problems else 0, set(expected.complete)
     if own.json:
         what: dict[str, Any] = {"sweep": str(out), "estimate": asdict(expected)}
         if studies:
@@ -82,16 +87,16 @@ def _list(found: Sequence[Any], studies: Sequence[Any], own: SweepArgs, out: Pat
             commands = {c.name: ["coterie", *c.command(out / "cells" / c.name)] for c in found}
             what["cells"] = [{"name": name, "command": c} for name, c in commands.items()]
         answer_json(what)
-        return 0
+        return status
     for study in studies:
         space = "; ".join(map(str, study.axes))
         trials = plural(study.count, "trial")
         answer(visible(f"{study.base.name}: {trials} ({study.search.sampler}) of {space}"))
     for k, cell in enumerate(found):
-        answer(visible(f"{k:4} {cell.name}"))
+        answer(visible(f"{k:4} {cell.name}{' (complete)' * (cell.name in done)}"))
     for line in _expectations(expected, own.workers):
         print(visible(line), file=sys.stderr)
-    return 0
+    return status
 
 
 def _expectations(expected: Any, workers: int | None) -> list[str]:
@@ -101,14 +106,17 @@ def _expectations(expected: Any, workers: int | None) -> list[str]:
     count, lines = len(slots(workers)), list(expected.problems)
     at_once = f"{count} processes at a time" if count > 1 else "one process at a time"
     if expected.bytes is None:
-        lines.append("memory: not known before a Python environment is opened")
+        before = "" if expected.problems else " before a Python environment is opened"
+        lines.append(f"memory: not known{before}")
     else:
         some = " of the cells looked at" if expected.partial else ""
         lines.append(
             f"memory: states of up to {size(expected.bytes)}{some}, {size(expected.bytes * count)} "
             f"with {at_once}; compiled programs take more, which each run checks before it begins"
         )
-    if expected.seconds is None:
+    if expected.seconds is None and not expected.unknown:
+        lines.append("time: nothing can be trained")
+    elif expected.seconds is None:
         names = ", ".join(f"{a} on {e}" for a, e in expected.unknown)
         lines.append(f"time: not known before a run of {names} is complete")
     elif expected.seconds == 0:
