@@ -49,7 +49,8 @@ class Linear(eqx.Module):
         self.bias = jax.random.uniform(b_key, (outputs,), minval=-shift, maxval=shift)
 
     def __call__(self, x: Float[Array, "*S I"]) -> Float[Array, "*S J"]:
-        return affine(x, self.weight, self.bias)
+        weight, bias = jnp.asarray(self.weight), jnp.asarray(self.bias)  # may be NumPy's
+        return affine(x, weight, bias)
 
 
 class LayerNorm(eqx.Module):
@@ -136,7 +137,8 @@ class GRU(eqx.Module):
     ) -> Float[Array, "T *M H"]:
         """The hidden state after every step (see ``gru.hidden_states``)."""
         x_r, x_u, x_n = jnp.split(self.inputs(inputs), 3, axis=-1)
-        return hidden_states(self.hidden.weight, self.hidden.bias, (x_r, x_u, x_n), start, first)
+        weight, bias = jnp.asarray(self.hidden.weight), jnp.asarray(self.hidden.bias)
+        return hidden_states(weight, bias, (x_r, x_u, x_n), start, first)
 
 
 class History(eqx.Module):
