@@ -76,24 +76,16 @@ def runs(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_sweep_outlives_a_node_and_its_runs_are_those_of_this_machine(nodes, tmp_path):
-    import time
-
-    t = time.time()
     calm = coterie.sweep(VARIED, tmp_path / "calm")
     assert calm.complete
-    print("calm", time.time() - t)
     tables = VARIED | {"algorithms": ["ia2c", "pac"], "pac": {"init": str(tmp_path / "none")}}
     process = begin(tmp_path, tables, "--ray", nodes.address)
     until(lambda: all(map(has_checkpoint, runs(tmp_path))))
-    print("checkpoints", time.time() - t)
     nodes.tell("kill")
-    print("killed", time.time() - t)
     try:
         _, said = process.communicate(timeout=120)
     finally:
         nodes.tell("add")
-    print("ended", time.time() - t)
-    print(said)
     assert process.returncode == 1
     logs = [tmp_path / "out" / "logs" / f"{run.name}.txt" for run in runs(tmp_path)]
     assert sum("goes on from" in log.read_text() for log in logs) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sweep_commands
 from quick import quick_compilation
 
 import coterie
@@ -23,15 +24,7 @@ from coterie.sweeps.results import Result, results_of, studies_in
 from coterie.sweeps.search import value_of
 from coterie.sweeps.space import Axis
 
-TINY = {
-    "algorithms": ["ia2c", "reinforce"],
-    "environments": ["matrix/climbing"],
-    "steps": 400,
-    "seeds": 2,
-    "evaluations": 1,
-    "evaluation_episodes": 2,
-    "final_episodes": 2,
-}
+TINY = sweep_commands.TINY | {"algorithms": ["ia2c", "reinforce"], "seeds": 2}
 OWN = "eval/return/team_mean"
 
 

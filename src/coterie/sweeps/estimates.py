@@ -23,7 +23,7 @@ from coterie.sweeps.search import Study
 SECONDS = 20.0
 """So long shapes are worked out; a sweep of more kinds of cells is estimated from the first."""
 USUAL_STEPS = 1_000_000
-"""Of ``coterie train``, unless it is told otherwise."""
+"""Default of ``coterie train --steps``."""
 _OF_RUN = ("steps", "seeds", "seed", "reward", "central", "preset", "init")
 _EVALUATIONS = ("evaluations", "evaluation_episodes", "final_episodes")
 

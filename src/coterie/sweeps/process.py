@@ -38,7 +38,7 @@ class Ending(NamedTuple):
 
 
 class CellProcess:
-    """``coterie COMMAND`` in a process that ends with this one; what it says goes to its log."""
+    """``coterie COMMAND`` in a process that ends with this one; its log is its standard error."""
 
     def __init__(
         self,
