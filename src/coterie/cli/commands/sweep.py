@@ -31,7 +31,7 @@ class SweepArgs:
     ray: Name | None = None
     """Train on the nodes of the Ray cluster at this address; local starts Ray on this machine."""
     dry_run: bool = False
-    """List the cells, and train nothing."""
+    """List the cells, estimate memory and time, and train nothing."""
     json: bool = False
     """Print cells with their status as one JSON document."""
 
